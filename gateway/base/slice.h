@@ -1,0 +1,76 @@
+/*
+ * gateway/base/slice.h - borrowed bytes.
+ *
+ * A slice never owns what it points at; whoever hands one out says how long it stays valid.
+ * A slice of length 0 may have any pointer, also NULL.
+ */
+#ifndef HIKYAKU_BASE_SLICE_H
+#define HIKYAKU_BASE_SLICE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+struct slice {
+    const uint8_t *ptr;
+    size_t len;
+};
+
+/* A slice over a string literal. */
+#define SLICE_LIT(s) ((struct slice){(const uint8_t *)("" s), sizeof(s) - 1})
+
+static inline struct slice slice_of(const void *ptr, size_t len)
+{
+    return (struct slice){(const uint8_t *)ptr, len};
+}
+
+static inline struct slice slice_str(const char *s)
+{
+    return slice_of(s, s ? strlen(s) : 0);
+}
+
+static inline struct slice slice_from(struct slice s, size_t offset)
+{
+    return offset >= s.len ? slice_of(NULL, 0) : slice_of(s.ptr + offset, s.len - offset);
+}
+
+static inline struct slice slice_head(struct slice s, size_t len)
+{
+    return slice_of(s.ptr, len < s.len ? len : s.len);
+}
+
+static inline bool slice_eq(struct slice a, struct slice b)
+{
+    return a.len == b.len && (a.len == 0 || memcmp(a.ptr, b.ptr, a.len) == 0);
+}
+
+static inline uint8_t ascii_lower(uint8_t c)
+{
+    return c >= 'A' && c <= 'Z' ? (uint8_t)(c | 0x20) : c;
+}
+
+/* Compares without regard to ASCII case; bytes of 0x80 and above compare as they are. */
+static inline bool slice_eq_nocase(struct slice a, struct slice b)
+{
+    if (a.len != b.len)
+        return false;
+    for (size_t i = 0; i < a.len; i++)
+        if (ascii_lower(a.ptr[i]) != ascii_lower(b.ptr[i]))
+            return false;
+    return true;
+}
+
+static inline bool slice_starts_nocase(struct slice s, struct slice prefix)
+{
+    return s.len >= prefix.len && slice_eq_nocase(slice_head(s, prefix.len), prefix);
+}
+
+/* Position of byte c, or s.len when it does not occur. */
+static inline size_t slice_find(struct slice s, uint8_t c)
+{
+    const uint8_t *p = s.len ? memchr(s.ptr, c, s.len) : NULL;
+    return p ? (size_t)(p - s.ptr) : s.len;
+}
+
+#endif

@@ -1,0 +1,176 @@
+/*
+ * gateway/config.h - the configuration as read: one immutable tree, made by config_load, shared by all threads for reading.
+ *
+ * Keys, types, units, defaults, ranges and help come from one table (gateway/config_table.c); the parser, --print-defaults and
+ * docs/configuration.md are made from it. Strings are NUL-terminated and owned by the tree.
+ */
+#ifndef HIKYAKU_CONFIG_H
+#define HIKYAKU_CONFIG_H
+
+#include <stdio.h>
+
+#include "gateway/base/buf.h"
+#include "gateway/base/why.h"
+#include "gateway/io/io.h"
+#include "routing/route.h"
+
+enum config_tls_mode { CONFIG_TLS_NONE, CONFIG_TLS_STARTTLS, CONFIG_TLS_IMPLICIT };
+
+struct config_certificate {
+    char *certificate, *key;            /* paths */
+    uint8_t *certificate_pem, *key_pem; /* contents, read and checked by config_load */
+    size_t certificate_len, key_len;
+};
+
+struct config_network { /* a prefix */
+    uint8_t family;     /* AF_INET or AF_INET6 */
+    uint8_t bits;
+    uint8_t addr[16];
+};
+
+struct config_networks {
+    struct config_network *items;
+    uint32_t count;
+};
+
+struct config_strings {
+    char **items;
+    uint32_t count;
+};
+
+struct config_receive_connector {
+    char *name;
+    struct io_addr *bind;
+    uint32_t bind_count;
+    char *fqdn; /* never NULL: defaults to hostname */
+    struct {
+        enum config_tls_mode mode;
+        bool required;
+        uint16_t version_min; /* 0x0303, 0x0304 */
+        uint32_t bits_min;
+        struct config_certificate *certificates;
+        uint32_t certificate_count;
+    } tls;
+    struct {
+        bool required, require_tls;
+        uint32_t mechanisms; /* bits of enum sasl_mechanism */
+    } auth;
+    struct {
+        struct config_networks allow, deny;
+    } remote;
+    struct {
+        bool authenticated;
+        struct config_networks networks;
+    } relay;
+    bool sender_identity_enforce;
+    bool
+        submission; /* a connector whose auth is required, or whose every bind port is 587 or 465, unless the key says otherwise: adds Date and Message-ID */
+    uint64_t message_size_max;
+    uint32_t rcpt_count_max;
+};
+
+enum config_tls_level {
+    CONFIG_LEVEL_NONE,
+    CONFIG_LEVEL_OPPORTUNISTIC,
+    CONFIG_LEVEL_REQUIRED,
+    CONFIG_LEVEL_VERIFY
+};
+
+struct config_smart_host {
+    char *host; /* name, or the literal without brackets */
+    bool literal;
+    struct io_addr addr; /* when literal */
+    uint16_t port;
+    uint32_t priority, weight;
+};
+
+struct config_send_connector {
+    char *name;
+    struct route_space *spaces; /* see routing/route.h */
+    uint32_t space_count;
+    bool mx; /* delivery: mx, else smart_hosts */
+    struct config_smart_host *smart_hosts;
+    uint32_t smart_host_count;
+    struct {
+        uint32_t mechanism; /* bits; 0: none */
+        char *username, *password;
+    } auth;
+    struct {
+        enum config_tls_level level;
+        char *name;    /* to verify; NULL: the host's */
+        char *ca_file; /* NULL: system */
+    } tls;
+    bool helo_only;
+    struct io_addr *source_addresses;
+    uint32_t source_address_count;
+    struct config_strings receive_connectors;
+    uint64_t message_size_max; /* 0: none */
+    uint32_t connections_max, messages_per_connection_max, rcpts_per_message_max;
+    bool enabled, failover, allow_relay;
+    uint16_t port; /* for delivery: mx; 25. For tests and odd set-ups */
+};
+
+struct config {
+    char *path;
+    uint64_t generation; /* grows with every reload; set by the control thread */
+    char *hostname;
+    uint32_t shards; /* 0: auto */
+    struct {
+        char *path;
+        uint64_t bytes_max, disk_free_min;
+        enum { CONFIG_WRITE_AUTO, CONFIG_WRITE_BUFFERED, CONFIG_WRITE_DIRECT } write;
+    } spool;
+    struct {
+        char *socket;        /* NULL: none */
+        struct io_addr http; /* len 0: none */
+        char *token;         /* contents of token_file, or NULL */
+    } admin;
+    struct {
+        uint8_t level; /* enum log_level */
+        bool json;
+        char *tracking, *protocol; /* paths or NULL */
+    } log;
+    struct {
+        struct io_addr *servers;
+        uint32_t server_count;
+        bool dnssec;
+        uint64_t timeout_ns;
+    } dns;
+    char *users_file;
+    struct {
+        struct config_accepted_domain {
+            char *domain; /* lower case, A-label form */
+            enum { CONFIG_AUTHORITATIVE, CONFIG_INTERNAL_RELAY, CONFIG_EXTERNAL_RELAY } type;
+        } * items;
+        uint32_t count;
+    } accepted_domains;
+    struct config_receive_connector *receive;
+    uint32_t receive_count;
+    struct config_send_connector *send;
+    uint32_t send_count;
+    struct route_table *routes; /* made from `send` */
+    struct {
+        uint64_t *intervals_s;
+        uint32_t interval_count;
+        uint64_t expire_s, warn_after_s;
+    } retry;
+};
+
+/*
+ * Reads FILE (and its includes, and the files it names). NULL: `why->text` is "FILE:LINE:COLUMN: message". Never touches the spool.
+ * Keys of INTERFACES that do not work yet are refused with "... is not supported yet".
+ */
+struct config *config_load(const char *path, struct why *why);
+/* The same from memory: for the embedded demo and tests. `name` stands in messages. */
+struct config *config_parse(const char *name, struct slice text, struct why *why);
+void config_free(struct config *c);
+/* Warnings (certificate names, expiry): one line each to `each`. */
+void config_warnings(const struct config *c, void (*each)(void *arg, const char *line), void *arg);
+/* YAML with every key, its default and its help. */
+void config_print_defaults(FILE *f);
+/* The embedded demo of `make run`, all paths below `dir`. The text is written into `out` (YAML). */
+bool config_demo(const char *dir, struct buf *out) __attribute__((warn_unused_result));
+
+bool config_networks_match(const struct config_networks *n, const struct io_addr *a);
+
+#endif

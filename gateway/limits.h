@@ -1,0 +1,116 @@
+/*
+ * gateway/limits.h - every count, size and time of the gateway, with the answer given when it is hit.
+ *
+ * A limit that an operator may change has its default here and its key in gateway/config_table.c.
+ */
+#ifndef HIKYAKU_LIMITS_H
+#define HIKYAKU_LIMITS_H
+
+#define NS_PER_US 1000ull
+#define NS_PER_MS 1000000ull
+#define NS_PER_S  1000000000ull
+#define KIB       1024ull
+#define MIB       (1024ull * 1024)
+#define GIB       (1024ull * 1024 * 1024)
+
+/* ---- SMTP in (RFC 5321 section 4.5.3.1) ---- */
+#define SMTP_COMMAND_LINE_MAX \
+    2048u /* command line with CRLF; longer: 500 5.5.2, the tail is discarded unparsed */
+#define SMTP_AUTH_LINE_MAX \
+    12288u /* RFC 4954 section 4: base64 line of an AUTH exchange; longer: 500 5.5.6 */
+#define SMTP_LINE_DISCARD_MAX  (1u << 20) /* of one overlong line; more: 421 4.7.0 and close */
+#define SMTP_PATH_MAX          254u /* mailbox without <>; longer: 501 5.1.7 (MAIL), 501 5.1.3 (RCPT) */
+#define SMTP_LOCAL_PART_MAX    64u
+#define SMTP_DOMAIN_MAX        255u
+#define SMTP_LABEL_MAX         63u
+#define SMTP_ENVID_MAX         100u /* RFC 3461 section 4.4: 501 5.5.4 */
+#define SMTP_ORCPT_MAX         500u
+#define SMTP_TEXT_LINE_MAX     65536u /* body line; longer: 550 5.6.0 after the end of data */
+#define SMTP_HEADER_BYTES_MAX  (256u * 1024) /* 552 5.3.4 after the end of data */
+#define SMTP_HEADER_FIELDS_MAX 2000u         /* 552 5.3.4 after the end of data */
+#define SMTP_RECEIVED_MAX      50u           /* 554 5.4.6 after the end of data */
+#define SMTP_BAD_COMMANDS_MAX  10u           /* in a row or in all without a message: 421 4.7.0 */
+#define SMTP_NOOP_MAX          100u /* commands without progress between messages: 421 4.7.0 */
+#define SMTP_RCPT_REJECTED_MAX 50u  /* refused recipients in one session: 421 4.7.0 */
+#define SMTP_AUTH_FAILED_MAX   3u   /* 421 4.7.0 */
+#define SMTP_REPLY_LINE_MAX    512u /* what we send, RFC 5321 section 4.5.3.1.5 */
+
+/* ---- SMTP out ---- */
+#define SMTP_OUT_REPLY_LINE_MAX  4096u /* 4.5.0, close */
+#define SMTP_OUT_REPLY_BYTES_MAX 65536u
+#define SMTP_OUT_REPLY_LINES_MAX 128u
+#define SMTP_OUT_REPLY_KEPT_MAX  512u /* of a reply, kept for queue sites, tracking, DSN */
+
+/* ---- sessions ---- */
+#define SESSION_RECV_BUF_SIZE  (16u * 1024)
+#define SESSION_RECV_BUF_COUNT 1024u /* per shard: 16 MiB; when all are held, receiving waits */
+#define SESSION_OUT_BUF_SIZE \
+    (4u * 1024) /* replies of one session not yet sent; full: reading stops */
+#define SESSION_TLS_OUT_BUF_SIZE    (18u * 1024) /* one TLS record and its overhead */
+#define SESSION_COUNT_MAX           20000u       /* per shard, default; more: 421 4.7.0 and close */
+#define SESSION_PER_ADDRESS_MAX     1000u /* per shard and client address, default: 421 4.7.0 */
+#define SESSION_IDLE_NS             (300 * NS_PER_S) /* RFC 5321 section 4.5.3.2.7: 421 4.4.2 */
+#define SESSION_TLS_HANDSHAKE_NS    (30 * NS_PER_S)  /* close */
+#define SESSION_DATA_RATE_MIN       500u /* bytes a second over DATA_RATE_WINDOW; less: 421 4.4.2 */
+#define SESSION_DATA_RATE_WINDOW_NS (60 * NS_PER_S)
+#define SESSION_LINGER_NS \
+    (2 * NS_PER_S) /* after our close: time for the peer to read the last reply */
+
+/* ---- envelope, transactions ---- */
+#define ARENA_BLOCK_SIZE         4096u
+#define ENVELOPE_BLOCKS_MAX      512u       /* 2 MiB of envelope: 452 4.5.3 at RCPT */
+#define RCPT_COUNT_MAX           500u       /* default of max_recipients: 452 4.5.3 */
+#define RCPT_COUNT_LIMIT         20000u     /* what max_recipients may be set to */
+#define MESSAGE_SIZE_MAX_DEFAULT (35 * MIB) /* 552 5.3.4 */
+
+/* ---- spool ---- */
+#define SEGMENT_BYTES_DEFAULT (64 * MIB)
+#define SPOOL_CHUNK_SIZE \
+    (32u *               \
+     1024) /* body bytes a transaction holds in memory; a larger body is written out in extents */
+#define COMMIT_BUF_SIZE \
+    (4 * MIB) /* one commit; a second one fills while it is written. Both full: sessions wait */
+#define COMMIT_WAITERS_MAX    8192u
+#define SPOOL_TX_MAX          20000u     /* transactions with data under way, per lane: 452 4.3.1 */
+#define SPOOL_SYNC_FAILED_MAX 2u         /* in a row: the lane stops accepting */
+#define SPOOL_RESERVE_BYTES   (16 * MIB) /* kept free for state records and DSNs */
+
+/* ---- delivery ---- */
+#define OUT_CONNECT_NS                      (30 * NS_PER_S)
+#define OUT_GREETING_NS                     (300 * NS_PER_S) /* RFC 5321 section 4.5.3.2 */
+#define OUT_COMMAND_NS                      (300 * NS_PER_S)
+#define OUT_DATA_INIT_NS                    (120 * NS_PER_S)
+#define OUT_DATA_BLOCK_NS                   (180 * NS_PER_S)
+#define OUT_FINAL_DOT_NS                    (600 * NS_PER_S)
+#define OUT_IDLE_KEEP_NS                    (5 * NS_PER_S) /* an unused connection is kept this long for reuse */
+#define OUT_QUIT_NS                         (5 * NS_PER_S)
+#define OUT_BODY_READ_SIZE                  (64u * 1024)
+#define OUT_CONNECTIONS_DEFAULT             20u /* per send connector and site */
+#define OUT_MESSAGES_PER_CONNECTION_DEFAULT 100u
+#define OUT_RCPTS_PER_MESSAGE_DEFAULT       100u
+#define JOBS_ACTIVE_MAX \
+    20000u /* messages with an envelope in memory, per shard; more wait in the index */
+#define SITE_COUNT_MAX 100000u /* per shard; more: deferred 4.3.1 */
+
+/* ---- DNS ---- */
+#define DNS_MX_MAX     32u /* considered of one answer, best first */
+#define DNS_ADDR_MAX   16u /* per host */
+#define DNS_TIMEOUT_NS (5 * NS_PER_S)
+
+/* ---- AUTH ---- */
+#define AUTH_WORKERS       2u
+#define AUTH_QUEUE_MAX     4096u  /* checks waiting for a worker: 454 4.7.0 */
+#define AUTH_CACHE_ENTRIES 65536u /* per shard; oldest goes */
+#define AUTH_CACHE_NS      (600 * NS_PER_S)
+#define AUTH_USER_MAX      255u
+#define AUTH_PASSWORD_MAX  1024u
+
+/* ---- threads ---- */
+#define SHARD_COUNT_MAX 64u
+#define IO_QUEUE_DEPTH  4096u
+#define RING_ITEMS \
+    4096u /* per ordered pair; full: the sender keeps its item and tries again next turn */
+#define LOG_RING_BYTES (1u << 20) /* per shard; full: the line is dropped and counted */
+#define LOG_LINE_MAX   4096u
+
+#endif

@@ -1,0 +1,143 @@
+/*
+ * gateway/smtp/smtp_in.h - the server side of SMTP (RFC 5321, 6409, 4954, 3207, 2920, 1870, 6152, 6531, 3461), without I/O.
+ *
+ * The owner feeds input bytes and performs events; replies are appended to a buffer in the order of the commands. Loop:
+ *
+ *     smtp_in_greet(s, out);                               once, for the banner
+ *     for (;;) {
+ *         switch (smtp_in_step(s, &in, out, &ev)) { ... }  in: advanced over what was consumed
+ *     }
+ *
+ * An event marked (answer) stops the machine until smtp_in_answer(): steps in between assert. So at most one command is open, and replies
+ * keep their order although some answers come later. All slices of an event point into `in` or into the machine and
+ * are valid until the next call. The machine allocates nothing and reads no clock.
+ *
+ * Only CRLF ends a line, only CRLF.CRLF ends data (RFC 5321 section 2.3.8). A bare CR or LF or a NUL in data lets the message run to its true end
+ * and refuses it with 550 5.6.11 there; in a command it is 500 5.5.2.
+ */
+#ifndef HIKYAKU_SMTP_IN_H
+#define HIKYAKU_SMTP_IN_H
+
+#include "gateway/auth/sasl.h"
+#include "gateway/limits.h"
+#include "gateway/smtp/smtp.h"
+
+/* What a receive connector offers and demands; must outlive the machine. */
+struct smtp_in_config {
+    struct slice fqdn;  /* in greeting and EHLO */
+    bool starttls;      /* offered while the connection is in clear */
+    bool tls_required;  /* AUTH, MAIL before TLS: 530 5.7.0 Must issue a STARTTLS command first */
+    bool auth_required; /* MAIL before AUTH: 530 5.7.0 Authentication required */
+    bool auth_require_tls;     /* AUTH is offered inside TLS only */
+    uint32_t auth_mechanisms;  /* bits of enum sasl_mechanism; 0: AUTH is not offered */
+    bool submission;           /* RFC 6409: tells the owner whether to add Date and Message-ID */
+    uint64_t message_size_max; /* bytes; advertised by SIZE */
+    uint32_t rcpt_count_max;
+};
+
+enum smtp_in_event_kind {
+    SMTP_IN_NEED_INPUT, /* all input is consumed; flush replies, then wait for more */
+    SMTP_IN_FLUSH,      /* the reply buffer is too full to go on: send it, then step again */
+    SMTP_IN_STARTTLS, /* (answer, through smtp_in_tls_started) 220 is in the buffer. Input behind it: the owner drops the connection */
+    SMTP_IN_AUTH,     /* (answer) check ev->auth */
+    SMTP_IN_MAIL,     /* (answer) ev->mail: may this sender? */
+    SMTP_IN_RCPT,     /* (answer) ev->rcpt: relay policy and routing */
+    SMTP_IN_DATA,     /* (answer) 354 comes next if accepted: reserve room */
+    SMTP_IN_BODY,     /* ev->body: next bytes of the message, dots undone, only CRLF line ends */
+    SMTP_IN_HEADERS_END, /* the header section ends before the next body bytes: ev->headers tells what it had. Exactly once a message */
+    SMTP_IN_END, /* (answer) the message is complete and well formed: make it durable; the answer is the final reply */
+    SMTP_IN_DATA_BAD, /* refused after its end, the reply is in the buffer: throw away what BODY gave. Transaction over */
+    SMTP_IN_RESET, /* RSET, EHLO or HELO: the transaction, if any, is dropped */
+    SMTP_IN_CLOSE  /* flush, then close (QUIT, too many errors, 421) */
+};
+
+struct smtp_in_headers {
+    bool message_id, date, from; /* such a field was there */
+    bool
+        no_blank_line; /* the section did not end in an empty line (a body line came where a field was due, or the data ended): the owner adds one when it adds fields */
+    uint32_t received_count;
+};
+
+struct smtp_in_event {
+    enum smtp_in_event_kind kind;
+    union {
+        struct sasl_credentials auth;
+        struct smtp_mail mail;
+        struct smtp_rcpt rcpt;
+        struct slice body;
+        struct smtp_in_headers headers;
+    };
+};
+
+enum smtp_in_state; /* private, in smtp_in.c */
+
+struct smtp_in {
+    const struct smtp_in_config *config;
+    /* facts that owners read */
+    bool tls, authenticated, esmtp;
+    bool in_transaction; /* MAIL was accepted */
+    bool smtputf8;       /* of the current transaction */
+    uint32_t rcpt_count; /* accepted in this transaction */
+    uint64_t data_bytes; /* of the message so far */
+    uint64_t commands;   /* in all */
+    uint32_t messages;   /* accepted with 250 */
+    char helo
+        [256]; /* what the client called itself: printable ASCII or UTF-8 domain, cut to fit; "" before EHLO */
+    /* everything below is private */
+    uint8_t state, pending;
+    uint8_t data_state; /* dot machine */
+    uint8_t header_state;
+    bool data_bare, data_nul, data_long, data_headers_done, data_too_large, data_headers_big,
+        data_loop;
+    bool discarding; /* the tail of an overlong line */
+    uint32_t line_len, data_line_len, header_bytes, header_fields, header_name_len;
+    uint32_t discarded;
+    uint32_t bad_commands, idle_commands, rcpt_rejected, auth_failed, rcpt_seen;
+    uint8_t header_name[16];
+    struct smtp_in_headers headers;
+    struct sasl_server sasl;
+    uint8_t held
+        [8]; /* body bytes held back by the dot machine (CR, CRLF, CRLF.) to be given out later */
+    uint8_t held_len;
+    uint8_t *line; /* SMTP_AUTH_LINE_MAX bytes while a partial line is held, see smtp_in_line_buf */
+};
+
+/* `tls`: implicit TLS, the handshake is done. */
+void smtp_in_init(struct smtp_in *s, const struct smtp_in_config *config, bool tls);
+
+/*
+ * A partial command line that ends with the input must be kept somewhere until the rest comes: the owner lends a
+ * buffer of SMTP_AUTH_LINE_MAX bytes (from a slab) when smtp_in_wants_line() says so after NEED_INPUT, and takes it back
+ * when smtp_in_line_done(). So an idle session holds none.
+ *   wants: the machine left a partial line unconsumed in `in` and has no buffer: lend one and step again.
+ */
+bool smtp_in_wants_line(const struct smtp_in *s);
+void smtp_in_lend_line(struct smtp_in *s, uint8_t *line);
+/* Returns the lent buffer when no partial line is in it (to be freed by the owner), else NULL. */
+uint8_t *smtp_in_take_line(struct smtp_in *s);
+
+/* The 220 greeting. A refusal instead (554 5.7.1, 421 4.7.0): `why` given; then close. */
+void smtp_in_greet(struct smtp_in *s, struct buf *out, const struct why *why);
+
+/* See above. `out` needs at least 1 KiB of room, else the answer is SMTP_IN_FLUSH. */
+enum smtp_in_event_kind smtp_in_step(struct smtp_in *s, struct slice *in, struct buf *out,
+                                     struct smtp_in_event *ev);
+
+/*
+ * Answers the open event. `why` NULL or code 0: yes, with the usual reply (END: "250 2.0.0 <text>", text = `detail`, the queue id;
+ * `detail` NULL otherwise). A refusal says its code; a code of 421 also closes.
+ */
+void smtp_in_answer(struct smtp_in *s, struct buf *out, const struct why *why, const char *detail);
+
+/* After SMTP_IN_STARTTLS: the handshake is done; all knowledge of the client is forgotten (RFC 3207 section 4.2). */
+void smtp_in_tls_started(struct smtp_in *s);
+
+/* Time limit, drain, overload: appends a 421 (unless inside a reply's wait), and the next step is CLOSE. Not allowed while a message is between DATA and END's answer, except with `force`. */
+void smtp_in_shutdown(struct smtp_in *s, struct buf *out, const struct why *why);
+
+/* Between transactions and commands: nothing of a command or message is under way. Drain closes such sessions at once. */
+bool smtp_in_is_idle(const struct smtp_in *s);
+/* Between DATA's 354 and the end of data. */
+bool smtp_in_in_data(const struct smtp_in *s);
+
+#endif

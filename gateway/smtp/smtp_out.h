@@ -1,0 +1,128 @@
+/*
+ * gateway/smtp/smtp_out.h - the client side of SMTP (RFC 5321, 2920, 3207, 4954, 1870, 6152, 6531, 3461), without I/O.
+ *
+ * One machine a connection, one transaction after another on it. Commands go out pipelined where the server offers it: one
+ * cursor sends, one receives. The owner feeds reply bytes, sends what is in `out`, and performs events.
+ */
+#ifndef HIKYAKU_SMTP_OUT_H
+#define HIKYAKU_SMTP_OUT_H
+
+#include "gateway/auth/sasl.h"
+#include "gateway/limits.h"
+#include "gateway/smtp/smtp.h"
+
+enum smtp_out_tls { SMTP_OUT_TLS_NONE, SMTP_OUT_TLS_OPPORTUNISTIC, SMTP_OUT_TLS_REQUIRED };
+
+struct smtp_out_config {
+    struct slice helo_name;
+    bool helo_only;        /* HELO instead of EHLO (E22) */
+    enum smtp_out_tls tls; /* whether STARTTLS is asked for; verification is the owner's */
+    uint32_t
+        auth_mechanism; /* enum sasl_mechanism, 0: none; the first that the server offers of PLAIN, LOGIN when several bits */
+    struct slice username, password;
+};
+
+/* A server's reply, RFC 5321 section 4.2. Text: all lines joined by " / ", printable, cut to SMTP_OUT_REPLY_KEPT_MAX. */
+struct smtp_reply {
+    uint16_t code;
+    char enhanced[12];
+    char text[SMTP_OUT_REPLY_KEPT_MAX + 1];
+};
+
+struct smtp_out_rcpt {
+    struct slice mailbox;
+    struct slice orcpt;
+    uint8_t notify;
+};
+
+/* Must stay valid until TX_DONE or FAILED. */
+struct smtp_out_tx {
+    struct slice sender; /* mailbox, empty for <> */
+    uint64_t size;       /* bytes of the message with CRLF */
+    bool body_8bit, smtputf8;
+    enum smtp_ret ret;
+    struct slice envid;
+    const struct smtp_out_rcpt *rcpts;
+    uint32_t rcpt_count;
+};
+
+enum smtp_out_event_kind {
+    SMTP_OUT_NEED_INPUT, /* flush `out`, then wait for the server */
+    SMTP_OUT_FLUSH,      /* `out` is too full to go on: send it, then step again */
+    SMTP_OUT_STARTTLS, /* 220 came. Input behind it is refused by the owner (FAULTS 80). Handshake, then smtp_out_tls_started() */
+    SMTP_OUT_READY, /* greeted, in TLS and authenticated as asked for: smtp_out_begin() or smtp_out_quit() */
+    SMTP_OUT_RCPT, /* ev->rcpt, ev->reply: refused (4xx, 5xx) or accepted; one event a recipient, in order */
+    SMTP_OUT_SEND_BODY, /* 354 came: give the body with smtp_out_body() until all is sent, then smtp_out_body_end() */
+    SMTP_OUT_TX_DONE, /* ev->reply: the final reply of the message, or of the command that ended it (MAIL, DATA, all recipients refused: the last refusal). ev->data_sent tells */
+    SMTP_OUT_FAILED, /* the connection is of no more use: ev->reply (code 0: ev->reply.text says what went wrong), ev->phase. Close it */
+    SMTP_OUT_CLOSED  /* QUIT answered (or not): close */
+};
+
+enum smtp_out_phase { /* where a failure happened */
+                      SMTP_OUT_AT_CONNECT,
+                      SMTP_OUT_AT_BANNER,
+                      SMTP_OUT_AT_EHLO,
+                      SMTP_OUT_AT_STARTTLS,
+                      SMTP_OUT_AT_AUTH,
+                      SMTP_OUT_AT_MAIL,
+                      SMTP_OUT_AT_RCPT,
+                      SMTP_OUT_AT_DATA,
+                      SMTP_OUT_AT_BODY,
+                      SMTP_OUT_AT_EOD,
+                      SMTP_OUT_AT_IDLE,
+                      SMTP_OUT_AT_QUIT
+};
+
+struct smtp_out_event {
+    enum smtp_out_event_kind kind;
+    enum smtp_out_phase phase;
+    uint32_t rcpt; /* index into tx->rcpts */
+    bool
+        data_sent; /* TX_DONE, FAILED: the final dot had been sent: without a reply the message may have been taken (dup_possible) */
+    struct smtp_reply reply;
+};
+
+struct smtp_out {
+    const struct smtp_out_config *config;
+    const struct smtp_out_tx *tx;
+    /* facts that owners read */
+    bool tls;
+    bool pipelining, size_offered, eightbit, utf8, dsn, starttls, auth_offered;
+    uint64_t size_limit;
+    uint32_t auth_offered_mechanisms;
+    enum smtp_out_phase phase;
+    /* private */
+    uint8_t state;
+    uint32_t rcpt_sent, rcpt_answered, rcpt_accepted;
+    bool data_asked, dot_sent, body_started, tx_failed;
+    uint8_t body_state;
+    struct sasl_client sasl;
+    struct smtp_reply last;
+    /* reply parser */
+    uint32_t reply_bytes, reply_lines, line_len;
+    uint16_t reply_code;
+    bool reply_last;
+    uint8_t line[SMTP_OUT_REPLY_LINE_MAX];
+};
+
+void smtp_out_init(struct smtp_out *s, const struct smtp_out_config *config, bool implicit_tls);
+/* As smtp_in_step. `in` is advanced. */
+enum smtp_out_event_kind smtp_out_step(struct smtp_out *s, struct slice *in, struct buf *out,
+                                       struct smtp_out_event *ev);
+void smtp_out_tls_started(struct smtp_out *s);
+/*
+ * Begins a transaction; only after READY or TX_DONE. Where the server lacks what the message needs (SMTPUTF8: 5.6.7; SIZE: 5.3.4), nothing is sent
+ * and the next step gives TX_DONE with that reply. 8-bit content to a server without 8BITMIME: TX_DONE 554 5.6.3 (no conversion).
+ */
+void smtp_out_begin(struct smtp_out *s, const struct smtp_out_tx *tx);
+/* Message bytes (CRLF only), dot-stuffed into `out`; returns how many bytes of `data` were taken. */
+size_t smtp_out_body(struct smtp_out *s, struct slice data, struct buf *out);
+/* The final dot. False: no room in `out` (flush, try again). */
+bool smtp_out_body_end(struct smtp_out *s, struct buf *out) __attribute__((warn_unused_result));
+/* The peer closed, a time limit passed, the network failed: gives FAILED through the next step with `text`. */
+void smtp_out_lost(struct smtp_out *s, const char *text);
+void smtp_out_quit(struct smtp_out *s, struct buf *out);
+/* Nothing under way: may take a transaction. */
+bool smtp_out_is_ready(const struct smtp_out *s);
+
+#endif

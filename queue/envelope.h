@@ -1,0 +1,51 @@
+/*
+ * queue/envelope.h - what travels with a message besides its bytes; encoded into MESSAGE records.
+ *
+ * Plain data: slices point into an arena (or into a decoded record) of whoever holds the envelope.
+ */
+#ifndef HIKYAKU_QUEUE_ENVELOPE_H
+#define HIKYAKU_QUEUE_ENVELOPE_H
+
+#include "gateway/base/arena.h"
+#include "gateway/base/buf.h"
+#include "gateway/base/slice.h"
+
+struct envelope_rcpt {
+    struct slice mailbox;
+    struct slice orcpt; /* RFC 3461; may be empty */
+    uint8_t notify;     /* RFC 3461 bits, gateway/smtp/smtp.h */
+};
+
+enum envelope_flags {
+    ENVELOPE_8BIT = 1,
+    ENVELOPE_SMTPUTF8 = 2,
+    ENVELOPE_RET_FULL = 4,
+    ENVELOPE_RET_HDRS = 8,
+    ENVELOPE_AUTHENTICATED = 16,
+    ENVELOPE_TLS = 32,
+    ENVELOPE_DSN = 64 /* a delivery status notification that we made */
+};
+
+struct envelope {
+    struct slice sender; /* mailbox; empty: null sender */
+    struct slice envid;
+    struct slice account;   /* authenticated as; may be empty */
+    struct slice connector; /* receive connector's name */
+    struct slice client;    /* client address as text */
+    struct slice helo;
+    struct slice session; /* session id, for tracking */
+    struct slice subject; /* first 128 bytes, may be empty */
+    uint32_t flags;       /* enum envelope_flags */
+    uint64_t accepted_wall_ns;
+    struct envelope_rcpt *rcpts;
+    uint32_t rcpt_count;
+};
+
+/* Bytes that envelope_encode needs. */
+size_t envelope_encoded_size(const struct envelope *e);
+bool envelope_encode(const struct envelope *e, struct buf *out) __attribute__((warn_unused_result));
+/* Trusts nothing. Strings stay in `in`; the recipient array comes from `arena`. */
+bool envelope_decode(struct slice in, struct arena *arena, struct envelope *out)
+    __attribute__((warn_unused_result));
+
+#endif
