@@ -12,6 +12,7 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .SUFFIXES:
 MAKEFLAGS += --no-builtin-rules
+JOBS ?= $(shell nproc)
 
 # ---- where things go --------------------------------------------------------------------------
 
@@ -28,8 +29,8 @@ endif
 O := $(B)/obj
 
 # A git worktree shares the wolfSSL of the checkout it belongs to.
-GIT_COMMON := $(shell git rev-parse --path-format=absolute --git-common-dir 2>/dev/null)
-WOLFSSL_PREFIX ?= $(if $(filter %/.git,$(GIT_COMMON)),$(GIT_COMMON:/.git=)/build/wolfssl,build/wolfssl)
+GIT_COMMON := $(patsubst %/.git,%,$(shell git rev-parse --git-common-dir 2>/dev/null))
+WOLFSSL_PREFIX ?= $(if $(filter /%,$(GIT_COMMON)),$(GIT_COMMON)/)build/wolfssl
 WOLFSSL_LIB := $(WOLFSSL_PREFIX)/lib/libwolfssl.a
 
 PREFIX ?= /usr/local
@@ -81,10 +82,10 @@ PKG_CFLAGS = $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 PKG_LIBS = $(shell pkg-config --libs $(PKGS) 2>/dev/null)
 
 OPT := $(if $(SAN),-O1 -fno-omit-frame-pointer,-O2)
-CPPFLAGS_ALL = -I. -D_GNU_SOURCE -DHIKYAKU_VERSION='"$(VERSION)"' -I$(WOLFSSL_PREFIX)/include $(PKG_CFLAGS) $(CPPFLAGS)
+CPPFLAGS_ALL = $(if $(findstring thread,$(SAN)),-Itests/thread) -I. -D_GNU_SOURCE -DHIKYAKU_VERSION='"$(VERSION)"' -I$(WOLFSSL_PREFIX)/include $(PKG_CFLAGS) $(CPPFLAGS)
 CFLAGS_ALL = -std=gnu11 $(OPT) -g -Wall -Wextra $(WERROR) -fPIE -pthread $(CFLAGS)
 LDFLAGS_ALL = -pie -pthread -Wl,--as-needed,-z,relro,-z,now $(LDFLAGS)
-LIBS = $(wildcard $(WOLFSSL_LIB)) $(PKG_LIBS) -lm
+LIBS = $(WOLFSSL_LIB) $(PKG_LIBS) -lm
 
 ifeq ($(SAN),)
 CPPFLAGS_ALL += -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2
@@ -92,7 +93,7 @@ CFLAGS_ALL += -fstack-protector-strong -fstack-clash-protection
 LIBS += -ljemalloc
 else
 CFLAGS_ALL += -fsanitize=$(SAN) $(if $(findstring undefined,$(SAN)),-fno-sanitize-recover=undefined)
-LDFLAGS_ALL += -fsanitize=$(SAN:fuzzer-no-link=fuzzer)
+LDFLAGS_ALL += -fsanitize=$(subst fuzzer-no-link,fuzzer,$(SAN))
 endif
 ifneq ($(LTO),)
 CFLAGS_ALL += -flto=auto
@@ -100,23 +101,52 @@ LDFLAGS_ALL += -flto=auto $(OPT)
 AR := $(if $(CC_CLANG),llvm-ar,gcc-ar)
 endif
 
+# ---- dependencies -----------------------------------------------------------------------------
+
+# Packages are looked at before anything else, since pkg-config must see them; silent and quick when
+# nothing is missing. DEPS=skip leaves them alone.
+GOALS := $(or $(MAKECMDGOALS),all)
+NEEDS := $(if $(filter-out help clean distclean format,$(GOALS)),build) \
+         $(if $(wildcard $(WOLFSSL_LIB)),,wolfssl) \
+         $(if $(filter test unit unit-build check-% fuzz,$(GOALS)),test) \
+         $(if $(filter deps,$(GOALS)),wolfssl test) \
+         $(if $(filter lint format,$(GOALS)),lint) $(if $(filter fuzz,$(GOALS))$(findstring clang,$(CC)),clang)
+DEPS ?= install
+ifeq ($(DEPS)$(findstring n,$(firstword -$(MAKEFLAGS))),install)
+ifneq ($(filter build lint,$(NEEDS)),)
+ifneq ($(shell deploy/packages/install $(NEEDS) 1>&2; echo $$?),0)
+$(error packages are missing)
+endif
+endif
+endif
+
 # ---- rules ------------------------------------------------------------------------------------
 
-.PHONY: all unit clean help
+.PHONY: all deps run test unit unit-build fuzz fuzz-build lint format install peers fresh clean \
+        distclean help
 
-all: $(PROGRAMS) $(LIB)
+all: $(PROGRAMS) $(LIB) ## build the programs (SAN=address,undefined | SAN=thread, CC=clang, LTO=1)
 
-FLAGS_NOW := $(CC) $(CFLAGS_ALL) $(CPPFLAGS_ALL) $(LDFLAGS_ALL)
-$(shell mkdir -p $(B) && { [ "$$(cat $(B)/.flags 2>/dev/null)" = '$(subst ','"'"',$(FLAGS_NOW))' ] || \
-    echo '$(subst ','"'"',$(FLAGS_NOW))' >$(B)/.flags; })
+deps: $(WOLFSSL_LIB) ## install what is missing and build wolfSSL (WOLFSSL_TARBALL=FILE)
 
-$(O)/%.o: %.c $(B)/.flags
+# stamp FILE,TEXT: rewrite FILE when TEXT has changed, so that what depends on it is made again.
+quoted = '$(subst ','"'"',$(1))'
+stamp = $(shell mkdir -p $(B); [ "$$(cat $(1) 2>/dev/null)" = $(call quoted,$(2)) ] || \
+          echo $(call quoted,$(2)) >$(1))
+$(call stamp,$(B)/.flags,$(CC) $(CFLAGS_ALL) $(CPPFLAGS_ALL) $(LDFLAGS_ALL))
+$(call stamp,$(B)/.sources,$(LIB_SRC) $(CTL_SRC) $(BENCH_SRC) $(TESTER_SRC) $(SIM_SRC))
+
+# A shared wolfSSL is only built when it is absent; one's own also when its recipe changes.
+$(WOLFSSL_LIB): $(if $(filter /%,$(WOLFSSL_PREFIX)),,deploy/packages/build-wolfssl)
+	@JOBS=$(JOBS) WOLFSSL_TARBALL='$(WOLFSSL_TARBALL)' deploy/packages/build-wolfssl $(WOLFSSL_PREFIX)
+
+$(O)/%.o: %.c $(B)/.flags | $(WOLFSSL_LIB)
 	@mkdir -p $(@D)
 	@echo "  CC    $<"
 	@$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
 
 define archive
-$(1): $(2)
+$(1): $(2) $(B)/.sources
 	@echo "  AR    $$@"
 	@rm -f $$@ && $$(AR) rcs $$@ $$(filter %.o,$$^)
 endef
@@ -136,21 +166,85 @@ $(B)/hikyakuctl: $(O)/gateway/ctl/main.o $(CTL_LIB) $(LIB)
 $(B)/hikyaku-bench: $(O)/bench/main.o $(BENCH_LIB) $(LIB)
 	$(link) $(LIBS)
 $(B)/tests/unit/%: $(O)/tests/unit/%.o $(TESTER_LIB) $(CTL_LIB) $(BENCH_LIB) $(LIB)
-	$(link) $(LIBS) -lcriterion
+	$(link) $(LIBS) $(if $(findstring thread,$(SAN)),,-lcriterion)
 $(B)/tests/sim/%: $(O)/tests/sim/%.o $(SIM_LIB) $(TESTER_LIB) $(LIB)
-	$(link) $(LIBS) -lcriterion
+	$(link) $(LIBS) $(if $(findstring thread,$(SAN)),,-lcriterion)
 $(B)/tests/fuzz/%: $(O)/tests/fuzz/%.o $(LIB)
 	$(link) $(LIBS)
 .SECONDARY:
 
-unit: $(UNIT_BIN) ## build and run the unit tests
-	@rc=0; for t in $(UNIT_BIN); do echo "  TEST  $$t"; $$t || rc=1; done; exit $$rc
+# ---- tests ------------------------------------------------------------------------------------
+
+# What also runs under SAN=thread: the parts that threads share.
+TSAN_PARTS := ring event counter worker io_ uring shard log
+TSAN_UNITS := $(foreach t,$(UNIT_BIN),$(if $(strip $(foreach p,$(TSAN_PARTS),$(findstring $(p),$(t)))),$(t)))
+
+unit-build: $(UNIT_BIN)
+tsan-build: $(TSAN_UNITS)
+
+unit: $(UNIT_BIN) ## build and run the unit tests (T=queue: only those whose name has it)
+	@tests/run --build $(B) --only '$(T)' unit
+
+test: ## everything: packages, build, unit tests (also under sanitizers), style, system tests
+	@$(MAKE) --no-print-directory -j$(JOBS) all unit-build peers
+	@$(MAKE) --no-print-directory -j$(JOBS) SAN=address,undefined all unit-build
+	@$(MAKE) --no-print-directory -j$(JOBS) SAN=thread tsan-build
+	@tests/run --only '$(T)' unit asan tsan tidy system
+
+fuzz: ## run every fuzz target for FUZZ_TIME seconds (default 10)
+	@$(MAKE) --no-print-directory -j$(JOBS) CC=clang SAN=fuzzer-no-link,address fuzz-build
+	@for f in $(patsubst tests/fuzz/%.c,%,$(FUZZ_SRC)); do \
+	    mkdir -p build/fuzz/corpus/$$f tests/fuzz/corpus/$$f; echo "  FUZZ  $$f"; \
+	    dict=tests/fuzz/$$f.dict; \
+	    build/fuzz/tests/fuzz/$$f -max_total_time=$(or $(FUZZ_TIME),10) -print_final_stats=0 \
+	        $$([ ! -f $$dict ] || echo -dict=$$dict) build/fuzz/corpus/$$f tests/fuzz/corpus/$$f \
+	        >build/fuzz/$$f.log 2>&1 || { tail -40 build/fuzz/$$f.log; exit 1; }; done
+fuzz-build: $(FUZZ_BIN)
+
+peers: ## unpack mail and name servers for the tests (nothing is installed)
+	@deploy/packages/fetch-peers || echo "peers: some are missing; their tests will say so"
+	@deploy/packages/fetch-nodemailer || echo "peers: nodemailer is missing; its tests will say so"
+
+fresh: ## try make test and make run in a fresh minimal system (root, debootstrap)
+	@tests/fresh/run
+
+# ---- layout and lint --------------------------------------------------------------------------
+
+C_FILES = $(shell git ls-files '*.c' '*.h' 2>/dev/null || find gateway queue tls routing bench tests -name '*.[ch]')
+
+format: ## lay every C file out as .clang-format says
+	@clang-format -i $(C_FILES)
+
+lint: $(WOLFSSL_LIB) ## clang-format (check), clang-tidy, cppcheck
+	@clang-format --dry-run -Werror $(C_FILES)
+	@printf '%s\n' $(LIB_SRC) $(CTL_SRC) $(BENCH_SRC) $(wildcard gateway/main.c) | \
+	    xargs -r -P$(JOBS) -n4 sh -c 'clang-tidy --quiet "$$@" -- $(subst ",\",$(subst ',,$(CPPFLAGS_ALL))) -std=gnu11 2>/dev/null' tidy
+	@cppcheck --quiet --std=c11 --enable=warning,portability --inline-suppr --error-exitcode=1 \
+	    --suppressions-list=.cppcheck -I. -D_GNU_SOURCE -DHIKYAKU_VERSION=1 -j$(JOBS) \
+	    $(wildcard gateway queue tls routing bench)
+
+# ---- running and installing -------------------------------------------------------------------
+
+run: ## build, then start a gateway on loopback with a mailbox sink behind it; Ctrl-C stops it
+	@$(MAKE) --no-print-directory -j$(JOBS) all
+	@exec deploy/run-demo
+
+install: all ## install programs and man pages (PREFIX=/usr/local, DESTDIR=)
+	install -d $(DESTDIR)$(SBINDIR) $(DESTDIR)$(BINDIR)
+	install -m 755 $(B)/hikyaku $(DESTDIR)$(SBINDIR)/
+	install -m 755 $(B)/hikyakuctl $(B)/hikyaku-bench $(DESTDIR)$(BINDIR)/
+	for page in $(wildcard deploy/man/*.[1-8]); do \
+	    install -D -m 644 $$page $(DESTDIR)$(MANDIR)/man$${page##*.}/$${page##*/} || exit 1; done
 
 clean: ## remove what was built, but keep wolfSSL and peers
 	@rm -rf build/obj build/asan build/tsan build/fuzz build/tests build/*.a build/.flags \
-	    build/hikyaku build/hikyakuctl build/hikyaku-bench
+	    build/.sources build/hikyaku build/hikyakuctl build/hikyaku-bench
+
+distclean: ## remove all that was built or fetched
+	@rm -rf build run
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' Makefile | while IFS='|' read -r name text; do \
+	    printf '  %-11s %s\n' "$$name" "$$text"; done
 
 -include $(shell find $(O) -name '*.d' 2>/dev/null)
