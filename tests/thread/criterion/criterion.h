@@ -17,6 +17,7 @@
 #include <string.h>
 
 struct cr_options {
+    char unused; /* set by the macros, so that an option given there is set once only */
     void (*init)(void);
     void (*fini)(void);
     double timeout;
@@ -38,22 +39,22 @@ static struct cr_options cr_suite_options;
 static jmp_buf cr_escape;
 static bool cr_failing;
 
-#define Test(suite_, name_, ...)                                                      \
-    static void suite_##_##name_##_body(void);                                        \
-    static struct cr_test suite_##_##name_##_test = {                                 \
-        #suite_, #name_, suite_##_##name_##_body, {.timeout = 0, __VA_ARGS__}, NULL}; \
-    __attribute__((constructor)) static void suite_##_##name_##_add(void)             \
-    {                                                                                 \
-        *cr_last = &suite_##_##name_##_test;                                          \
-        cr_last = &suite_##_##name_##_test.next;                                      \
-    }                                                                                 \
+#define Test(suite_, name_, ...)                                                     \
+    static void suite_##_##name_##_body(void);                                       \
+    static struct cr_test suite_##_##name_##_test = {                                \
+        #suite_, #name_, suite_##_##name_##_body, {.unused = 0, __VA_ARGS__}, NULL}; \
+    __attribute__((constructor)) static void suite_##_##name_##_add(void)            \
+    {                                                                                \
+        *cr_last = &suite_##_##name_##_test;                                         \
+        cr_last = &suite_##_##name_##_test.next;                                     \
+    }                                                                                \
     static void suite_##_##name_##_body(void)
 
-#define TestSuite(suite_, ...)                                             \
-    __attribute__((constructor)) static void suite_##_options(void)        \
-    {                                                                      \
-        cr_suite_options = (struct cr_options){.timeout = 0, __VA_ARGS__}; \
-    }                                                                      \
+#define TestSuite(suite_, ...)                                            \
+    __attribute__((constructor)) static void suite_##_options(void)       \
+    {                                                                     \
+        cr_suite_options = (struct cr_options){.unused = 0, __VA_ARGS__}; \
+    }                                                                     \
     struct cr_test
 
 __attribute__((noinline, unused)) static void cr_failed(const char *file, int line,
