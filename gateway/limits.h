@@ -41,6 +41,18 @@
 #define SMTP_OUT_REPLY_LINES_MAX 128u
 #define SMTP_OUT_REPLY_KEPT_MAX  512u /* of a reply, kept for queue sites, tracking, DSN */
 
+#define SMTP_OUT_ROOM_MIN       2048u /* an empty output buffer of smtp_out holds at least this */
+#define SMTP_OUT_AUTH_STEPS_MAX 4u    /* challenges of one AUTH; more: 4.7.0, close */
+
+/* ---- header lines and reports that we write ---- */
+#define TRACE_COLUMNS      78u  /* RFC 5322 section 2.1.1 */
+#define TRACE_NAME_MAX     255u /* of a name in a trace line; the rest is cut */
+#define TRACE_RECEIVED_MAX 2048u
+#define DSN_TEXT_MAX       512u         /* another host's words in a report; the rest is cut */
+#define DSN_ROOM_MIN       8192u        /* the buffer dsn_write() needs */
+#define DSN_FULL_MAX       (1024 * KIB) /* larger originals come back as headers only */
+#define DSN_HEADERS_MAX    (64 * KIB)   /* of the original's headers; the rest is cut at a line */
+
 /* ---- sessions ---- */
 #define SESSION_RECV_BUF_SIZE  (16u * 1024)
 #define SESSION_RECV_BUF_COUNT 1024u /* per shard: 16 MiB; when all are held, receiving waits */
