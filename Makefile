@@ -74,7 +74,7 @@ CC_MAJOR := $(firstword $(subst ., ,$(shell $(CC) -dumpversion 2>/dev/null)))
 CC_CLANG := $(findstring clang,$(shell $(CC) --version 2>/dev/null))
 
 # Warnings are errors with the compilers the project is tested with, and advice with others.
-WERROR ?= $(if $(CC_CLANG),$(if $(filter 14,$(CC_MAJOR)),-Werror),$(if $(filter 12,$(CC_MAJOR)),-Werror))
+WERROR ?= $(if $(filter $(if $(CC_CLANG),14,12),$(CC_MAJOR)),-Werror)
 LTO ?=
 
 PKGS := liburing yaml-0.1 libunbound libmicrohttpd libcurl libidn2 jansson libcrypt
@@ -82,7 +82,9 @@ PKG_CFLAGS = $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 PKG_LIBS = $(shell pkg-config --libs $(PKGS) 2>/dev/null)
 
 OPT := $(if $(SAN),-O1 -fno-omit-frame-pointer,-O2)
-CPPFLAGS_ALL = $(if $(findstring thread,$(SAN)),-Itests/thread) -I. -D_GNU_SOURCE -DHIKYAKU_VERSION='"$(VERSION)"' -I$(WOLFSSL_PREFIX)/include $(PKG_CFLAGS) $(CPPFLAGS)
+TSAN := $(findstring thread,$(SAN))
+CPPFLAGS_ALL = $(if $(TSAN),-Itests/thread) -I. -D_GNU_SOURCE -DHIKYAKU_VERSION='"$(VERSION)"' \
+               -I$(WOLFSSL_PREFIX)/include $(PKG_CFLAGS) $(CPPFLAGS)
 CFLAGS_ALL = -std=gnu11 $(OPT) -g -Wall -Wextra $(WERROR) -fPIE -pthread $(CFLAGS)
 LDFLAGS_ALL = -pie -pthread -Wl,--as-needed,-z,relro,-z,now $(LDFLAGS)
 LIBS = $(WOLFSSL_LIB) $(PKG_LIBS) -lm
@@ -110,7 +112,8 @@ NEEDS := $(if $(filter-out help clean distclean format,$(GOALS)),build) \
          $(if $(wildcard $(WOLFSSL_LIB)),,wolfssl) \
          $(if $(filter test unit unit-build check-% fuzz,$(GOALS)),test) \
          $(if $(filter deps,$(GOALS)),wolfssl run test) $(if $(filter run,$(GOALS)),run) \
-         $(if $(filter lint format,$(GOALS)),lint) $(if $(filter fuzz,$(GOALS))$(findstring clang,$(CC)),clang)
+         $(if $(filter lint format,$(GOALS)),lint) \
+         $(if $(filter fuzz,$(GOALS))$(findstring clang,$(CC)),clang)
 DEPS ?= install
 ifeq ($(DEPS)$(findstring n,$(firstword -$(MAKEFLAGS))),install)
 ifneq ($(filter build lint,$(NEEDS)),)
@@ -166,9 +169,9 @@ $(B)/hikyakuctl: $(O)/gateway/ctl/main.o $(CTL_LIB) $(LIB)
 $(B)/hikyaku-bench: $(O)/bench/main.o $(BENCH_LIB) $(LIB)
 	$(link) $(LIBS)
 $(B)/tests/unit/%: $(O)/tests/unit/%.o $(TESTER_LIB) $(CTL_LIB) $(BENCH_LIB) $(LIB)
-	$(link) $(LIBS) $(if $(findstring thread,$(SAN)),,-lcriterion)
+	$(link) $(LIBS) $(if $(TSAN),,-lcriterion)
 $(B)/tests/sim/%: $(O)/tests/sim/%.o $(SIM_LIB) $(TESTER_LIB) $(LIB)
-	$(link) $(LIBS) $(if $(findstring thread,$(SAN)),,-lcriterion)
+	$(link) $(LIBS) $(if $(TSAN),,-lcriterion)
 $(B)/tests/fuzz/%: $(O)/tests/fuzz/%.o $(LIB)
 	$(link) $(LIBS)
 .SECONDARY:
@@ -177,7 +180,8 @@ $(B)/tests/fuzz/%: $(O)/tests/fuzz/%.o $(LIB)
 
 # What also runs under SAN=thread: the parts that threads share.
 TSAN_PARTS := ring event counter worker io_ uring shard log
-TSAN_UNITS := $(foreach t,$(UNIT_BIN),$(if $(strip $(foreach p,$(TSAN_PARTS),$(findstring $(p),$(t)))),$(t)))
+has_part = $(strip $(foreach p,$(TSAN_PARTS),$(findstring $(p),$(notdir $(1)))))
+TSAN_UNITS := $(foreach t,$(UNIT_BIN),$(if $(call has_part,$(t)),$(t)))
 
 unit-build: $(UNIT_BIN)
 tsan-build: $(TSAN_UNITS)
@@ -210,18 +214,12 @@ fresh: ## try make test and make run in a fresh minimal system (root, debootstra
 
 # ---- layout and lint --------------------------------------------------------------------------
 
-C_FILES = $(shell git ls-files '*.c' '*.h' 2>/dev/null || find gateway queue tls routing bench tests -name '*.[ch]')
-
 format: ## lay every C file out as .clang-format says
-	@clang-format -i $(C_FILES)
+	@tests/lint format
 
 lint: $(WOLFSSL_LIB) ## clang-format (check), clang-tidy, cppcheck
-	@clang-format --dry-run -Werror $(C_FILES)
-	@printf '%s\n' $(LIB_SRC) $(CTL_SRC) $(BENCH_SRC) $(wildcard gateway/main.c) | \
-	    xargs -r -P$(JOBS) -n4 sh -c 'clang-tidy --quiet "$$@" -- $(subst ",\",$(subst ',,$(CPPFLAGS_ALL))) -std=gnu11 2>/dev/null' tidy
-	@cppcheck --quiet --std=c11 --enable=warning,portability --inline-suppr --error-exitcode=1 \
-	    --suppressions-list=.cppcheck -I. -D_GNU_SOURCE -DHIKYAKU_VERSION=1 -j$(JOBS) \
-	    $(wildcard gateway queue tls routing bench)
+	@JOBS=$(JOBS) tests/lint check -I. -D_GNU_SOURCE -DHIKYAKU_VERSION='""' -std=gnu11 \
+	    -I$(WOLFSSL_PREFIX)/include $(PKG_CFLAGS)
 
 # ---- running and installing -------------------------------------------------------------------
 

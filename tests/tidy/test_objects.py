@@ -12,7 +12,8 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 BUILD = os.path.join(ROOT, "build")
 OBJ = os.path.join(BUILD, "obj")
 
-LOCKS = re.compile(r"(pthread_(mutex|cond|rwlock|spin|barrier)_.*|mtx_.*|cnd_.*|sem_(timed)?wait)$")
+LOCKS = re.compile(
+    r"(pthread_(mutex|cond|rwlock|spin|barrier)_.*|mtx_.*|cnd_.*|sem_(timed)?wait)$")
 WAITS = re.compile(
     r"(pthread_join|u?sleep|(clock_)?nanosleep|p?poll|p?select|epoll_p?wait|sigwait.*|wait(pid|id|3|4)?"
     r"|f(data)?sync|sync|msync|flock|lockf|p?read(v2?|64)?|p?write(v2?|64)?|pread64|pwrite64|recv.*"

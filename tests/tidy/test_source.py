@@ -39,8 +39,9 @@ INCLUDE = re.compile(r'^\s*#\s*include\s+([<"])([^>"]+)[>"]', re.M)
 
 def tracked():
     try:
-        names = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, check=True,
-                               capture_output=True, text=True).stdout.split("\n")
+        command = ["git", "ls-files", "-co", "--exclude-standard"]
+        names = subprocess.run(command, cwd=ROOT, check=True, capture_output=True,
+                               text=True).stdout.split("\n")
     except (OSError, subprocess.CalledProcessError):
         names = [os.path.relpath(os.path.join(folder, name), ROOT)
                  for top in (*PRODUCT, "bench", "tests")
