@@ -200,7 +200,7 @@ fuzz: ## run every fuzz target for FUZZ_TIME seconds (default 10)
 	@for f in $(patsubst tests/fuzz/%.c,%,$(FUZZ_SRC)); do \
 	    mkdir -p build/fuzz/corpus/$$f tests/fuzz/corpus/$$f; echo "  FUZZ  $$f"; \
 	    dict=tests/fuzz/$$f.dict; \
-	    build/fuzz/tests/fuzz/$$f -max_total_time=$(or $(FUZZ_TIME),10) -print_final_stats=0 \
+	    build/fuzz/tests/fuzz/$$f -max_total_time=$(or $(FUZZ_TIME),10) -artifact_prefix=build/fuzz/$$f- \
 	        $$([ ! -f $$dict ] || echo -dict=$$dict) build/fuzz/corpus/$$f tests/fuzz/corpus/$$f \
 	        >build/fuzz/$$f.log 2>&1 || { tail -40 build/fuzz/$$f.log; exit 1; }; done
 fuzz-build: $(FUZZ_BIN)
