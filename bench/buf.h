@@ -22,7 +22,7 @@ static inline size_t bench_buf_count(const struct bench_buf *b)
 
 static inline const char *bench_buf_head(const struct bench_buf *b)
 {
-    return b->data + b->start;
+    return b->data != NULL ? b->data + b->start : "";
 }
 
 /* Room for at least extra bytes behind end; returns where they start. */

@@ -1,5 +1,5 @@
 /*
- * bench/cmd_disk.c - the disk command: what an append and a sync cost here, the floor under a spool.
+ * bench/cmd_disk.c - the disk command: what an append and a sync cost, the floor of a spool.
  *
  * Owns:     one file in --dir, removed at the end.
  * Runs on:  one thread.

@@ -130,12 +130,13 @@ static int run(struct load_options *o, struct driver *d)
         return BENCH_EXIT_FAILED;
     }
     int status = BENCH_EXIT_FAILED;
-    double cpu = bench_cpu_self_seconds();
+    double cpu = bench_cpu_self_seconds(), wait = bench_proc_self_wait_seconds();
     report.begun_ns = bench_clock_ns();
     if (driver_start(d)) {
         drive(d, o->seconds);
         report.ended_ns = bench_clock_ns();
         report.own_cpu_seconds = bench_cpu_self_seconds() - cpu;
+        report.own_wait_seconds = bench_proc_self_wait_seconds() - wait;
         driver_stop(d);
         /* a server that was killed meanwhile has no figures left to read */
         report.has_server = report.has_server && bench_proc_read(server, &report.after);

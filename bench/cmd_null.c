@@ -1,5 +1,5 @@
 /*
- * bench/cmd_null.c - the null server: the same conversation, plain and well written, keeping nothing.
+ * bench/cmd_null.c - the null server: holds the conversation and keeps nothing.
  *
  * The yardstick: its CPU per message is what TCP, epoll and the words of SMTP cost on this machine.
  *

@@ -58,7 +58,7 @@ static const char *option_drop(void *target, const char *text)
 
 static const char *option_drop_after(void *target, const char *text)
 {
-    return bench_script_add(target, BENCH_RULE_DROP_AFTER_DOT, text);
+    return bench_script_add(target, BENCH_RULE_DROP_AFTER_DOT, text != NULL ? text : "eod");
 }
 
 static const char *option_script(void *target, const char *text)
@@ -153,12 +153,12 @@ static int parse(struct sink_options *o, int argc, char **argv)
          "wait before the answer"},
         {"--drop-at", "RULE", BENCH_OPT_CALL, &o->script, 0, 0, option_drop,
          "close the connection instead of the answer; at eod nothing is kept"},
-        {"--drop-after-dot", "RULE", BENCH_OPT_CALL, &o->script, 0, 0, option_drop_after,
-         "eod[~PATTERN][#N]: keep the message, then close without the 250"},
+        {"--drop-after-dot", "RULE", BENCH_OPT_MAYBE, &o->script, 0, 0, option_drop_after,
+         "keep the message, then close without the 250; RULE: eod[~PATTERN][#N]"},
         {"--script", "FILE", BENCH_OPT_CALL, &o->script, 0, 0, option_script,
-         "rules from a file: lines 'reply RULE', 'delay RULE', 'drop RULE', 'drop-after-dot RULE'"},
+         "rules from a file: lines of reply, delay, drop or drop-after-dot and a RULE"},
         {"--without", "EXTENSION", BENCH_OPT_CALL, &o->extensions, 0, 0, option_without,
-         "leave out PIPELINING, 8BITMIME, SMTPUTF8, SIZE, ENHANCEDSTATUSCODES, STARTTLS or AUTH"},
+         "do not offer PIPELINING (or 8BITMIME, SMTPUTF8, SIZE, ENHANCEDSTATUSCODES, ...)"},
         {"--hostname", "NAME", BENCH_OPT_STRING, &o->hostname, 0, 0, NULL,
          "name in the greeting (sink.test)"},
         {"--max-size", "BYTES", BENCH_OPT_SIZE, &o->message_size_max, 0, UINT64_MAX, NULL,

@@ -1,6 +1,6 @@
 /*
- * bench/cmd_tls.c - the tls-handshake command: wolfSSL against itself in memory, the ceiling for any
- * server on this core.
+ * bench/cmd_tls.c - the tls-handshake command: wolfSSL against itself in memory, the ceiling for
+ * any server on this core.
  *
  * Owns:     both sides of one handshake at a time.
  * Runs on:  one thread; the CPU time of the server's steps is counted apart from the client's.

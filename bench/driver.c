@@ -3,8 +3,8 @@
  *
  * Owns:     every session's socket, TLS state and timestamps; the record of acknowledged ids.
  * Runs on:  one thread.
- * Contract: an id is recorded only after its 2xx was read, and written before the next wait, so that
- *           the record is complete whenever the server is killed.
+ * Contract: an id is recorded only after its 2xx was read, and written before the next wait, so
+ *           that the record is complete whenever the server is killed.
  * Failure:  a session's error is counted by kind; with keep_going it connects again.
  * Bounds:   session_count sessions, timeout_ms without progress, DRIVER_ERROR_KINDS names.
  * Tests:    the commands run against each other; client.c has the unit tests.
@@ -36,7 +36,7 @@ struct driver_session {
     TAILQ_ENTRY(driver_session) link;
 };
 
-/* ---- counting --------------------------------------------------------------------------------- */
+/* ---- counting ------------------------------------------------------------------------------ */
 
 /* Counts under name; the last slot takes what does not fit. */
 static void count_name(struct driver_counter *counters, size_t size, const char *name)
@@ -60,7 +60,7 @@ static void record_acked(struct driver *d, const struct bench_client *c)
                          (unsigned long long)c->acked_message);
 }
 
-/* ---- the life of a session -------------------------------------------------------------------- */
+/* ---- the life of a session ----------------------------------------------------------------- */
 
 static bool wants_more(const struct driver *d)
 {
@@ -95,7 +95,7 @@ static void session_done(struct driver *d, struct driver_session *s)
         TAILQ_INSERT_TAIL(&d->waiting, s, link);
 }
 
-/* The connection was lost: messages it had begun are lost too, and may be begun again under new ids. */
+/* The connection was lost: messages it had begun are lost too; new ones may be begun for them. */
 static void session_fail(struct driver *d, struct driver_session *s, const char *why)
 {
     uint64_t lost = s->client.message_count - s->finished;
@@ -165,7 +165,7 @@ static bool session_reply(struct driver *d, struct driver_session *s)
     return true;
 }
 
-/* ---- bytes ------------------------------------------------------------------------------------ */
+/* ---- bytes --------------------------------------------------------------------------------- */
 
 static bool session_input(struct driver *d, struct driver_session *s, const char *data,
                           size_t count)
@@ -256,9 +256,10 @@ static bool session_read(struct driver *d, struct driver_session *s)
 static ssize_t send_plain(struct driver_session *s)
 {
     struct bench_client *c = &s->client;
-    struct iovec parts[] = {{c->head.data + c->head.start, bench_buf_count(&c->head)},
-                            {(void *)(uintptr_t)c->body, c->body_left},
-                            {c->tail.data + c->tail.start, bench_buf_count(&c->tail)}};
+    struct iovec parts[] = {
+        {(void *)(uintptr_t)bench_buf_head(&c->head), bench_buf_count(&c->head)},
+        {(void *)(uintptr_t)c->body, c->body_left},
+        {(void *)(uintptr_t)bench_buf_head(&c->tail), bench_buf_count(&c->tail)}};
     struct msghdr message = {.msg_iov = parts, .msg_iovlen = sizeof(parts) / sizeof(parts[0])};
     ssize_t count;
     if (c->body_left == 0 && bench_buf_count(&c->tail) == 0)
@@ -388,7 +389,7 @@ static void session_event(struct driver *d, struct driver_session *s, uint32_t e
     session_go_on(d, s);
 }
 
-/* ---- rounds ----------------------------------------------------------------------------------- */
+/* ---- rounds -------------------------------------------------------------------------------- */
 
 bool driver_start(struct driver *d)
 {

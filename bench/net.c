@@ -1,7 +1,7 @@
 /*
  * bench/net.c - addresses, sockets, clocks, stop signals.
  *
- * Owns:     bench_stop_requested, the program's only global: a signal handler can reach nothing else.
+ * Owns:     bench_stop_requested, the only global: a signal handler can reach nothing else.
  * Runs on:  the one thread of the command.
  * Contract: sockets are non-blocking, close-on-exec and without Nagle's delay.
  * Failure:  -1 with errno; the caller says what it was doing.

@@ -15,16 +15,16 @@ struct bench_addr {
     char text[64];
 };
 
-/* "127.0.0.1:25", "[::1]:25" or "localhost:25" (numeric addresses and localhost only: no resolver is
- * asked). NULL, or what is wrong. */
+/* "127.0.0.1:25", "[::1]:25" or "localhost:25" (numeric addresses and localhost only: no resolver
+ * is asked). NULL, or what is wrong. */
 const char *bench_addr_parse(struct bench_addr *a, const char *text);
 /* The same, as an option's call. */
 const char *bench_addr_option(void *target, const char *text);
 
 /* A non-blocking listening socket, or -1 with errno. */
 int bench_net_listen(const struct bench_addr *a);
-/* Begins a non-blocking connect; source_index > 0 binds to 127.0.1.source_index first (IPv4). -1 with
- * errno on failure. The socket is connected when it turns writable. */
+/* Begins a non-blocking connect; source_index > 0 binds to 127.0.1.source_index first (IPv4). -1
+ * with errno on failure. The socket is connected when it turns writable. */
 int bench_net_connect(const struct bench_addr *to, unsigned source_index);
 
 uint64_t bench_clock_ns(void);        /* monotonic */

@@ -39,8 +39,9 @@ static void help(const struct bench_opt_table *table)
     for (size_t i = 0; i < table->count; i++) {
         const struct bench_opt *o = &table->opts[i];
         char left[64];
-        snprintf(left, sizeof(left), "%s%s%s", o->name, o->arg != NULL ? " " : "",
-                 o->arg != NULL ? o->arg : "");
+        const char *between = o->arg == NULL ? "" : o->kind == BENCH_OPT_MAYBE ? "[=" : " ";
+        snprintf(left, sizeof(left), "%s%s%s%s", o->name, between, o->arg != NULL ? o->arg : "",
+                 o->kind == BENCH_OPT_MAYBE ? "]" : "");
         printf("  %-28s %s\n", left, o->help);
     }
 }
@@ -97,7 +98,8 @@ static const char *set_value(const struct bench_opt *o, const char *value, char 
     case BENCH_OPT_COUNT:
     case BENCH_OPT_SIZE: return set_number(o, value, why, size);
     case BENCH_OPT_STRING: *(const char **)o->target = value; return NULL;
-    case BENCH_OPT_CALL: return o->call(o->target, value);
+    case BENCH_OPT_CALL:
+    case BENCH_OPT_MAYBE: return o->call(o->target, value);
     }
     return "internal: no such kind";
 }
@@ -132,13 +134,16 @@ int bench_opts_parse(const struct bench_opt_table *table, int argc, char **argv)
             *(bool *)o->target = true;
             continue;
         }
-        const char *value = equals != NULL ? equals + 1 : i + 1 < argc ? argv[++i] : NULL;
-        if (value == NULL)
+        const char *value = equals != NULL ? equals + 1 : NULL;
+        if (value == NULL && o->kind != BENCH_OPT_MAYBE && i + 1 < argc)
+            value = argv[++i];
+        if (value == NULL && o->kind != BENCH_OPT_MAYBE)
             return bench_opts_error(table, "%s needs a value (%s)", o->name, o->arg);
         char why[96];
         const char *error = set_value(o, value, why, sizeof(why));
         if (error != NULL)
-            return bench_opts_error(table, "%s '%s': %s", o->name, value, error);
+            return bench_opts_error(table, "%s '%s': %s", o->name, value != NULL ? value : "",
+                                    error);
     }
     return -1;
 }

@@ -12,7 +12,8 @@ enum bench_opt_kind {
     BENCH_OPT_COUNT,  /* target: uint64_t, within min..max */
     BENCH_OPT_SIZE,   /* target: uint64_t bytes; K, KiB, M, MiB, G, GiB */
     BENCH_OPT_STRING, /* target: const char * */
-    BENCH_OPT_CALL    /* target: passed to call, which returns NULL or what is wrong */
+    BENCH_OPT_CALL,   /* target: passed to call, which returns NULL or what is wrong */
+    BENCH_OPT_MAYBE   /* the same; a value only behind =, otherwise call gets NULL */
 };
 
 struct bench_opt {

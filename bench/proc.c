@@ -128,3 +128,15 @@ bool bench_proc_read(pid_t root, struct bench_proc_usage *u)
     free(all);
     return found;
 }
+
+double bench_proc_self_wait_seconds(void)
+{
+    unsigned long long run_ns = 0, wait_ns = 0;
+    FILE *file = fopen("/proc/self/schedstat", "re");
+    if (file == NULL)
+        return 0;
+    if (fscanf(file, "%llu %llu", &run_ns, &wait_ns) != 2)
+        wait_ns = 0;
+    fclose(file);
+    return (double)wait_ns / 1e9;
+}

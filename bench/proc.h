@@ -19,4 +19,7 @@ struct bench_proc_usage {
 /* The process and all its descendants. False: there is no such process. */
 bool bench_proc_read(pid_t root, struct bench_proc_usage *u) __attribute__((warn_unused_result));
 
+/* Seconds so far that this process was ready to run but had no core; 0 where it is not known. */
+double bench_proc_self_wait_seconds(void);
+
 #endif

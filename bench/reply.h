@@ -22,13 +22,13 @@ struct bench_reply {
 
 void bench_reply_init(struct bench_reply *r);
 
-/* Takes bytes up to the end of one reply; *used tells how many. After DONE, code and text hold until
- * the next call, which begins the next reply. BAD: not a reply (no code, codes that differ, a line
- * too long, no CRLF); the connection is useless after it. */
+/* Takes bytes up to the end of one reply; *used tells how many. After DONE, code and text hold
+ * until the next call, which begins the next reply. BAD: not a reply (no code, codes that differ, a
+ * line too long, no CRLF); the connection is useless after it. */
 enum bench_reply_result bench_reply_feed(struct bench_reply *r, const char *in, size_t count,
                                          size_t *used) __attribute__((warn_unused_result));
 
-/* Whether an EHLO reply's text names the keyword; with a parameter, whether the line also has it. */
+/* Whether an EHLO reply's text names the keyword and, where given, has the parameter with it. */
 bool bench_reply_has_keyword(const struct bench_reply *r, const char *keyword, const char *param);
 
 #endif

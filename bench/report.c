@@ -3,8 +3,8 @@
  *
  * Owns:     nothing.
  * Runs on:  the main thread, after the run.
- * Contract: figures without their conditions are not printed: the generator's own share of a core is
- *           always beside them.
+ * Contract: figures without their conditions are not printed: the generator's own share of a core
+ *           is always beside them.
  * Failure:  none.
  * Bounds:   none.
  * Tests:    by hand; tests/unit/test_bench_hist.c for the quantiles.
@@ -30,6 +30,18 @@ double report_own_share(const struct report *r)
 {
     double wall = (double)(r->ended_ns - r->begun_ns) / 1e9;
     return wall > 0 ? r->own_cpu_seconds / wall : 0;
+}
+
+double report_own_wait(const struct report *r)
+{
+    double wall = (double)(r->ended_ns - r->begun_ns) / 1e9;
+    return wall > 0 ? r->own_wait_seconds / wall : 0;
+}
+
+bool report_own_limit(const struct report *r)
+{
+    return r->driver->stats.acked > 0 &&
+           report_own_share(r) + report_own_wait(r) > REPORT_GENERATOR_LIMIT;
 }
 
 static double per_second(const struct report *r, uint64_t count)
@@ -90,10 +102,9 @@ void report_text(const struct report *r)
         printf("; %u processes, RSS %.1f MiB\n", r->after.process_count,
                (double)r->after.rss_bytes / 1048576.0);
     }
-    printf("generator          %.0f %% of a core%s\n", report_own_share(r) * 100,
-           report_own_share(r) > REPORT_GENERATOR_LIMIT
-               ? ": IT WAS THE LIMIT; trust CPU per message, not the rate"
-               : "");
+    printf("generator          %.0f %% of a core, %.0f %% waiting for one%s\n",
+           report_own_share(r) * 100, report_own_wait(r) * 100,
+           report_own_limit(r) ? ": IT WAS THE LIMIT; trust CPU per message, not the rate" : "");
     text_counters("refused", s->refusals, DRIVER_REFUSAL_KINDS);
     text_counters("error", s->errors, DRIVER_ERROR_KINDS);
 }
@@ -154,9 +165,11 @@ void report_json(const struct report *r)
                          server_cpu(r), server_cpu_us(r), r->after.process_count,
                          r->after.rss_bytes, r->after.pss_bytes,
                          (int64_t)(r->after.switches - r->before.switches));
-    bench_buf_printf(&out, ",\"generator_share\":%.3f,\"generator_was_limit\":%s",
-                     report_own_share(r),
-                     report_own_share(r) > REPORT_GENERATOR_LIMIT ? "true" : "false");
+    bench_buf_printf(&out,
+                     ",\"generator_share\":%.3f,\"generator_wait\":%.3f"
+                     ",\"generator_was_limit\":%s",
+                     report_own_share(r), report_own_wait(r),
+                     report_own_limit(r) ? "true" : "false");
     json_counters(&out, "refusals", s->refusals, DRIVER_REFUSAL_KINDS);
     json_counters(&out, "errors", s->errors, DRIVER_ERROR_KINDS);
     bench_buf_str(&out, "}\n");

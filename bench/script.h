@@ -1,10 +1,10 @@
 /*
- * bench/script.h - scripted misbehaviour of the sink: what to do at which phase, for whom, how often.
+ * bench/script.h - scripted misbehaviour of the sink: what, at which phase, for whom, how often.
  *
  * A rule is written PHASE[~PATTERN][#N][=VALUE]:
  *   PHASE   banner ehlo starttls auth mail rcpt data body eod quit rset noop
- *   PATTERN a glob (* and ?, case ignored) on the sender (mail), the recipient (rcpt) or any accepted
- *           recipient (data, body, eod); it may not contain # or =
+ *   PATTERN a glob (* and ?, case ignored) on the sender (mail), the recipient (rcpt) or any
+ *           accepted recipient (data, body, eod); it may not contain # or =
  *   N       only the first N times that it would apply
  *   VALUE   reply: "CODE text" (several lines separated by "\n"); delay: milliseconds
  */
@@ -54,7 +54,7 @@ struct bench_script {
     struct bench_rule rules[BENCH_RULE_COUNT_MAX];
 };
 
-/* What a rule's pattern is compared with: count strings, each NUL-terminated, one behind the other. */
+/* What a rule's pattern is compared with: count NUL-terminated strings, one behind the other. */
 struct bench_subjects {
     const char *strings;
     size_t count;

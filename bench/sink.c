@@ -7,8 +7,8 @@
  *           after its file is synced: what was acknowledged can be audited after any kill.
  * Failure:  a connection's error closes it and is counted; a record that cannot be written is said
  *           once on stderr and stops the sink.
- * Bounds:   the limit of open files; BENCH_IO_SIZE a read; nothing is read while a reply is delayed.
- * Tests:    the commands run against each other; tests/unit/test_bench_smtpd.c for the conversation.
+ * Bounds:   the limit of open files; BENCH_IO_SIZE a read; none while a reply is delayed.
+ * Tests:    tests/unit/test_bench_smtpd.c for the conversation; load runs against it.
  */
 #include "bench/sink.h"
 
@@ -39,7 +39,7 @@ struct sink_conn {
     TAILQ_ENTRY(sink_conn) open_link, dirty_link, delayed_link;
 };
 
-/* ---- messages --------------------------------------------------------------------------------- */
+/* ---- messages ------------------------------------------------------------------------------ */
 
 static void message_begin(void *ctx)
 {
@@ -129,7 +129,7 @@ static void message_abandon(void *ctx)
 const struct bench_smtpd_hooks sink_hooks = {message_begin, message_body, message_end,
                                              message_abandon};
 
-/* ---- connections ------------------------------------------------------------------------------ */
+/* ---- connections --------------------------------------------------------------------------- */
 
 static void conn_watch(struct sink_conn *c, uint32_t events)
 {
@@ -140,7 +140,7 @@ static void conn_watch(struct sink_conn *c, uint32_t events)
     c->events = events;
 }
 
-/* Closes; the memory goes at the end of the round, since an event of this round may still name it. */
+/* Closes; the memory goes at the end of the round: an event of this round may still name it. */
 static void conn_close(struct sink_conn *c)
 {
     struct sink *s = c->sink;
@@ -358,7 +358,7 @@ static void conn_accept(struct sink *s, int listen_fd)
     }
 }
 
-/* ---- the loop --------------------------------------------------------------------------------- */
+/* ---- the loop ------------------------------------------------------------------------------ */
 
 static bool record_write(struct sink *s)
 {

@@ -1,8 +1,8 @@
 /*
  * bench/smtpd.h - the sink's side of an SMTP conversation, without I/O: bytes in, replies out.
  *
- * The sink feeds bytes and does what the result asks for. It is a test peer: it obeys RFC 5321 where
- * no scripted rule says otherwise, and takes only CRLF as the end of a line.
+ * The sink feeds bytes and does what the result asks for. It is a test peer: it obeys RFC 5321
+ * where no scripted rule says otherwise, and takes only CRLF as the end of a line.
  */
 #ifndef HIKYAKU_BENCH_SMTPD_H
 #define HIKYAKU_BENCH_SMTPD_H

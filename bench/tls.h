@@ -21,7 +21,7 @@ struct bench_tls {
 
 enum bench_tls_result { BENCH_TLS_OK, BENCH_TLS_WANT, BENCH_TLS_CLOSED, BENCH_TLS_FAILED };
 
-/* NULL on failure, *why says what. A server takes PEM files; a client does not verify (it measures). */
+/* NULL on failure, *why says what. A server takes PEM files; a client does not verify. */
 struct bench_tls_context *bench_tls_server(const char *certificate, const char *key,
                                            const char **why);
 /* version: "1.2", "1.3" or NULL for the best both sides know. */

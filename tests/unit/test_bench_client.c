@@ -1,0 +1,232 @@
+/*
+ * tests/unit/test_bench_client.c - the load generator's session against scripted replies.
+ *
+ * Owns:     one session at a time.
+ * Runs on:  the test's process.
+ * Contract: each test fails when a command, an id or an outcome is not the one expected.
+ * Failure:  Criterion reports both texts.
+ * Bounds:   none.
+ * Tests:    bench/client.c
+ */
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "bench/client.h"
+
+static struct bench_client client;
+static struct bench_client_run run;
+static struct bench_buf body;
+
+static void begin(void)
+{
+    run.run_id = "R";
+    run.helo = "h";
+    run.from = "f%@x";
+    run.to = "t%@y";
+    run.to_number_max = 100;
+    if (run.rcpt_count == 0)
+        run.rcpt_count = 1;
+    run.message_size = 256;
+    run.claimed_max = 100;
+    bench_client_make_body(&run, &body);
+    bench_client_begin(&client, &run, 7);
+}
+
+static enum bench_client_event answer(const char *text)
+{
+    static struct bench_reply reply;
+    size_t used = 0;
+    bench_reply_init(&reply);
+    cr_assert_eq(bench_reply_feed(&reply, text, strlen(text), &used), BENCH_REPLY_DONE);
+    return bench_client_reply(&client, &reply);
+}
+
+/* All output so far, NUL-terminated. */
+static const char *taken(void)
+{
+    static char text[8192];
+    size_t count = bench_client_take(&client, text, sizeof(text) - 1);
+    text[count] = '\0';
+    return text;
+}
+
+static void end(void)
+{
+    bench_client_free(&client);
+    bench_buf_free(&body);
+}
+
+/* A message: its id, its size, its end. */
+static void assert_message(const char *id, const char *behind)
+{
+    char header[64];
+    const char *text = taken(), *dot = strstr(text, "\r\n.\r\n");
+    snprintf(header, sizeof(header), "\r\nX-Bench-Id: %s\r\n", id);
+    cr_assert_not_null(strstr(text, header), "%s", text);
+    cr_assert_not_null(dot);
+    cr_assert_eq(dot + 2 - text, 256);
+    cr_assert_str_eq(dot + 5, behind);
+}
+
+Test(bench_client, one_command_one_reply)
+{
+    run.messages_per_session = 2;
+    begin();
+    cr_assert_eq(answer("220 hi\r\n"), BENCH_CLIENT_NONE);
+    cr_assert_str_eq(taken(), "EHLO h\r\n");
+    answer("250 x\r\n");
+    cr_assert_str_eq(taken(), "MAIL FROM:<f7@x>\r\n");
+    answer("250 ok\r\n");
+    cr_assert_str_eq(taken(), "RCPT TO:<t0@y>\r\n");
+    answer("250 ok\r\n");
+    cr_assert_str_eq(taken(), "DATA\r\n");
+    answer("354 go\r\n");
+    cr_assert(client.dot_sent);
+    assert_message("R-7-0", "");
+    cr_assert_eq(answer("250 ok\r\n"), BENCH_CLIENT_ACKED);
+    cr_assert_eq(client.acked_message, 0);
+    cr_assert_str_eq(taken(), "MAIL FROM:<f7@x>\r\n");
+    answer("250 ok\r\n");
+    cr_assert_str_eq(taken(), "RCPT TO:<t1@y>\r\n");
+    answer("250 ok\r\n");
+    answer("354 go\r\n");
+    cr_assert_eq(answer("451 no\r\n"), BENCH_CLIENT_REFUSED);
+    cr_assert_eq(answer("221 bye\r\n"), BENCH_CLIENT_DONE);
+    cr_assert_eq(run.claimed, 2);
+    end();
+}
+
+Test(bench_client, pipelined_envelope)
+{
+    run.pipeline = BENCH_PIPELINE_ENVELOPE;
+    run.rcpt_count = 2;
+    begin();
+    answer("220 hi\r\n");
+    taken();
+    answer("250-x\r\n250 PIPELINING\r\n");
+    cr_assert_str_eq(taken(), "MAIL FROM:<f7@x>\r\nRCPT TO:<t0@y>\r\nRCPT TO:<t1@y>\r\nDATA\r\n");
+    answer("250 ok\r\n");
+    answer("550 no\r\n");
+    answer("250 ok\r\n");
+    answer("354 go\r\n");
+    assert_message("R-7-0", "");
+    cr_assert_eq(answer("250 ok\r\n"), BENCH_CLIENT_ACKED);
+    cr_assert_eq(client.rcpts_acked, 1);
+    end();
+}
+
+Test(bench_client, deep_pipelining_sends_the_next_envelope_with_the_body)
+{
+    run.pipeline = BENCH_PIPELINE_DEEP;
+    run.messages_per_session = 2;
+    begin();
+    answer("220 hi\r\n");
+    answer("250-x\r\n250 PIPELINING\r\n");
+    taken();
+    answer("250 ok\r\n");
+    answer("250 ok\r\n");
+    answer("354 go\r\n");
+    assert_message("R-7-0", "MAIL FROM:<f7@x>\r\nRCPT TO:<t1@y>\r\nDATA\r\n");
+    cr_assert_eq(answer("250 ok\r\n"), BENCH_CLIENT_ACKED);
+    cr_assert_eq(client.acked_message, 0);
+    cr_assert_str_eq(taken(), "");
+    answer("250 ok\r\n");
+    answer("250 ok\r\n");
+    answer("354 go\r\n");
+    assert_message("R-7-1", "");
+    cr_assert_eq(answer("250 ok\r\n"), BENCH_CLIENT_ACKED);
+    cr_assert_eq(client.acked_message, 1);
+    cr_assert_str_eq(taken(), "QUIT\r\n");
+    end();
+}
+
+Test(bench_client, no_recipient_taken)
+{
+    run.pipeline = BENCH_PIPELINE_ENVELOPE;
+    begin();
+    answer("220 hi\r\n");
+    answer("250 PIPELINING\r\n");
+    cr_assert_eq(answer("220 surplus\r\n"), BENCH_CLIENT_NONE); /* MAIL */
+    answer("550 no\r\n");
+    taken();
+    answer("354 go all the same\r\n");
+    cr_assert_str_eq(taken(), ".\r\n");
+    cr_assert_eq(answer("250 ok\r\n"), BENCH_CLIENT_REFUSED);
+    taken();
+    answer("550 no\r\n");
+    answer("503 no\r\n");
+    cr_assert_eq(answer("503 no\r\n"), BENCH_CLIENT_REFUSED);
+    cr_assert_str_eq(taken(), "RSET\r\n");
+    cr_assert_eq(client.message, 0);
+    end();
+}
+
+Test(bench_client, starttls_then_auth)
+{
+    run.starttls = true;
+    run.auth_user = "user";
+    run.auth_password = "secret";
+    run.hold = true;
+    begin();
+    answer("220 hi\r\n");
+    taken();
+    answer("250-x\r\n250 STARTTLS\r\n");
+    cr_assert_str_eq(taken(), "STARTTLS\r\n");
+    cr_assert_eq(answer("220 go\r\n"), BENCH_CLIENT_WANT_TLS);
+    bench_client_tls_up(&client, false);
+    cr_assert_str_eq(taken(), "EHLO h\r\n");
+    answer("250-x\r\n250 AUTH LOGIN PLAIN\r\n");
+    cr_assert_str_eq(taken(), "AUTH PLAIN AHVzZXIAc2VjcmV0\r\n");
+    cr_assert_eq(answer("235 ok\r\n"), BENCH_CLIENT_READY);
+    bench_client_quit(&client);
+    cr_assert_str_eq(taken(), "QUIT\r\n");
+    cr_assert_eq(answer("221 bye\r\n"), BENCH_CLIENT_DONE);
+    end();
+}
+
+Test(bench_client, errors_end_the_session)
+{
+    begin();
+    cr_assert_eq(answer("554 no\r\n"), BENCH_CLIENT_ERROR);
+    bench_client_begin(&client, &run, 7);
+    answer("220 hi\r\n");
+    cr_assert_eq(answer("421 later\r\n"), BENCH_CLIENT_ERROR);
+    run.starttls = true;
+    bench_client_begin(&client, &run, 7);
+    answer("220 hi\r\n");
+    cr_assert_eq(answer("250 x\r\n"), BENCH_CLIENT_ERROR);
+    end();
+}
+
+Test(bench_client, ids_survive_a_reconnect)
+{
+    begin();
+    client.message = 41;
+    bench_client_begin(&client, &run, 7);
+    cr_assert_eq(client.message, 41);
+    end();
+}
+
+Test(bench_client, every_size_makes_a_message_of_that_size)
+{
+    begin();
+    for (run.message_size = 256; run.message_size < 600; run.message_size++) {
+        run.claimed = 0;
+        bench_buf_clear(&body);
+        bench_client_make_body(&run, &body);
+        struct bench_client fresh = {0};
+        bench_client_free(&client);
+        client = fresh;
+        bench_client_begin(&client, &run, 0);
+        answer("220 hi\r\n");
+        answer("250 x\r\n");
+        answer("250 ok\r\n");
+        answer("250 ok\r\n");
+        taken();
+        answer("354 go\r\n");
+        cr_assert_eq(strlen(taken()), run.message_size + 3);
+        cr_assert_eq(memcmp(run.body + run.body_count - 2, "\r\n", 2), 0);
+    }
+    end();
+}
