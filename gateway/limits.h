@@ -108,6 +108,23 @@
 #define DNS_MX_MAX     32u /* considered of one answer, best first */
 #define DNS_ADDR_MAX   16u /* per host */
 #define DNS_TIMEOUT_NS (5 * NS_PER_S)
+#define DNS_LOOKUPS_MAX \
+    4096u /* under way per shard, those given up but not yet ended included: deferred 4.4.3 */
+#define DNS_SOCKETS_MAX 128u /* UDP sockets of a shard's resolver; more questions wait for one */
+
+/* ---- next hops ---- */
+#define SITE_BACKOFF_MIN_NS \
+    (5 * NS_PER_S) /* a host that failed is left alone, then twice as long */
+#define SITE_BACKOFF_MAX_NS (600 * NS_PER_S)
+#define SITE_PROBE_WAIT_NS  (1 * NS_PER_S) /* asked again while a probe is under way */
+#define SITE_DOWN_FAILURES  2u             /* failures in a row until routing takes the next cost */
+#define SITE_UP_SUCCESSES   2u /* greetings in a row until a host that was down is healthy again */
+
+/* ---- permits ---- */
+#define PERMIT_LIMIT_MAX 65535u         /* connections to one site, all shards together */
+#define PERMIT_IDLE_NS   (2 * NS_PER_S) /* a permit unused for so long goes back */
+#define PERMIT_RESEND_NS (1 * NS_PER_S) /* without an answer: said again */
+#define PERMIT_TURN_NS   (2 * NS_PER_S) /* more shards than permits: each has one for so long */
 
 /* ---- AUTH ---- */
 #define AUTH_WORKERS       2u

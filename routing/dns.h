@@ -1,5 +1,6 @@
 /*
- * routing/dns.h - asking the DNS on the shard's own loop. routing/dns_unbound.c implements it over libunbound; the simulator has its own.
+ * routing/dns.h - asking the DNS on the shard's own loop. routing/dns_unbound.c implements it over
+ * libunbound; the simulator has its own.
  *
  * Callbacks come from io_turn, never from inside dns_*.
  */

@@ -22,10 +22,17 @@ struct relay_query {
     struct slice rcpt_local, rcpt_domain; /* of the recipient, as sent */
     bool connector_allows;                /* a send connector with allow_relay has this space */
 };
-/* False: 550 5.7.1 Unable to relay. Percent hacks, bang paths and source routes never widen what is allowed (FAULTS 13, 34). */
+/*
+ * False: 550 5.7.1 Unable to relay. Percent hacks, bang paths and source routes never widen what is
+ * allowed (FAULTS 13, 34).
+ */
 bool relay_may(const struct relay_query *q, struct why *why) __attribute__((warn_unused_result));
 
-/* MAIL FROM must be one of the account's senders ("user@dom", "@dom" for a whole domain, "*" any; empty list: the account name itself when it is an address, else anything at all is refused but <>). Null sender allowed (RFC 6409 section 6.1 leaves it to policy). False: 550 5.7.60. */
+/*
+ * MAIL FROM must be one of the account's senders ("user@dom", "@dom" for a whole domain, "*" any;
+ * empty list: the account name itself when it is an address, else anything at all is refused but
+ * <>). Null sender allowed (RFC 6409 section 6.1 leaves it to policy). False: 550 5.7.60.
+ */
 bool relay_sender_may(struct slice account, const struct slice *senders, uint32_t sender_count,
                       struct slice mail_from, struct why *why) __attribute__((warn_unused_result));
 

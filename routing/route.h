@@ -1,5 +1,6 @@
 /*
- * routing/route.h - which send connector takes a recipient (INTERFACES.md section 4, EXCHANGE rows E20, E21, E24, E35, E36). Pure.
+ * routing/route.h - which send connector takes a recipient (INTERFACES.md section 4, EXCHANGE rows
+ * E20, E21, E24, E35, E36). Pure.
  */
 #ifndef HIKYAKU_ROUTE_H
 #define HIKYAKU_ROUTE_H
@@ -7,14 +8,20 @@
 #include "gateway/base/slice.h"
 #include "gateway/base/why.h"
 
-/* One address space: "*", "example.com" (exact) or "*.example.com" (that domain and all below it). Lower case, A-labels. */
+/*
+ * One address space: "*", "example.com" (exact) or "*.example.com" (that domain and all below it).
+ * Lower case, A-labels.
+ */
 struct route_space {
     char *space;
     uint32_t cost;
     uint32_t weight; /* among equal cost; 1 */
 };
 
-/* What the table needs to know of a send connector, in the order of the configuration (its index is the answer). */
+/*
+ * What the table needs to know of a send connector, in the order of the configuration (its index is
+ * the answer).
+ */
 struct route_connector {
     const char *name;
     bool enabled, failover;
@@ -26,7 +33,10 @@ struct route_connector {
 };
 
 struct route_table;
-/* Keeps pointers into `connectors`' strings; they must outlive the table. NULL: no memory. Ten thousand spaces are looked up in well under a microsecond (hash by suffix). */
+/*
+ * Keeps pointers into `connectors`' strings; they must outlive the table. NULL: no memory. Ten
+ * thousand spaces are looked up in well under a microsecond (hash by suffix).
+ */
 struct route_table *route_table_create(const struct route_connector *connectors, uint32_t count);
 void route_table_destroy(struct route_table *t);
 

@@ -1,8 +1,10 @@
 /*
- * routing/site.h - the hosts behind one next hop: order, weight, health, limits (ARCHITECTURE.md section 6). Pure: time is given.
+ * routing/site.h - the hosts behind one next hop: order, weight, health, limits (ARCHITECTURE.md
+ * section 6). Pure: time is given.
  *
- * A site is keyed by send connector and, for MX delivery, by domain. The owner asks for a host when a connection is wanted and reports what
- * became of it. A host that fails is left alone for a time that doubles (SITE_BACKOFF_MIN..MAX), then gets one probe.
+ * A site is keyed by send connector and, for MX delivery, by domain. The owner asks for a host when
+ * a connection is wanted and reports what became of it. A host that fails is left alone for a time
+ * that doubles (SITE_BACKOFF_MIN..MAX), then gets one probe.
  */
 #ifndef HIKYAKU_SITE_H
 #define HIKYAKU_SITE_H
@@ -18,11 +20,13 @@ struct site_host {
     uint32_t failures; /* in a row */
     uint64_t retry_ns; /* not before */
     bool probing;      /* one connection tries it now */
+    bool down;         /* failed, and not yet greeted us SITE_UP_SUCCESSES times again */
+    uint32_t successes, backoff_steps, connections;
 };
 
 struct site_hosts {
     uint32_t count;
-    uint32_t connections, connections_max;
+    uint32_t connections, connections_max; /* max 0: no limit here */
     uint64_t failed_in_row;
     struct site_host hosts[SITE_HOSTS_MAX];
 };
@@ -36,7 +40,10 @@ enum site_pick {
     SITE_BUSY /* connections_max reached */,
     SITE_WAIT /* until *retry_ns: all unhealthy */
 };
-/* Lowest priority number first, by weight among equals, unhealthy ones left out. SITE_HOST counts a connection. */
+/*
+ * Lowest priority number first, by weight among equals, unhealthy ones left out. SITE_HOST counts a
+ * connection.
+ */
 enum site_pick site_pick_host(struct site_hosts *s, uint64_t now_ns, struct prng *chance,
                               uint32_t *host, uint64_t *retry_ns);
 
@@ -49,10 +56,18 @@ void site_report(struct site_hosts *s, uint32_t host, enum site_outcome outcome,
                  struct prng *chance);
 /* The connection of that host is gone. */
 void site_release(struct site_hosts *s, uint32_t host);
-/* Every host is unhealthy: routing takes the next cost (E36), with hysteresis. */
+/*
+ * Every host is unhealthy: routing takes the next cost (E36). It takes SITE_DOWN_FAILURES failures
+ * in a row to say so, and SITE_UP_SUCCESSES greetings to take it back. False while a host is due
+ * for its probe, so that a message comes to try it; when site_pick_host then says SITE_WAIT
+ * (another message was first), route again.
+ */
 bool site_is_unhealthy(const struct site_hosts *s, uint64_t now_ns);
 
-/* Seconds until attempt number `attempt` (1: after the first failure), from retry.intervals (the last repeats), with +-10 % jitter. */
+/*
+ * Seconds until attempt number `attempt` (1: after the first failure), from retry.intervals (the
+ * last repeats), with +-10 % jitter.
+ */
 uint64_t retry_delay_s(const uint64_t *intervals_s, uint32_t count, uint32_t attempt,
                        struct prng *chance);
 
