@@ -110,12 +110,12 @@ endif
 GOALS := $(or $(MAKECMDGOALS),all)
 NEEDS := $(if $(filter-out help clean distclean format,$(GOALS)),build) \
          $(if $(wildcard $(WOLFSSL_LIB)),,wolfssl) \
-         $(if $(filter test unit unit-build check-% fuzz,$(GOALS)),test) \
+         $(if $(filter test unit unit-build peers fuzz,$(GOALS)),test) \
          $(if $(filter deps,$(GOALS)),wolfssl run test) $(if $(filter run,$(GOALS)),run) \
          $(if $(filter lint format,$(GOALS)),lint) \
          $(if $(filter fuzz,$(GOALS))$(findstring clang,$(CC)),clang)
 DEPS ?= install
-ifeq ($(DEPS)$(findstring n,$(firstword -$(MAKEFLAGS))),install)
+ifeq ($(DEPS)$(findstring n,$(filter-out --%,$(firstword -$(MAKEFLAGS)))),install)
 ifneq ($(filter build lint,$(NEEDS)),)
 ifneq ($(shell deploy/packages/install $(NEEDS) 1>&2; echo $$?),0)
 $(error packages are missing)
