@@ -28,12 +28,14 @@
 #define SMTP_TEXT_LINE_MAX     65536u /* body line; longer: 550 5.6.0 after the end of data */
 #define SMTP_HEADER_BYTES_MAX  (256u * 1024) /* 552 5.3.4 after the end of data */
 #define SMTP_HEADER_FIELDS_MAX 2000u         /* 552 5.3.4 after the end of data */
-#define SMTP_RECEIVED_MAX      50u           /* 554 5.4.6 after the end of data */
-#define SMTP_BAD_COMMANDS_MAX  10u           /* in a row or in all without a message: 421 4.7.0 */
-#define SMTP_NOOP_MAX          100u /* commands without progress between messages: 421 4.7.0 */
-#define SMTP_RCPT_REJECTED_MAX 50u  /* refused recipients in one session: 421 4.7.0 */
-#define SMTP_AUTH_FAILED_MAX   3u   /* 421 4.7.0 */
-#define SMTP_REPLY_LINE_MAX    512u /* what we send, RFC 5321 section 4.5.3.1.5 */
+#define SMTP_FIELD_NAME_MAX    127u   /* bytes of a header line in which its colon is looked for */
+#define SMTP_RECEIVED_MAX      50u    /* 554 5.4.6 after the end of data */
+#define SMTP_BAD_COMMANDS_MAX  10u    /* in a row or in all without a message: 421 4.7.0 */
+#define SMTP_NOOP_MAX          100u   /* commands without progress between messages: 421 4.7.0 */
+#define SMTP_RCPT_REJECTED_MAX 50u    /* refused recipients in one session: 421 4.7.0 */
+#define SMTP_RCPT_SEEN_MAX     20000u /* RCPT commands in one transaction: 421 4.7.0 */
+#define SMTP_AUTH_FAILED_MAX   3u     /* 421 4.7.0 */
+#define SMTP_REPLY_LINE_MAX    512u   /* what we send, RFC 5321 section 4.5.3.1.5 */
 
 /* ---- SMTP out ---- */
 #define SMTP_OUT_REPLY_LINE_MAX  4096u /* 4.5.0, close */

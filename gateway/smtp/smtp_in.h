@@ -20,6 +20,8 @@
 
 #include "gateway/auth/sasl.h"
 #include "gateway/limits.h"
+#include "gateway/smtp/data.h"
+#include "gateway/smtp/params.h"
 #include "gateway/smtp/smtp.h"
 
 /* What a receive connector offers and demands; must outlive the machine. */
@@ -51,13 +53,6 @@ enum smtp_in_event_kind {
     SMTP_IN_CLOSE  /* flush, then close (QUIT, too many errors, 421) */
 };
 
-struct smtp_in_headers {
-    bool message_id, date, from; /* such a field was there */
-    bool
-        no_blank_line; /* the section did not end in an empty line (a body line came where a field was due, or the data ended): the owner adds one when it adds fields */
-    uint32_t received_count;
-};
-
 struct smtp_in_event {
     enum smtp_in_event_kind kind;
     union {
@@ -65,11 +60,11 @@ struct smtp_in_event {
         struct smtp_mail mail;
         struct smtp_rcpt rcpt;
         struct slice body;
-        struct smtp_in_headers headers;
+        struct smtp_in_headers headers; /* gateway/smtp/data.h */
     };
+    uint8_t decoded
+        [SMTP_DECODED_MAX]; /* what slices of `mail` may point to: copy them, not the event */
 };
-
-enum smtp_in_state; /* private, in smtp_in.c */
 
 struct smtp_in {
     const struct smtp_in_config *config;
@@ -84,37 +79,31 @@ struct smtp_in {
     char helo
         [256]; /* what the client called itself: printable ASCII or UTF-8 domain, cut to fit; "" before EHLO */
     /* everything below is private */
-    uint8_t state, pending;
-    uint8_t data_state; /* dot machine */
-    uint8_t header_state;
-    bool data_bare, data_nul, data_long, data_headers_done, data_too_large, data_headers_big,
-        data_loop;
-    bool discarding; /* the tail of an overlong line */
-    uint32_t line_len, data_line_len, header_bytes, header_fields, header_name_len;
-    uint32_t discarded;
+    uint8_t connection, slot, transaction; /* the three machines, see smtp_in_internal.h */
+    bool line_wanted, line_discarding, line_cr;
+    uint32_t line_len;   /* of the partial line, counted also where it is not kept */
+    uint32_t discarded;  /* of one overlong line */
+    uint64_t chunk_left; /* of a BDAT that was refused */
     uint32_t bad_commands, idle_commands, rcpt_rejected, auth_failed, rcpt_seen;
-    uint8_t header_name[16];
-    struct smtp_in_headers headers;
+    struct smtp_data data;
     struct sasl_server sasl;
-    uint8_t held
-        [8]; /* body bytes held back by the dot machine (CR, CRLF, CRLF.) to be given out later */
-    uint8_t held_len;
-    uint8_t *line; /* SMTP_AUTH_LINE_MAX bytes while a partial line is held, see smtp_in_line_buf */
+    uint8_t *line; /* lent, or NULL */
 };
 
 /* `tls`: implicit TLS, the handshake is done. */
 void smtp_in_init(struct smtp_in *s, const struct smtp_in_config *config, bool tls);
 
 /*
- * A partial command line that ends with the input must be kept somewhere until the rest comes: the owner lends a
- * buffer of SMTP_AUTH_LINE_MAX bytes (from a slab) when smtp_in_wants_line() says so after NEED_INPUT, and takes it back
- * when smtp_in_line_done(). So an idle session holds none.
- *   wants: the machine left a partial line unconsumed in `in` and has no buffer: lend one and step again.
+ * A line that the input breaks off, and what an AUTH exchange has to keep, lies in a buffer of SMTP_AUTH_LINE_MAX bytes that the owner
+ * lends (from a slab): so an idle session holds none.
+ *   wants: NEED_INPUT was said although `in` is not consumed: lend one, then step again with the same input.
  */
 bool smtp_in_wants_line(const struct smtp_in *s);
 void smtp_in_lend_line(struct smtp_in *s, uint8_t *line);
-/* Returns the lent buffer when no partial line is in it (to be freed by the owner), else NULL. */
+/* Returns the lent buffer when nothing is kept in it (to be freed by the owner), else NULL. */
 uint8_t *smtp_in_take_line(struct smtp_in *s);
+/* The session is over, whatever was under way: wipes and returns the lent buffer, if any. */
+uint8_t *smtp_in_abandon(struct smtp_in *s);
 
 /* The 220 greeting. A refusal instead (554 5.7.1, 421 4.7.0): `why` given; then close. */
 void smtp_in_greet(struct smtp_in *s, struct buf *out, const struct why *why);
