@@ -192,8 +192,7 @@ static int serve(struct null_server *s, const struct bench_addr *bind, uint64_t 
     s->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};
     epoll_ctl(s->epoll_fd, EPOLL_CTL_ADD, s->listen_fd, &event);
-    printf("listening on %s\n", bind->text);
-    fflush(stdout);
+    bench_net_print_listening(bind, s->listen_fd);
     uint64_t started = bench_clock_ns();
     while (!bench_stop_requested) {
         int count = epoll_wait(s->epoll_fd, events, NULL_EVENTS, 200);

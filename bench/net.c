@@ -97,6 +97,17 @@ int bench_net_listen(const struct bench_addr *a)
     return fd;
 }
 
+void bench_net_print_listening(const struct bench_addr *a, int fd)
+{
+    struct sockaddr_storage bound = {0};
+    socklen_t size = sizeof(bound);
+    getsockname(fd, (struct sockaddr *)&bound, &size);
+    unsigned port = ntohs(bound.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&bound)->sin6_port
+                                                      : ((struct sockaddr_in *)&bound)->sin_port);
+    printf("listening on %.*s:%u\n", (int)(strrchr(a->text, ':') - a->text), a->text, port);
+    fflush(stdout);
+}
+
 int bench_net_connect(const struct bench_addr *to, unsigned source_index)
 {
     int fd = socket(to->storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);

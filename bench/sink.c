@@ -14,7 +14,6 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -459,18 +458,6 @@ void sink_run(struct sink *s)
     }
 }
 
-static void print_listening(const struct bench_addr *bind, int fd)
-{
-    struct sockaddr_storage bound = {0};
-    socklen_t size = sizeof(bound);
-    getsockname(fd, (struct sockaddr *)&bound, &size);
-    unsigned port = ntohs(bound.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&bound)->sin6_port
-                                                      : ((struct sockaddr_in *)&bound)->sin_port);
-    printf("listening on %.*s:%u\n", (int)(strrchr(bind->text, ':') - bind->text), bind->text,
-           port);
-    fflush(stdout);
-}
-
 bool sink_start(struct sink *s)
 {
     TAILQ_INIT(&s->open);
@@ -490,7 +477,7 @@ bool sink_start(struct sink *s)
         s->listen_fds[i] = fd;
         struct epoll_event event = {.events = EPOLLIN, .data.ptr = &s->listen_fds[i]};
         epoll_ctl(s->epoll_fd, EPOLL_CTL_ADD, fd, &event);
-        print_listening(&s->binds[i], fd);
+        bench_net_print_listening(&s->binds[i], fd);
     }
     return true;
 }
