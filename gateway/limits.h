@@ -44,6 +44,7 @@
 #define SMTP_OUT_REPLY_KEPT_MAX  512u /* of a reply, kept for queue sites, tracking, DSN */
 
 #define SMTP_OUT_ROOM_MIN       2048u /* an empty output buffer of smtp_out holds at least this */
+#define SMTP_OUT_COMMAND_MAX    1024u /* room that one command of an envelope needs */
 #define SMTP_OUT_AUTH_STEPS_MAX 4u    /* challenges of one AUTH; more: 4.7.0, close */
 
 /* ---- header lines and reports that we write ---- */
