@@ -78,6 +78,16 @@
 #define RCPT_COUNT_LIMIT         20000u     /* what max_recipients may be set to */
 #define MESSAGE_SIZE_MAX_DEFAULT (35 * MIB) /* 552 5.3.4 */
 
+/* ---- TLS: past any of these the handshake or the connection ends (an alert where one can still be sent, then close) ---- */
+#define TLS_HELLO_BYTES_MAX       16384u  /* a ClientHello with its record headers */
+#define TLS_HELLO_RECORDS_MAX     16u     /* records it may be spread over */
+#define TLS_HANDSHAKE_BYTES_MAX   131072u /* received before the handshake is done */
+#define TLS_HANDSHAKE_RECORDS_MAX 512u
+#define TLS_IDLE_RECORDS_MAX      32u   /* records in a row that carry no data: KeyUpdate, empty ones */
+#define TLS_IDENTITY_MAX          64u   /* certificates of one receive connector */
+#define TLS_NAMES_MAX             100u  /* names of one certificate that are looked at */
+#define TLS_TICKET_SECONDS        7200u /* how long a session can be resumed */
+
 /* ---- spool ---- */
 #define SEGMENT_BYTES_DEFAULT (64 * MIB)
 #define SPOOL_CHUNK_SIZE \
@@ -136,6 +146,8 @@
 #define AUTH_CACHE_NS      (600 * NS_PER_S)
 #define AUTH_USER_MAX      255u
 #define AUTH_PASSWORD_MAX  1024u
+#define USERS_FILE_MAX     (64 * MIB) /* the users file; larger: refused at start and reload */
+#define USERS_SENDERS_MAX  1000u      /* addresses one account may send as */
 
 /* ---- threads ---- */
 #define SHARD_COUNT_MAX 64u

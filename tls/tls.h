@@ -30,6 +30,7 @@ struct tls_server_params {
     uint16_t version_min;      /* 0x0303 or 0x0304 */
     uint32_t bits_min;         /* of the cipher; 128: AES-128 and up */
     const uint8_t *ticket_key; /* 48 bytes common to all shards, or NULL: no tickets */
+    uint16_t version_max;      /* 0: the newest; 0x0303: no TLS 1.3 */
 };
 struct tls_ctx *tls_server_ctx_create(const struct tls_server_params *p, struct why *why);
 
@@ -38,6 +39,7 @@ struct tls_client_params {
     bool verify;         /* chain and name are checked; else any certificate will do */
     const char *ca_file; /* NULL: the system's */
     const struct tls_identity *identity; /* client certificate or NULL */
+    uint16_t version_max;                /* 0: the newest; 0x0303: no TLS 1.3 */
 };
 struct tls_ctx *tls_client_ctx_create(const struct tls_client_params *p, struct why *why);
 /* Connections keep what they need; the context may go first. */
@@ -81,6 +83,13 @@ enum tls_status tls_write(struct tls_conn *c, struct slice *data, struct buf *ou
 void tls_close(struct tls_conn *c, struct buf *out);
 /* True when ciphertext already taken in holds unread plaintext: read again before waiting. */
 bool tls_pending(const struct tls_conn *c);
+
+/* A client's session, to resume it later with the same context and name; belongs to its thread. */
+struct tls_session;
+struct tls_session *tls_session_get(struct tls_conn *c); /* NULL: there is none; TLS 1.3 only */
+/* Before the handshake. The session stays the caller's. */
+bool tls_session_set(struct tls_conn *c, struct tls_session *s) __attribute__((warn_unused_result));
+void tls_session_free(struct tls_session *s);
 
 struct tls_facts {
     const char *version; /* "TLSv1.3" */
