@@ -1,8 +1,9 @@
 /*
  * gateway/base/arena.h - memory of one transaction, freed whole.
  *
- * Blocks come from a slab of the shard (base/slab.h), so an arena never calls malloc after start. An
- * arena that hits block_count_max, or an empty slab, answers NULL: the caller turns that into 452 4.3.1.
+ * Blocks come from a slab of the shard (base/slab.h), so an arena never calls malloc after start.
+ * An arena that hits block_count_max, or an empty slab, answers NULL: the caller turns that into
+ * 452 4.3.1.
  */
 #ifndef HIKYAKU_BASE_ARENA_H
 #define HIKYAKU_BASE_ARENA_H

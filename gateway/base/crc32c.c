@@ -3,8 +3,10 @@
  *
  * Owns:     a constant table.
  * Runs on:  any thread.
- * Contract: the same value from every version: SSE4.2, ARMv8 CRC, table. Which one runs depends on the processor alone.
+ * Contract: the same value from every version: SSE4.2, ARMv8 CRC, table. Which one runs depends on
+ *           the processor alone.
  * Failure:  none.
+ * Bounds:   none.
  * Tests:    tests/unit/test_crc32c.c
  */
 #include "gateway/base/crc32c.h"
@@ -96,7 +98,9 @@ static bool crc32c_has_hardware(void)
     return (getauxval(AT_HWCAP) & HWCAP_CRC32) != 0;
 }
 
-/* Assembly, since compilers offer the intrinsics only where the whole file may use the extension. */
+/*
+ * Assembly, since compilers offer the intrinsics only where the whole file may use the extension.
+ */
 static uint32_t crc32c_hardware(uint32_t crc, const uint8_t *p, size_t len)
 {
     crc = ~crc;

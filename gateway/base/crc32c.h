@@ -1,7 +1,9 @@
 /*
- * gateway/base/crc32c.h - CRC-32C (Castagnoli; RFC 3720 appendix B.4), in hardware where there is one.
+ * gateway/base/crc32c.h - CRC-32C (Castagnoli; RFC 3720 appendix B.4), in hardware where there is
+ * one.
  *
- * crc32c(crc32c(0, a), b) equals crc32c(0, ab). The choice between SSE4.2, ARMv8 and a table is made once per process.
+ * crc32c(crc32c(0, a), b) equals crc32c(0, ab). The choice between SSE4.2, ARMv8 and a table is
+ * made once per process.
  */
 #ifndef HIKYAKU_BASE_CRC32C_H
 #define HIKYAKU_BASE_CRC32C_H

@@ -5,6 +5,7 @@
  * Runs on:  the thread of the state.
  * Contract: the same seed gives the same numbers on every machine. Not for secrets.
  * Failure:  none.
+ * Bounds:   none.
  * Tests:    tests/unit/test_prng.c
  */
 #include "gateway/base/prng.h"

@@ -1,5 +1,6 @@
 /*
- * gateway/base/prng.h - a small seeded generator (xoshiro256**) for choices, jitter and simulation. Not for secrets.
+ * gateway/base/prng.h - a small seeded generator (xoshiro256**) for choices, jitter and simulation.
+ * Not for secrets.
  */
 #ifndef HIKYAKU_BASE_PRNG_H
 #define HIKYAKU_BASE_PRNG_H

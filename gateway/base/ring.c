@@ -1,13 +1,14 @@
 /*
  * gateway/base/ring.c - bounded lock-free rings between one producer and one consumer.
  *
- * Owns:     the ring's memory. head is written by the consumer alone, tail by the producer alone; each side keeps a
- *           copy of the other's index and looks at the shared one only when the copy says full or empty.
+ * Owns:     the ring's memory. head is written by the consumer alone, tail by the producer alone;
+ *           each side keeps a copy of the other's index and looks at the shared one only when the
+ *           copy says full or empty.
  * Runs on:  one producing and one consuming thread.
  * Contract: indexes run freely and wrap; what lies between head and tail belongs to the consumer.
- *           Both indexes of ring_msg are stored and loaded sequentially consistent, so that of a consumer that finds the
- *           ring empty and a producer that asks ring_msg_was_empty at the same time at least one sees the other:
- *           no item waits for a wake-up that nobody sends.
+ *           Both indexes of ring_msg are stored and loaded sequentially consistent, so that of a
+ *           consumer that finds the ring empty and a producer that asks ring_msg_was_empty at the
+ *           same time at least one sees the other: no item waits for a wake-up that nobody sends.
  * Failure:  false when full or empty; never blocks.
  * Bounds:   capacity, a power of two up to 2^30.
  * Tests:    tests/unit/test_ring.c (also under ThreadSanitizer)
@@ -108,7 +109,10 @@ bool ring_msg_pop(struct ring_msg *r, struct ring_item *item)
 
 bool ring_msg_was_empty(const struct ring_msg *r)
 {
-    /* Called by the producer after its push. Head at the pushed item: the consumer took all before it, and may sleep. */
+    /*
+     * Called by the producer after its push. Head at the pushed item: the consumer took all before
+     * it, and may sleep.
+     */
     uint32_t tail = atomic_load_explicit(&r->at.tail, memory_order_relaxed);
 
     return atomic_load(&r->at.head) == tail - 1;

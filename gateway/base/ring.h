@@ -1,8 +1,8 @@
 /*
  * gateway/base/ring.h - bounded lock-free rings between two threads (one producer, one consumer).
  *
- * ring_msg: fixed-size values. ring_bytes: variable-size lines (logs). Neither blocks: a full ring answers false and
- * the producer decides (keep and retry, or count a drop).
+ * ring_msg: fixed-size values. ring_bytes: variable-size lines (logs). Neither blocks: a full ring
+ * answers false and the producer decides (keep and retry, or count a drop).
  */
 #ifndef HIKYAKU_BASE_RING_H
 #define HIKYAKU_BASE_RING_H
@@ -11,7 +11,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* What threads say to each other: values, or a handle {shard, slot, generation}; `ptr` only where ownership moves. */
+/*
+ * What threads say to each other: values, or a handle {shard, slot, generation}; `ptr` only where
+ * ownership moves.
+ */
 struct ring_item {
     uint32_t kind;
     uint32_t from; /* index of the sending peer */
@@ -26,7 +29,9 @@ void ring_msg_destroy(struct ring_msg *r);
 bool ring_msg_push(struct ring_msg *r, const struct ring_item *item)
     __attribute__((warn_unused_result));
 bool ring_msg_pop(struct ring_msg *r, struct ring_item *item) __attribute__((warn_unused_result));
-/* True when the consumer had emptied the ring before the last push: only then a wake-up is needed. */
+/*
+ * True when the consumer had emptied the ring before the last push: only then a wake-up is needed.
+ */
 bool ring_msg_was_empty(const struct ring_msg *r);
 
 struct ring_bytes;

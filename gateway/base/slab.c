@@ -6,8 +6,8 @@
  * Contract: objects are aligned to 16, and to a page when their size is a multiple of a page.
  * Failure:  NULL at object_count_max, or when the system has no memory.
  * Bounds:   object_count_max objects; chunks of CHUNK_BYTES or one object.
- *           Sanitizer builds fill freed objects and forbid access to them, and tell the leak checker
- *           to look for pointers in chunks.
+ *           Sanitizer builds fill freed objects and forbid access to them, and tell the leak
+ *           checker to look for pointers in chunks.
  * Tests:    tests/unit/test_slab.c
  */
 #include "gateway/base/slab.h"

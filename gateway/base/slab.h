@@ -1,9 +1,9 @@
 /*
  * gateway/base/slab.h - objects of one size, counted and bounded.
  *
- * All memory is taken in chunks on demand up to object_count_max and never handed back to the system; chunks
- * are mmap'd (so untouched memory costs nothing). Freed objects are poisoned in debug and sanitizer builds.
- * One thread only.
+ * All memory is taken in chunks on demand up to object_count_max and never handed back to the
+ * system; chunks are mmap'd (so untouched memory costs nothing). Freed objects are poisoned in
+ * debug and sanitizer builds. One thread only.
  */
 #ifndef HIKYAKU_BASE_SLAB_H
 #define HIKYAKU_BASE_SLAB_H

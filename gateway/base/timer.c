@@ -3,9 +3,11 @@
  *
  * Owns:     the heap's array; the timers are embedded in their owners.
  * Runs on:  one thread.
- * Contract: timer_heap_pop gives timers in the order of their deadlines. A timer may be set, moved and cleared at any
- *           time, also inside its own `fire`. Of equal deadlines no order is promised.
- * Failure:  aborts when there is no memory for the array: it grows to the highest number of timers ever set at once.
+ * Contract: timer_heap_pop gives timers in the order of their deadlines. A timer may be set, moved
+ *           and cleared at any time, also inside its own `fire`. Of equal deadlines no order is
+ *           promised.
+ * Failure:  aborts when there is no memory for the array: it grows to the highest number of timers
+ *           ever set at once.
  * Bounds:   as many timers as their owners; each operation is O(log n).
  * Tests:    tests/unit/test_timer.c
  */
@@ -13,7 +15,6 @@
 
 #include <assert.h>
 #include <stddef.h>
-#include <stdio.h>
 #include <stdlib.h>
 
 #define TIMER_HEAP_FIRST 256u
@@ -77,10 +78,8 @@ static void heap_grow(struct timer_heap *h)
     uint32_t capacity = h->capacity ? h->capacity * 2 : TIMER_HEAP_FIRST;
     struct timer **items = realloc(h->items, (size_t)capacity * sizeof *items);
 
-    if (!items) {
-        fputs("out of memory for timers\n", stderr);
+    if (!items)
         abort();
-    }
     h->items = items;
     h->capacity = capacity;
 }

@@ -1,7 +1,8 @@
 /*
  * gateway/base/timer.h - deadlines of one thread: a binary heap of timers embedded in their owners.
  *
- * Pure: the caller says what time it is. Used by both backends of io.h and by the queue's schedule tests.
+ * Pure: the caller says what time it is. Used by both backends of io.h and by the queue's schedule
+ *       tests.
  */
 #ifndef HIKYAKU_BASE_TIMER_H
 #define HIKYAKU_BASE_TIMER_H
@@ -22,7 +23,10 @@ struct timer_heap {
 
 void timer_heap_init(struct timer_heap *h);
 void timer_heap_destroy(struct timer_heap *h);
-/* Sets or moves a timer; t->fire must be set. Aborts when memory for the heap's array runs out (start-up sized). */
+/*
+ * Sets or moves a timer; t->fire must be set. Aborts when memory for the heap's array runs out
+ * (start-up sized).
+ */
 void timer_heap_set(struct timer_heap *h, struct timer *t, uint64_t deadline_ns);
 /* Clears a timer; nothing happens when it is not set. */
 void timer_heap_clear(struct timer_heap *h, struct timer *t);

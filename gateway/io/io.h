@@ -1,18 +1,22 @@
 /*
  * gateway/io/io.h - the one seam to the world: sockets, files, time, randomness, other threads.
  *
- * gateway/io/uring*.c implements it over io_uring for the product; tests/sim/io_sim.c implements it with a
- * virtual clock, network and disk. They are exchanged at link time.
+ * gateway/io/uring*.c implements it over io_uring for the product; tests/sim/io_sim.c implements it
+ * with a virtual clock, network and disk. They are exchanged at link time.
  *
- * One `struct io` belongs to one thread; only io_post() reaches another one. Rules for every operation:
- *  - The operation is embedded in its owner and must stay where it is until `done` ran (with IO_MORE clear).
- *  - `done` never runs inside the call that started the operation: completions are queued, then dispatched by
- *    io_turn(). Inside `done` the owner may start the same operation again, or free itself.
- *  - Results are >= 0, or -errno. Buffers and paths handed in stay valid and unchanged until `done`.
+ * One `struct io` belongs to one thread; only io_post() reaches another one. Rules for every
+ * operation:
+ *  - The operation is embedded in its owner and must stay where it is until `done` ran (with
+ *    IO_MORE clear).
+ *  - `done` never runs inside the call that started the operation: completions are queued, then
+ *    dispatched by io_turn(). Inside `done` the owner may start the same operation again, or free
+ *    itself.
+ *  - Results are >= 0, or -errno. Buffers and paths handed in stay valid and unchanged until
+ *    `done`.
  *  - A cancelled operation still completes: with -ECANCELED, or with its result if that came first.
  *  - Starting an operation never fails: what cannot be started completes with an error.
- *  - A file descriptor here (`int32_t fd`) is a handle of this backend, not a number of the process; only the
- *    thread that made it can use it.
+ *  - A file descriptor here (`int32_t fd`) is a handle of this backend, not a number of the
+ *    process; only the thread that made it can use it.
  */
 #ifndef HIKYAKU_IO_H
 #define HIKYAKU_IO_H
@@ -32,7 +36,7 @@ struct io;
 struct io_group; /* the threads of one process that can io_post() to each other */
 struct io_op;
 
-/* ---- addresses ------------------------------------------------------------------------------ */
+/* ---- addresses ---- */
 
 struct io_addr {
     union {
@@ -52,7 +56,7 @@ bool io_addr_parse(struct io_addr *out, struct slice host, uint16_t port)
 const char *io_addr_text(const struct io_addr *a, bool with_port, char text[IO_ADDR_TEXT_MAX]);
 uint16_t io_addr_port(const struct io_addr *a);
 
-/* ---- life of a thread's io -------------------------------------------------------------------- */
+/* ---- life of a thread's io ---- */
 
 struct io_params {
     struct io_group *group; /* may be NULL: a thread that talks to nobody */
@@ -70,8 +74,9 @@ struct io_group *io_group_create(uint32_t peer_count);
 void io_group_destroy(struct io_group *g);
 
 /*
- * Called once, very early: can this kernel do what is needed? False fills `why->text` with one line that says what
- * to do (too old, io_uring_disabled, forbidden by seccomp). The caller exits with status 69 (EX_UNAVAILABLE).
+ * Called once, very early: can this kernel do what is needed? False fills `why->text` with one line
+ * that says what to do (too old, io_uring_disabled, forbidden by seccomp). The caller exits with
+ * status 69 (EX_UNAVAILABLE).
  */
 bool io_probe(struct why *why) __attribute__((warn_unused_result));
 
@@ -81,22 +86,29 @@ struct io *io_create(const struct io_params *params, struct why *why);
 void io_destroy(struct io *io);
 
 /*
- * One turn of the loop: fire due timers, submit, wait for at least one completion or the next timer (only if
- * `wait`), dispatch every completion and message that is there, then call the turn-end hook.
+ * One turn of the loop: fire due timers, submit, wait for at least one completion or the next timer
+ * (only if `wait`), dispatch every completion and message that is there, then call the turn-end
+ * hook.
  */
 void io_turn(struct io *io, bool wait);
 
-/* `hook` runs at the end of every turn, after all completions: there the lane starts a commit of what came together. */
+/*
+ * `hook` runs at the end of every turn, after all completions: there the lane starts a commit of
+ * what came together.
+ */
 void io_on_turn_end(struct io *io, void (*hook)(void *arg), void *arg);
 
 /* What this thread did: for metrics. */
 struct io_stats {
     uint64_t turns, submits, completions, busy_ns, longest_turn_ns;
     uint64_t recv_buf_empty; /* times the kernel found no provided buffer */
+    uint64_t enters;         /* system calls that submitted or waited */
+    uint32_t
+        fd_count_max; /* what is really there: RLIMIT_NOFILE may allow less than was asked for */
 };
 const struct io_stats *io_stats(const struct io *io);
 
-/* ---- time, chance ------------------------------------------------------------------------------- */
+/* ---- time, chance ---- */
 
 /* Monotonic, read once a turn. */
 uint64_t io_now_ns(const struct io *io);
@@ -111,13 +123,15 @@ uint64_t io_chance(struct io *io, uint64_t bound);
 void io_timer_set(struct io *io, struct timer *t, uint64_t deadline_ns);
 void io_timer_clear(struct io *io, struct timer *t);
 
-/* ---- operations ------------------------------------------------------------------------------------ */
+/* ---- operations ---- */
 
 #define IO_MORE 1u /* this operation will complete again */
 
 struct io_op {
     void (*done)(struct io_op *op, int32_t res, uint32_t flags); /* set by the owner */
-    /* Filled for receive completions with res > 0: the bytes, valid until io_buf_put(io, buf_id). */
+    /*
+     * Filled for receive completions with res > 0: the bytes, valid until io_buf_put(io, buf_id).
+     */
     const uint8_t *data;
     uint16_t buf_id;
     /* Everything below belongs to the backend. */
@@ -144,7 +158,7 @@ void io_cancel(struct io *io, struct io_op *op);
 /* True from the start until the last `done` began. */
 bool io_op_running(const struct io_op *op);
 
-/* ---- sockets ----------------------------------------------------------------------------------------- */
+/* ---- sockets ---- */
 
 struct io_listen_opts {
     int backlog;
@@ -157,10 +171,11 @@ bool io_listen(struct io *io, const struct io_addr *addr, const struct io_listen
                int32_t *fd, struct why *why) __attribute__((warn_unused_result));
 
 /*
- * Accepts until cancelled. `on_accept` gets a connected fd and the peer's address, or fd = -errno with addr NULL
- * (EMFILE and the like; the acceptor goes on by itself after a pause). `on_stopped` runs once after io_accept_stop, when nothing
- * of it is in flight any more; the listening fd is still open then.
- * Kept as several single accepts in flight, because a multishot accept cannot tell each peer's address.
+ * Accepts until cancelled. `on_accept` gets a connected fd and the peer's address, or fd = -errno
+ * with addr NULL (EMFILE and the like; the acceptor goes on by itself after a pause). `on_stopped`
+ * runs once after io_accept_stop, when nothing of it is in flight any more; the listening fd is
+ * still open then. Kept as several single accepts in flight, because a multishot accept cannot tell
+ * each peer's address.
  */
 #define IO_ACCEPT_SLOTS 16
 struct io_acceptor {
@@ -177,19 +192,26 @@ struct io_acceptor {
 void io_accept_start(struct io *io, struct io_acceptor *a, int32_t listen_fd);
 void io_accept_stop(struct io *io, struct io_acceptor *a);
 
-/* A TCP connection, TCP_NODELAY set. `from`: source address or NULL. Result: the new fd. Time limits are the caller's (timer + io_cancel). */
+/*
+ * A TCP connection, TCP_NODELAY set. `from`: source address or NULL. Result: the new fd. Time
+ * limits are the caller's (timer + io_cancel).
+ */
 void io_connect(struct io *io, struct io_op *op, const struct io_addr *to,
                 const struct io_addr *from);
 
 /*
- * Multishot receive into provided buffers: each completion with res > 0 carries op->data/op->buf_id and must be answered with
- * io_buf_put, then or later. res 0: the peer closed. -ENOBUFS never reaches the owner: the backend waits for a buffer and goes on.
- * Ends (IO_MORE clear) on close, error or cancel. At most one receive per fd.
+ * Multishot receive into provided buffers: each completion with res > 0 carries op->data/op->buf_id
+ * and must be answered with io_buf_put, then or later. res 0: the peer closed. -ENOBUFS never
+ * reaches the owner: the backend waits for a buffer and goes on. Ends (IO_MORE clear) on close,
+ * error or cancel. At most one receive per fd.
  */
 void io_recv(struct io *io, struct io_op *op, int32_t fd);
 void io_buf_put(struct io *io, uint16_t buf_id);
 
-/* Sends all of it (short sends are continued) or fails. Result: len. At most one send per fd at a time. */
+/*
+ * Sends all of it (short sends are continued) or fails. Result: len. At most one send per fd at a
+ * time.
+ */
 void io_send(struct io *io, struct io_op *op, int32_t fd, const void *data, uint32_t len);
 
 /* No more will be sent (FIN). Fire and forget. */
@@ -198,15 +220,18 @@ void io_shutdown(struct io *io, int32_t fd);
 /* Gives the descriptor back. Operations on it must be done or cancelled before; needs no op. */
 void io_close(struct io *io, int32_t fd);
 
-/* The local address of a connection. Synchronous, no system call in the common case is NOT promised: call it once. */
+/*
+ * The local address of a connection. Synchronous, no system call in the common case is NOT
+ * promised: call it once.
+ */
 bool io_local_addr(struct io *io, int32_t fd, struct io_addr *out);
 
-/* ---- descriptors of libraries (libunbound, libmicrohttpd, signalfd, inotify) -------------------------- */
+/* ---- descriptors of libraries (libunbound, libmicrohttpd, signalfd, inotify) ---- */
 
 /* One shot: completes with the poll(2) revents. `raw_fd` is a number of the process. */
 void io_poll_raw(struct io *io, struct io_op *op, int raw_fd, uint32_t poll_events);
 
-/* ---- files ----------------------------------------------------------------------------------------------- */
+/* ---- files ---- */
 
 enum io_open_flags {
     IO_READ = 1,
@@ -225,9 +250,15 @@ void io_open(struct io *io, struct io_op *op, const char *path,
 void io_read(struct io *io, struct io_op *op, int32_t fd, void *buf, uint32_t len, uint64_t offset);
 void io_write(struct io *io, struct io_op *op, int32_t fd, const void *buf, uint32_t len,
               uint64_t offset);
-/* Data and the metadata needed to read it back are durable (fdatasync; on a directory: its entries). */
+/*
+ * Data and the metadata needed to read it back are durable (fdatasync; on a directory: its
+ * entries).
+ */
 void io_sync(struct io *io, struct io_op *op, int32_t fd);
-/* Write, and when all of it was written, sync: one completion, result len, or -errno of the first that failed (a short write: -EIO). */
+/*
+ * Write, and when all of it was written, sync: one completion, result len, or -errno of the first
+ * that failed (a short write: -EIO).
+ */
 void io_write_sync(struct io *io, struct io_op *op, int32_t fd, const void *buf, uint32_t len,
                    uint64_t offset);
 /* Reserves blocks and sets the size. */
@@ -246,20 +277,24 @@ bool io_list_dir(struct io *io, const char *path, bool (*each)(void *arg, const 
 /* Free and total bytes of the file system, free inodes (UINT64_MAX: it has no such bound). */
 bool io_disk_free(struct io *io, const char *path, uint64_t *free_bytes, uint64_t *total_bytes,
                   uint64_t *free_inodes) __attribute__((warn_unused_result));
-/* An exclusive lock that ends with the process (or with io_unlock); false when another process holds it. The file is made if it is not there. */
+/*
+ * An exclusive lock that ends with the process (or with io_unlock); false when another process
+ * holds it. The file is made if it is not there.
+ */
 bool io_lock(struct io *io, const char *path, int *lock, struct why *why)
     __attribute__((warn_unused_result));
 void io_unlock(struct io *io, int lock);
 
-/* ---- other threads --------------------------------------------------------------------------------------------- */
+/* ---- other threads ---- */
 
 /* `handler` gets every item posted to this thread. Set before the first turn. */
 void io_on_message(struct io *io, void (*handler)(void *arg, const struct ring_item *item),
                    void *arg);
 
 /*
- * Hands an item to peer `to` and wakes it (MSG_RING). False: its ring is full; the caller keeps the item and tries again on a
- * later turn. Items of one sender arrive in order. item->from is filled in.
+ * Hands an item to peer `to` and wakes it (MSG_RING). False: its ring is full; the caller keeps the
+ * item and tries again on a later turn. Items of one sender arrive in order. item->from is filled
+ * in.
  */
 bool io_post(struct io *io, uint32_t to, const struct ring_item *item)
     __attribute__((warn_unused_result));

@@ -42,7 +42,8 @@ OFF_PATH = {
 }
 # Calls on the message path that look like blocking ones and are not; object -> symbol -> why.
 EXCEPT = {
-    "gateway/base/timer": {"fwrite": "last words before abort, when memory is gone"},
+    "gateway/io/io_sync": {"pread": "the lock file, at start", "pwrite": "the lock file, at start"},
+    "gateway/io/uring_probe": {"read": "a sysctl, at start"},
 }
 # Without I/O, clock and log; those of the second list also without the heap.
 PURE = ("gateway/smtp/", "gateway/auth/sasl", "gateway/base/buf", "gateway/base/crc32c",

@@ -1,4 +1,6 @@
-/* tests/unit/test_arena.c - gateway/base/arena.c */
+/*
+ * tests/unit/test_arena.c - gateway/base/arena.c: memory of a transaction.
+ */
 #include <criterion/criterion.h>
 
 #include "gateway/base/arena.h"

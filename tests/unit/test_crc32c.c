@@ -1,4 +1,6 @@
-/* tests/unit/test_crc32c.c - gateway/base/crc32c.c; vectors: RFC 3720 appendix B.4 */
+/*
+ * tests/unit/test_crc32c.c - gateway/base/crc32c.c: CRC-32C; vectors of RFC 3720 appendix B.4.
+ */
 #include <criterion/criterion.h>
 
 #include "gateway/base/crc32c.h"

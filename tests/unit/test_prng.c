@@ -1,4 +1,6 @@
-/* tests/unit/test_prng.c - gateway/base/prng.c */
+/*
+ * tests/unit/test_prng.c - gateway/base/prng.c: the seeded generator.
+ */
 #include <criterion/criterion.h>
 
 #include "gateway/base/prng.h"

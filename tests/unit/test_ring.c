@@ -1,4 +1,7 @@
-/* tests/unit/test_ring.c - gateway/base/ring.c; meant to run under ThreadSanitizer too */
+/*
+ * tests/unit/test_ring.c - gateway/base/ring.c: rings between two threads; meant to run under
+ * ThreadSanitizer too.
+ */
 #include <criterion/criterion.h>
 #include <pthread.h>
 #include <sched.h>
@@ -31,7 +34,10 @@ Test(ring, msg_keeps_order_and_says_full_and_empty)
     ring_msg_destroy(r);
 }
 
-/* A consumer that "sleeps" until it is woken: a lost wake-up shows as a consumer that never gets on. */
+/*
+ * A consumer that "sleeps" until it is woken: a lost wake-up shows as a consumer that never gets
+ * on.
+ */
 #define ITEMS 200000u
 struct two {
     struct ring_msg *msg;

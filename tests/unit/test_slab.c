@@ -1,4 +1,6 @@
-/* tests/unit/test_slab.c - gateway/base/slab.c */
+/*
+ * tests/unit/test_slab.c - gateway/base/slab.c: bounded objects.
+ */
 #include <criterion/criterion.h>
 #include <signal.h>
 

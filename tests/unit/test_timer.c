@@ -1,4 +1,6 @@
-/* tests/unit/test_timer.c - gateway/base/timer.c */
+/*
+ * tests/unit/test_timer.c - gateway/base/timer.c: deadlines.
+ */
 #include <criterion/criterion.h>
 
 #include "gateway/base/prng.h"

@@ -34,10 +34,13 @@ struct cr_test {
     struct cr_test *next;
 };
 
-static struct cr_test *cr_first, **cr_last = &cr_first;
-static struct cr_options cr_suite_options;
-static jmp_buf cr_escape;
-static bool cr_failing;
+/* Weak: every file of a test program includes this, helpers too. */
+#define CR_SHARED __attribute__((weak))
+CR_SHARED struct cr_test *cr_first;
+CR_SHARED struct cr_test **cr_last = &cr_first;
+CR_SHARED struct cr_options cr_suite_options;
+CR_SHARED jmp_buf cr_escape;
+CR_SHARED bool cr_failing;
 
 #define Test(suite_, name_, ...)                                                     \
     static void suite_##_##name_##_body(void);                                       \
@@ -113,7 +116,7 @@ __attribute__((noinline, unused)) static void cr_failed(const char *file, int li
 #define cr_log_info(...)    ((void)0)
 #define cr_log_warn(...)    ((void)0)
 
-static bool cr_run(const struct cr_test *test)
+CR_SHARED bool cr_run(const struct cr_test *test)
 {
     cr_failing = false;
     if (setjmp(cr_escape) == 0) {
@@ -132,7 +135,7 @@ static bool cr_run(const struct cr_test *test)
     return !cr_failing;
 }
 
-int main(int argc, char **argv)
+CR_SHARED int main(int argc, char **argv)
 {
     int tested = 0, passing = 0;
 

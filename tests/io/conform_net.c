@@ -1,0 +1,219 @@
+/*
+ * tests/io/conform_net.c - conformance: connections, their data and their ends.
+ */
+#include "tests/io/conform_kit.h"
+
+#define MANY (4u << 20)
+
+void conform_echo(const struct conform *c)
+{
+    struct kit k;
+    struct kit_listener l;
+    struct kit_conn client, *server;
+    struct io_addr local;
+
+    kit_open(&k, c, 0, 0);
+    kit_listen(&k, &l, 1);
+    kit_connect(&l, &client, &server);
+    cr_assert(io_local_addr(k.io, client.fd, &local));
+    cr_assert_eq(io_addr_port(&local), io_addr_port(&server->peer));
+    cr_assert_eq(server->peer.in.sin_addr.s_addr, htonl(INADDR_LOOPBACK));
+
+    kit_receive(&client);
+    kit_receive(server);
+    for (int round = 0; round < 100; round++) {
+        char text[32];
+        uint32_t len = (uint32_t)snprintf(text, sizeof text, "round %d\r\n", round);
+        size_t client_had = client.got_len, server_had = server->got_len;
+
+        kit_send(&client, text, len);
+        KIT_UNTIL(&k, server->got_len == server_had + len);
+        cr_assert_eq(memcmp(server->got + server_had, text, len), 0);
+        cr_assert_eq(kit_wait(&client.send), (int32_t)len);
+        kit_send(server, server->got + server_had, len);
+        KIT_UNTIL(&k, client.got_len == client_had + len);
+        cr_assert_eq(memcmp(client.got + client_had, text, len), 0);
+        cr_assert_eq(kit_wait(&server->send), (int32_t)len);
+    }
+    kit_send(&client, "", 0);
+    cr_assert_eq(kit_wait(&client.send), 0);
+
+    io_shutdown(k.io, client.fd);
+    KIT_UNTIL(&k, server->end == 0);
+    cr_assert(io_op_running(&client.recv), "one direction ends, the other goes on");
+    kit_send(server, "bye", 3);
+    KIT_UNTIL(&k, client.got_len >= 3 && memcmp(client.got + client.got_len - 3, "bye", 3) == 0);
+    kit_disconnect(server);
+    KIT_UNTIL(&k, client.end == 0);
+    kit_disconnect(&client);
+    kit_unlisten(&l);
+    kit_close(&k);
+}
+
+void conform_slow_reader(const struct conform *c)
+{
+    struct kit k;
+    struct kit_listener l;
+    struct kit_conn client, *server;
+    uint8_t *data = malloc(MANY);
+
+    kit_open(&k, c, 0, 8);
+    kit_listen(&k, &l, 1);
+    kit_connect(&l, &client, &server);
+    kit_fill(data, MANY, 0);
+    kit_send(&client, data, MANY);
+    /* Nobody reads: the kernel's buffers take some, the send must wait. */
+    for (int i = 0; i < 50; i++)
+        io_turn(k.io, false);
+    cr_assert(io_op_running(&client.send.op));
+    kit_receive(server);
+    KIT_UNTIL(&k, server->got_len == MANY);
+    cr_assert_eq(kit_wait(&client.send), (int32_t)MANY);
+    cr_assert(kit_holds(server->got, MANY, 0));
+    kit_disconnect(&client);
+    KIT_UNTIL(&k, server->end == 0);
+    kit_disconnect(server);
+    kit_unlisten(&l);
+    kit_close(&k);
+    free(data);
+}
+
+void conform_close_with_data(const struct conform *c)
+{
+    struct kit k;
+    struct kit_listener l;
+    struct kit_conn client, *server;
+    uint8_t data[30000];
+
+    kit_open(&k, c, 0, 0);
+    kit_listen(&k, &l, 1);
+    kit_connect(&l, &client, &server);
+    kit_fill(data, sizeof data, 5);
+    kit_send(&client, data, sizeof data);
+    cr_assert_eq(kit_wait(&client.send), (int32_t)sizeof data);
+    kit_disconnect(&client); /* what was sent still arrives, then the end */
+    kit_receive(server);
+    KIT_UNTIL(&k, server->end <= 0);
+    cr_assert_eq(server->end, 0);
+    cr_assert_eq(server->got_len, sizeof data);
+    cr_assert(kit_holds(server->got, sizeof data, 5));
+    kit_disconnect(server);
+    kit_unlisten(&l);
+    kit_close(&k);
+}
+
+/* Closing with data that was not read tells the peer that it got lost. */
+void conform_reset(const struct conform *c)
+{
+    struct kit k;
+    struct kit_listener l;
+    struct kit_conn client, *server;
+
+    kit_open(&k, c, 0, 0);
+    kit_listen(&k, &l, 1);
+    kit_connect(&l, &client, &server);
+    kit_send(&client, "unread", 6);
+    cr_assert_eq(kit_wait(&client.send), 6);
+    kit_receive(&client);
+    for (int i = 0; i < 10; i++)
+        io_turn(k.io, false);
+    kit_disconnect(server);
+    KIT_UNTIL(&k, client.end <= 0);
+    cr_assert_eq(client.end, -ECONNRESET);
+    kit_send(&client, "more", 4);
+    cr_assert_eq(kit_wait(&client.send), -EPIPE);
+    kit_disconnect(&client);
+    kit_unlisten(&l);
+    kit_close(&k);
+}
+
+void conform_connect_errors(const struct conform *c)
+{
+    struct kit k;
+    struct kit_listener l;
+    struct kit_op o;
+
+    kit_open(&k, c, 0, 0);
+    kit_listen(&k, &l, 1);
+    kit_unlisten(&l); /* its port is now nobody's */
+    for (int i = 0; i < 3; i++)
+        io_turn(k.io, false);
+    kit_op_init(&k, &o);
+    for (int i = 0; i < 300; i++) { /* more often than there are descriptors */
+        START(&k, io_connect(k.io, &o.op, &l.addr, NULL));
+        cr_assert_eq(kit_wait(&o), -ECONNREFUSED);
+    }
+    kit_close(&k);
+}
+
+void conform_source_address(const struct conform *c)
+{
+    struct kit k;
+    struct kit_listener l;
+    struct io_addr from;
+    struct kit_op o;
+    int32_t fd;
+
+    kit_open(&k, c, 0, 0);
+    kit_listen(&k, &l, 1);
+    cr_assert(io_addr_parse(&from, SLICE_LIT("127.0.0.9"), 0));
+    kit_op_init(&k, &o);
+    START(&k, io_connect(k.io, &o.op, &l.addr, &from));
+    fd = kit_wait(&o);
+    cr_assert(fd >= 0);
+    KIT_UNTIL(&k, l.conn_count == 1);
+    cr_assert_eq(l.conns[0].peer.in.sin_addr.s_addr, from.in.sin_addr.s_addr);
+    io_close(k.io, fd);
+    io_close(k.io, l.conns[0].fd);
+
+    cr_assert(io_addr_parse(&from, SLICE_LIT("192.0.2.7"), 0)); /* not ours */
+    START(&k, io_connect(k.io, &o.op, &l.addr, &from));
+    cr_assert_eq(kit_wait(&o), -EADDRNOTAVAIL);
+    kit_unlisten(&l);
+    kit_close(&k);
+}
+
+void conform_bad_fd(const struct conform *c)
+{
+    struct kit k;
+    struct kit_op o;
+    char byte = 0;
+    static const int32_t bad[] = {-1, 7, 100000};
+
+    kit_open(&k, c, 0, 0);
+    kit_op_init(&k, &o);
+    for (int i = 0; i < 3; i++) {
+        START(&k, io_send(k.io, &o.op, bad[i], "x", 1));
+        cr_assert_eq(kit_wait(&o), -EBADF);
+        START(&k, io_recv(k.io, &o.op, bad[i]));
+        cr_assert_eq(kit_wait(&o), -EBADF);
+        START(&k, io_read(k.io, &o.op, bad[i], &byte, 1, 0));
+        cr_assert_eq(kit_wait(&o), -EBADF);
+        START(&k, io_write_sync(k.io, &o.op, bad[i], &byte, 1, 0));
+        cr_assert_eq(kit_wait(&o), -EBADF);
+        START(&k, io_sync(k.io, &o.op, bad[i]));
+        cr_assert_eq(kit_wait(&o), -EBADF);
+    }
+    kit_close(&k);
+}
+
+void conform_listen_errors(const struct conform *c)
+{
+    struct kit k;
+    struct kit_listener l;
+    struct io_listen_opts opts = {.backlog = 5};
+    struct io_addr addr;
+    struct why why = {0};
+    int32_t fd;
+
+    kit_open(&k, c, 0, 0);
+    kit_listen(&k, &l, 1);
+    cr_assert_not(io_listen(k.io, &l.addr, &opts, &fd, &why));
+    cr_assert_not_null(strstr(why.text, "127.0.0.1:"), "%s", why.text);
+    cr_assert_not_null(strstr(why.text, "another program"), "%s", why.text);
+    cr_assert(io_addr_parse(&addr, SLICE_LIT("192.0.2.1"), 0));
+    cr_assert_not(io_listen(k.io, &addr, &opts, &fd, &why));
+    cr_assert_not_null(strstr(why.text, "192.0.2.1:0"), "%s", why.text);
+    kit_unlisten(&l);
+    kit_close(&k);
+}
