@@ -1,5 +1,6 @@
 /*
- * gateway/limits.h - every count, size and time of the gateway, with the answer given when it is hit.
+ * gateway/limits.h - every count, size and time of the gateway, with the answer given when it is
+ * hit.
  *
  * A limit that an operator may change has its default here and its key in gateway/config_table.c.
  */
@@ -52,7 +53,7 @@
 #define TRACE_NAME_MAX     255u /* of a name in a trace line; the rest is cut */
 #define TRACE_RECEIVED_MAX 2048u
 #define DSN_TEXT_MAX       512u         /* another host's words in a report; the rest is cut */
-#define DSN_ROOM_MIN       8192u        /* the buffer dsn_write() needs */
+#define DSN_ROOM_MIN       4096u        /* an empty buffer for dsn_write() holds at least this */
 #define DSN_FULL_MAX       (1024 * KIB) /* larger originals come back as headers only */
 #define DSN_HEADERS_MAX    (64 * KIB)   /* of the original's headers; the rest is cut at a line */
 
