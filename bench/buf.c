@@ -22,7 +22,7 @@ char *bench_buf_reserve(struct bench_buf *b, size_t extra)
     if (b->size - b->end >= extra && b->data != NULL)
         return b->data + b->end;
     size_t count = bench_buf_count(b);
-    if (b->start > 0) {
+    if (b->start > 0 && b->data != NULL) {
         memmove(b->data, b->data + b->start, count);
         b->start = 0;
         b->end = count;

@@ -19,6 +19,7 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/epoll.h>
+#include <sys/queue.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -37,10 +38,14 @@ struct null_conn {
     bool in_data;
     uint16_t line_count; /* bytes of an unfinished command */
     struct bench_dot dot;
+    LIST_ENTRY(null_conn) link;
     char line[NULL_LINE_MAX];
 };
 
+LIST_HEAD(null_conn_list, null_conn);
+
 struct null_server {
+    struct null_conn_list open;
     int epoll_fd, listen_fd;
     uint64_t connections, messages, bytes;
     size_t out_count;
@@ -134,6 +139,7 @@ static bool take_bytes(struct null_server *s, struct null_conn *c, const char *i
 
 static void conn_close(struct null_conn *c)
 {
+    LIST_REMOVE(c, link);
     close(c->fd);
     free(c);
 }
@@ -176,6 +182,7 @@ static void conn_accept(struct null_server *s)
         c->fd = fd;
         c->in_data = false;
         c->line_count = 0;
+        LIST_INSERT_HEAD(&s->open, c, link);
         s->connections++;
     }
 }
@@ -210,6 +217,11 @@ static int serve(struct null_server *s, const struct bench_addr *bind, uint64_t 
            ",\"cpu_seconds\":%.3f,\"cpu_us_per_message\":%.2f}\n",
            s->connections, s->messages, s->bytes, cpu,
            s->messages > 0 ? cpu * 1e6 / (double)s->messages : 0.0);
+    for (struct null_conn *c = LIST_FIRST(&s->open), *next; c != NULL; c = next) {
+        next = LIST_NEXT(c, link);
+        close(c->fd);
+        free(c);
+    }
     close(s->listen_fd);
     close(s->epoll_fd);
     return BENCH_EXIT_OK;

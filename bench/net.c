@@ -99,11 +99,16 @@ int bench_net_listen(const struct bench_addr *a)
 
 void bench_net_print_listening(const struct bench_addr *a, int fd)
 {
-    struct sockaddr_storage bound = {0};
+    union {
+        struct sockaddr any;
+        struct sockaddr_in in4;
+        struct sockaddr_in6 in6;
+    } bound;
     socklen_t size = sizeof(bound);
-    getsockname(fd, (struct sockaddr *)&bound, &size);
-    unsigned port = ntohs(bound.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&bound)->sin6_port
-                                                      : ((struct sockaddr_in *)&bound)->sin_port);
+    memset(&bound, 0, sizeof(bound));
+    getsockname(fd, &bound.any, &size);
+    unsigned port =
+        ntohs(bound.any.sa_family == AF_INET6 ? bound.in6.sin6_port : bound.in4.sin_port);
     printf("listening on %.*s:%u\n", (int)(strrchr(a->text, ':') - a->text), a->text, port);
     fflush(stdout);
 }

@@ -435,7 +435,7 @@ static void handle_events(struct sink *s, const struct epoll_event *events, int 
 void sink_run(struct sink *s)
 {
     struct epoll_event events[SINK_EVENTS];
-    uint64_t stats_ns = s->started_ns, sweep_ns = s->started_ns;
+    uint64_t stats_ns = s->started_ns, sweep_ns = 0;
     while (!bench_stop_requested && !s->record_failed) {
         int count = epoll_wait(s->epoll_fd, events, SINK_EVENTS, wait_ms(s));
         s->now_ns = bench_clock_ns();
