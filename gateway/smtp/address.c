@@ -22,7 +22,7 @@ static bool is_alnum(uint8_t c)
 /* RFC 5322 section 3.2.3; bytes of 0x80 and above have been checked as UTF-8 before. */
 static bool is_atext(uint8_t c)
 {
-    return is_alnum(c) || c >= 0x80 || (c && memchr("!#$%&'*+-/=?^_`{|}~", c, 19));
+    return is_alnum(c) || c >= 0x80 || (c && strchr("!#$%&'*+-/=?^_`{|}~", c));
 }
 
 bool smtp_has_8bit(struct slice s)
@@ -152,7 +152,7 @@ static size_t domain_length(struct slice in)
 static size_t mailbox_length(struct slice in, struct smtp_address *out)
 {
     size_t local = local_length(in);
-    if (local == 0 || local > SMTP_LOCAL_PART_MAX || local == in.len || in.ptr[local] != '@')
+    if (local == 0 || local > SMTP_LOCAL_PART_MAX || local >= in.len || in.ptr[local] != '@')
         return 0;
     size_t domain = domain_length(slice_from(in, local + 1));
     size_t whole = local + 1 + domain;

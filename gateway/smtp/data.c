@@ -82,6 +82,7 @@ static enum header_line line_classify(const struct smtp_data *d, struct slice in
                                       struct slice *name)
 {
     uint8_t first = in.ptr[0];
+    *name = slice_of(NULL, 0);
     if (first == '\r')
         return LINE_BLANK;
     if (first == ' ' || first == '\t')
@@ -125,34 +126,28 @@ static bool begin_header_line(struct smtp_data *d, struct slice in)
     }
 }
 
-/* The name of a field goes on in a further input: its bytes gather in d->held until it is clear. */
+/* A name that the input broke off: its bytes gather in d->held until it is clear what the line is. */
 static void hold_name(struct smtp_data *d, struct slice *in)
 {
     while (in->len && d->name_open) {
-        struct slice name, held = slice_of(d->held, d->held_len);
-        uint8_t c = in->ptr[0];
-        bool white = c == ' ' || c == '\t';
-        bool after_white =
-            held.len && (held.ptr[held.len - 1] == ' ' || held.ptr[held.len - 1] == '\t');
-        if (white || (c > ' ' && c < 0x7f && c != ':' && !after_white)) {
-            d->held[d->held_len++] = c;
-            *in = slice_from(*in, 1);
-            d->dot = DOT_TEXT;
-            d->line_len++;
-            d->header_bytes++;
-            if (d->held_len < SMTP_FIELD_NAME_MAX)
-                continue;
-            held = slice_of(d->held, d->held_len);
-            (void)line_classify(d, held, &name);
-            note_field(d, name);
-        } else if (c == ':') {
-            (void)line_classify(d, held, &name);
-            note_field(d, name);
-        } else {
+        struct slice name;
+        d->held[d->held_len++] = in->ptr[0];
+        enum header_line line = line_classify(d, slice_of(d->held, d->held_len), &name);
+        d->name_open = line == LINE_UNKNOWN;
+        if (line == LINE_OTHER) {
+            d->held_len--;
+            d->held_due = true;
             end_header(d, false);
+            return;
         }
-        d->name_open = false;
-        d->held_due = true;
+        *in = slice_from(*in, 1);
+        d->dot = DOT_TEXT;
+        d->line_len++;
+        d->header_bytes++;
+        if (line == LINE_FIELD) {
+            d->held_due = true;
+            note_field(d, name);
+        }
     }
 }
 

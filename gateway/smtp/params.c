@@ -90,7 +90,7 @@ static int xtext_char(struct slice in, size_t *i)
         return -1;
     int high = hex_value(in.ptr[*i]), low = hex_value(in.ptr[*i + 1]);
     *i += 2;
-    int v = high << 4 | low;
+    int v = high * 16 + low;
     return high < 0 || low < 0 || v < ' ' || v > '~' ? -1 : v;
 }
 

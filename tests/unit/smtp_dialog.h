@@ -18,12 +18,10 @@ struct dialog {
     bool quiet;   /* replies are counted, not kept */
     bool starved; /* no line buffer is to be had */
     uint32_t replies, queued;
-    struct buf log;
-    uint8_t log_memory[256 * 1024];
-    struct buf body;
+    struct buf log, body, out;
+    uint8_t log_memory[256 * 1024]; /* from here on not cleared by dialog_init */
     uint8_t body_memory[128 * 1024];
     uint8_t out_memory[1536];
-    struct buf out;
 };
 
 /* A connector that offers all and demands nothing. */
