@@ -5,8 +5,8 @@
  * Runs on:  any thread.
  * Contract: ends exactly at CRLF.CRLF however the input is cut; what it gives out of a message that it
  *           finds no fault with is the message, with CRLF as the only use of CR and LF.
- * Failure:  a fault is remembered and told by smtp_data_verdict after the end: 550 5.6.11 bare CR, LF or
- *           NUL; 552 5.3.4 size or header; 550 5.6.0 line length; 554 5.4.6 loop. In that order, so
+ * Failure:  a fault is remembered and told by smtp_data_verdict after the end: 550 5.6.11 bare CR,
+ * LF or NUL; 552 5.3.4 size or header; 550 5.6.0 line length; 554 5.4.6 loop. In that order, so
  *           that how the input was cut does not show.
  * Bounds:   SMTP_TEXT_LINE_MAX, SMTP_HEADER_BYTES_MAX, SMTP_HEADER_FIELDS_MAX, SMTP_RECEIVED_MAX.
  * Tests:    tests/unit/test_smtp_data.c, tests/unit/test_smuggling.c, tests/fuzz/fuzz_smtp_in.c
@@ -75,8 +75,9 @@ static void note_field(struct smtp_data *d, struct slice name)
 }
 
 /*
- * What the line that begins with `in` is. A field is a name, perhaps white space (RFC 5322 section 4.5), a colon.
- * A name of SMTP_FIELD_NAME_MAX bytes without a colon yet is taken for a field.
+ * What the line that begins with `in` is. A field is a name, perhaps white space (RFC 5322
+ * section 4.5), a colon. A name of SMTP_FIELD_NAME_MAX bytes without a colon yet is taken for a
+ * field.
  */
 static enum header_line line_classify(const struct smtp_data *d, struct slice in,
                                       struct slice *name)
@@ -111,8 +112,9 @@ static void end_header(struct smtp_data *d, bool blank_line)
 }
 
 /*
- * At the start of a line of the header section, `in` being what is there of it. True: go on with the line as
- * text. False: the run before it has to be given out first, or the line goes to d->held.
+ * At the start of a line of the header section, `in` being what is there of it. True: go on with
+ * the line as text. False: the run before it has to be given out first, or the line goes to
+ * d->held.
  */
 static bool begin_header_line(struct smtp_data *d, struct slice in)
 {
@@ -126,7 +128,8 @@ static bool begin_header_line(struct smtp_data *d, struct slice in)
     }
 }
 
-/* A name that the input broke off: its bytes gather in d->held until it is clear what the line is. */
+/* A name that the input broke off: its bytes gather in d->held until it is clear what the line is.
+ */
 static void hold_name(struct smtp_data *d, struct slice *in)
 {
     while (in->len && d->name_open) {
@@ -154,8 +157,8 @@ static void hold_name(struct smtp_data *d, struct slice *in)
 /* ---- lines ---- */
 
 /*
- * Takes text up to and with the CRLF that ends the line, or all there is. Returns how much; d->dot says where that
- * leaves us. Each CR and LF that is not part of a CRLF is a fault, as is a NUL.
+ * Takes text up to and with the CRLF that ends the line, or all there is. Returns how much; d->dot
+ * says where that leaves us. Each CR and LF that is not part of a CRLF is a fault, as is a NUL.
  */
 static size_t take_line(struct smtp_data *d, struct slice in)
 {
@@ -202,7 +205,8 @@ static void after_dot_cr(struct smtp_data *d, struct slice *in)
 
 /*
  * Runs over the input until a piece of the message has to be given out, and consumes it. A piece
- * is contiguous in the input, so it ends where a dot is taken away, where the header section ends and with the input.
+ * is contiguous in the input, so it ends where a dot is taken away, where the header section ends
+ * and with the input.
  */
 static bool next_run(struct smtp_data *d, struct slice *in, struct slice *body)
 {

@@ -224,7 +224,8 @@ static bool notify_value(struct slice in, uint8_t *out)
     }
 }
 
-/* addr-type ";" xtext (RFC 3461 section 4.2); in an SMTPUTF8 transaction also UTF-8 (RFC 6533 section 3). */
+/* addr-type ";" xtext (RFC 3461 section 4.2); in an SMTPUTF8 transaction also UTF-8 (RFC 6533
+ * section 3). */
 static bool orcpt_valid(struct slice in, bool utf8)
 {
     size_t type = slice_find(in, ';');

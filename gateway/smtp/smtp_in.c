@@ -251,7 +251,8 @@ static void step_data(struct smtp_in *s, struct slice *in, struct buf *out,
     }
 }
 
-/* The first byte that a client sends: a TLS handshake record where SMTP is due (RFC 8446 section 5.1) has no line end to wait for. */
+/* The first byte that a client sends: a TLS handshake record where SMTP is due (RFC 8446
+ * section 5.1) has no line end to wait for. */
 static bool is_tls_hello(const struct smtp_in *s, struct slice in)
 {
     return s->commands == 0 && s->line_len == 0 && !s->line_discarding && in.len &&

@@ -1,6 +1,6 @@
 /*
- * Tests of gateway/smtp/address.c. f<N>: as in test_smtp_in.c. "Byte by byte" here means: each prefix of an
- * input is parsed too, in memory of its own, and may be anything but out of bounds.
+ * Tests of gateway/smtp/address.c. f<N>: as in test_smtp_in.c. "Byte by byte" here means: each
+ * prefix of an input is parsed too, in memory of its own, and may be anything but out of bounds.
  */
 #include <criterion/criterion.h>
 #include <stdlib.h>

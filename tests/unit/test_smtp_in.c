@@ -1,6 +1,6 @@
 /*
- * Tests of gateway/smtp/smtp_in*.c: dialogs, each whole, byte by byte and in other pieces. f<N> in a name: row N of
- * the hostile inputs that the project counts.
+ * Tests of gateway/smtp/smtp_in*.c: dialogs, each whole, byte by byte and in other pieces. f<N> in
+ * a name: row N of the hostile inputs that the project counts.
  */
 #include <criterion/criterion.h>
 

@@ -1,5 +1,6 @@
 /*
- * Tests of gateway/smtp/smtp_in_auth.c: AUTH dialogs, each whole and in pieces. f<N>: as in test_smtp_in.c.
+ * Tests of gateway/smtp/smtp_in_auth.c: AUTH dialogs, each whole and in pieces. f<N>: as in
+ * test_smtp_in.c.
  */
 #include <criterion/criterion.h>
 

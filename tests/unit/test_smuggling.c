@@ -1,7 +1,8 @@
 /*
- * No message hides in another: every string of up to 7 bytes of CR, LF, dot, NUL and a letter as a message, ended by
- * CRLF.CRLF and followed by a command, in every split into up to three pieces (up to 5 bytes: in every split),
- * against a reference that sees it whole. f1 to f6 of the hostile inputs that the project counts.
+ * No message hides in another: every string of up to 7 bytes of CR, LF, dot, NUL and a letter as a
+ * message, ended by CRLF.CRLF and followed by a command, in every split into up to three pieces (up
+ * to 5 bytes: in every split), against a reference that sees it whole. f1 to f6 of the hostile
+ * inputs that the project counts.
  */
 #include <criterion/criterion.h>
 
