@@ -86,7 +86,7 @@
 #define TLS_HANDSHAKE_RECORDS_MAX 512u
 #define TLS_IDLE_RECORDS_MAX      32u   /* records in a row that carry no data: KeyUpdate, empty ones */
 #define TLS_IDENTITY_MAX          64u   /* certificates of one receive connector */
-#define TLS_NAMES_MAX             100u  /* names of one certificate that are looked at */
+#define TLS_NAMES_MAX             1024u /* names of one certificate that are looked at */
 #define TLS_TICKET_SECONDS        7200u /* how long a session can be resumed */
 
 /* ---- spool ---- */

@@ -4,12 +4,12 @@
  * Owns:     the WOLFSSL object; for a server the bytes of a ClientHello that is not complete yet.
  * Runs on:  the thread of its context.
  * Contract: a server makes no WOLFSSL object before the whole ClientHello is there, so a silent client costs next to nothing and the
- *           certificate is chosen by name. wolfSSL insists that a write which could not be sent is repeated with the same
- *           length: one write is at most one record, its length is kept here, and `data` moves on only when its ciphertext
- *           is in `out` (FAULTS 42).
- * Failure:  TLS_FAILED once, then for ever; what was read before is delivered first.
- * Bounds:   TLS_HELLO_*, TLS_HANDSHAKE_*, TLS_IDLE_RECORDS_MAX (FAULTS 39, 40).
- * Tests:    tests/unit/test_tls.c, test_tls_faults.c, tests/fuzz/fuzz_tls_server.c
+ *           certificate is chosen by name. wolfSSL insists that a write which could not be sent is
+ * repeated with the same length: one write is at most one record, its length is kept here, and
+ * `data` moves on only when its ciphertext is in `out` (FAULTS 42). Failure:  TLS_FAILED once, then
+ * for ever; what was read before is delivered first. Bounds:   TLS_HELLO_*, TLS_HANDSHAKE_*,
+ * TLS_IDLE_RECORDS_MAX (FAULTS 39, 40). Tests:    tests/unit/test_tls.c, test_tls_faults.c,
+ * tests/fuzz/fuzz_tls_server.c
  */
 #include <assert.h>
 
@@ -144,7 +144,8 @@ static enum tls_status failed(struct tls_conn *c, int code)
     return TLS_FAILED;
 }
 
-/* A failure before there is a WOLFSSL object: the alert is written by hand, in clear (RFC 8446 section 6). */
+/* A failure before there is a WOLFSSL object: the alert is written by hand, in clear (RFC 8446
+ * section 6). */
 static enum tls_status failed_early(struct tls_conn *c, uint8_t alert, const char *text)
 {
     const uint8_t record[] = {21, 3, 3, 0, 2, 2, alert};
@@ -283,14 +284,14 @@ static bool keep(struct tls_conn *c, struct slice *in)
 /* Reads the hello up to its end and makes the WOLFSSL object for the name it asks for. */
 static enum tls_status await_hello(struct tls_conn *c)
 {
-    uint8_t name[255], name_len = 0;
+    struct tls_hello hello;
     struct slice seen = *c->in;
     if (c->early_len) {
         if (!keep(c, c->in))
             return failed_early(c, ALERT_INTERNAL_ERROR, "no memory left for TLS sessions");
         seen = slice_of(c->early, c->early_len);
     }
-    switch (tls_hello_parse(seen, name, &name_len)) {
+    switch (tls_hello_parse(seen, &hello)) {
     case TLS_HELLO_MORE:
         if (c->early_len == 0 && c->in->len && !keep(c, c->in))
             return failed_early(c, ALERT_INTERNAL_ERROR, "no memory left for TLS sessions");
@@ -306,8 +307,9 @@ static enum tls_status await_hello(struct tls_conn *c)
         return TLS_FAILED;
     case TLS_HELLO_DONE: break;
     }
-    uint32_t index = tls_ctx_choose(c->ctx, slice_of(name, name_len));
-    if ((name_len && !set_name(c, name, name_len)) || !attach(c, c->ctx->identities[index].ssl))
+    struct slice name = slice_of(hello.name, hello.name_len);
+    WOLFSSL_CTX *ssl = tls_ctx_choose(c->ctx, &hello);
+    if ((name.len && !set_name(c, name.ptr, name.len)) || !attach(c, ssl))
         return failed_early(c, ALERT_INTERNAL_ERROR, "no memory left for TLS sessions");
     return TLS_OK;
 }
@@ -458,7 +460,8 @@ void tls_facts(const struct tls_conn *c, struct tls_facts *out)
 
 /* ---- resumption by clients ---- */
 
-/* wolfSSL's client takes any server that does not resume a TLS 1.2 ticket for a broken one, so 1.2 sessions are not kept. */
+/* wolfSSL's client takes any server that does not resume a TLS 1.2 ticket for a broken one, so 1.2
+ * sessions are not kept. */
 struct tls_session *tls_session_get(struct tls_conn *c)
 {
     if (!c->established || wolfSSL_version(c->ssl) != TLS1_3_VERSION)

@@ -17,3 +17,9 @@ struct tls_session *pair_session(struct tls_pair *p)
 {
     return (struct tls_session *)wolfSSL_get1_session(tls_conn_library(p->client));
 }
+
+void pair_client_ticket(struct tls_pair *p, const uint8_t *ticket, uint32_t len)
+{
+    if (wolfSSL_set_SessionTicket(tls_conn_library(p->client), ticket, len) != WOLFSSL_SUCCESS)
+        abort();
+}
