@@ -238,17 +238,22 @@ int32_t uring_call(struct io *io, struct io_uring_sqe *sqe)
 
 /* ---- the turn ---- */
 
-static void fire_timers(struct io *io)
+/* True when one fired. */
+static bool fire_timers(struct io *io)
 {
     /*
      * Not more than were set at the start: one that sets itself again to a time gone by must not
      * hold the turn.
      */
     uint32_t left = io->timers.count;
+    bool fired = false;
     struct timer *t;
 
-    while (left-- > 0 && (t = timer_heap_pop(&io->timers, io->now_ns)))
+    while (left-- > 0 && (t = timer_heap_pop(&io->timers, io->now_ns))) {
+        fired = true;
         t->fire(t);
+    }
+    return fired;
 }
 
 static bool kernel_has_work(const struct io *io)
@@ -300,7 +305,9 @@ void io_turn(struct io *io, bool wait)
 
     read_clocks(io);
     start = io->now_ns;
-    fire_timers(io);
+    /* The end of the turn belongs to what a timer did: it must not be slept over. */
+    if (fire_timers(io))
+        wait = false;
     if (uring_recv_restart(io) || io->event_head != io->event_tail)
         wait = false;
     if (io->group && wait)

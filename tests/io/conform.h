@@ -49,7 +49,7 @@ void conform_timer_storm(const struct conform *c);
 void conform_turn_order(const struct conform *c);
 void conform_time_and_chance(const struct conform *c);
 void conform_restart_in_done(const struct conform *c);
-void conform_message_to_self(const struct conform *c);
+void conform_messages(const struct conform *c);
 
 /* conform_file.c */
 void conform_file_write_read(const struct conform *c);
