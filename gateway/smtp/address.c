@@ -33,8 +33,7 @@ bool smtp_has_8bit(struct slice s)
     return false;
 }
 
-/* Length of the UTF-8 sequence at p (RFC 3629 section 4: no overlong forms, no surrogates), or 0.
- */
+/* Length of the UTF-8 sequence at p (RFC 3629 section 4: no overlong forms, surrogates), or 0. */
 static size_t utf8_sequence(const uint8_t *p, size_t len)
 {
     uint8_t c = p[0], low = 0x80, high = 0xbf;
@@ -123,8 +122,7 @@ static bool literal_valid(struct slice in)
     return inet_pton(family, text, &parsed) == 1;
 }
 
-/* Length of the domain at the start of `in`, 0: none. An underscore is taken: host names have them.
- */
+/* Length of the domain at the start of `in`, 0: none. Host names do have underscores. */
 static size_t domain_length(struct slice in)
 {
     size_t i = 0;
@@ -174,8 +172,7 @@ bool smtp_mailbox_parse(struct slice in, bool utf8, struct smtp_address *out)
     return n != 0 && n == in.len;
 }
 
-/* Length of "@a,@b:" at the start of `in` (RFC 5321 appendix C: taken and ignored); -1: malformed.
- */
+/* Length of "@a,@b:" at the start (RFC 5321 appendix C: taken and ignored); -1: malformed. */
 static int64_t source_route_length(struct slice in)
 {
     size_t i = 0;

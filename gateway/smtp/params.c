@@ -3,7 +3,7 @@
  *
  * Owns:     nothing; results are slices of the input or of the memory given for decoded text.
  * Runs on:  any thread.
- * Contract: each keyword at most once, each value checked in full: no control character can get past
+ * Contract: each keyword at most once, each value checked in full: no control character gets past
  *           here, decoded or not. Whether a size is too large is the caller's question.
  * Failure:  false, and why says 555 5.5.4 (keyword not known) or 501 5.5.4 (all else).
  * Bounds:   SMTP_ENVID_MAX, SMTP_ORCPT_MAX, SMTP_PATH_MAX.

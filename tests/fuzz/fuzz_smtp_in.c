@@ -3,9 +3,9 @@
  *
  * Owns:     nothing.
  * Runs on:  libFuzzer.
- * Contract: byte 0 chooses the connector, byte 1 the sizes of the pieces, the rest is what a client sends. However it is
- *           cut, replies and events are the same; a reply is a line of at most SMTP_REPLY_LINE_MAX
- *           printable bytes; what END stands for has CR and LF as CRLF only.
+ * Contract: byte 0 chooses the connector, byte 1 the size of the pieces, the rest is what a client
+ *           sends. However it is cut, replies and events are the same; a reply is a line of at
+ *           most SMTP_REPLY_LINE_MAX printable bytes; a message has CR and LF as CRLF only.
  * Failure:  aborts.
  * Bounds:   64 KiB of input.
  * Tests:    make fuzz

@@ -1,7 +1,8 @@
 /*
  * tests/unit/smtp_dialog.c - see smtp_dialog.h.
  *
- * Owns:     the line buffer that it lends, from the heap, so that a sanitizer sees a use after its return.
+ * Owns:     the line buffer that it lends, from the heap, so that a sanitizer sees a use after it
+ *           was taken back.
  * Runs on:  a test's thread.
  * Contract: an idle session holds no line buffer, which is asserted after each piece of input.
  * Failure:  asserts.

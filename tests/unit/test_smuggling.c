@@ -19,7 +19,7 @@ struct result {
     bool accepted;
     size_t end; /* offset of the first byte behind the message */
     size_t len;
-    uint8_t body[32];
+    uint8_t body[400];
 };
 
 static void init(void)
@@ -37,7 +37,7 @@ static void init(void)
 
 static void reference(const uint8_t *wire, size_t len, struct result *r)
 {
-    uint8_t text[40] = "\r\n"; /* the start of the data counts as behind a CRLF */
+    uint8_t text[400] = "\r\n"; /* the start of the data counts as behind a CRLF */
     memcpy(text + 2, wire, len);
     size_t end = (size_t)((uint8_t *)memmem(text, len + 2, TAIL, 5) - text);
     *r = (struct result){.accepted = true, .end = end + 3};
@@ -58,16 +58,16 @@ static void reference(const uint8_t *wire, size_t len, struct result *r)
 #define STRIDE 1
 #endif
 
-/* Bit i of `cuts` set: a new piece begins behind byte i. */
+/* Bit i of `cuts` set: a new piece begins behind byte i; past the bits there are no cuts. */
 static void machine(const uint8_t *wire, size_t len, uint32_t cuts, struct result *r)
 {
     struct smtp_in s = in_data;
     struct smtp_in_event ev;
     struct buf out = buf_over(out_memory, sizeof out_memory);
     uint32_t header_ends = 0;
-    *r = (struct result){0};
+    r->len = 0;
     for (size_t at = 0, next; at < len; at = next) {
-        for (next = at + 1; next < len && !(cuts & 1u << (next - 1));)
+        for (next = at + 1; next < len && !(next <= 32 && cuts & 1u << (next - 1));)
             next++;
         struct slice in = slice_of(wire + at, next - at);
         for (;;) {
@@ -112,7 +112,7 @@ static void compare(const uint8_t *wire, size_t len, uint32_t cuts, const struct
                !has_bare(&got);
     if (same)
         return;
-    char hex[80] = "";
+    char hex[900] = "";
     for (size_t i = 0; i < len; i++)
         snprintf(hex + 2 * i, 3, "%02x", wire[i]);
     cr_assert_fail("%s, cuts %x: accepted %d, not %d; end %zu, not %zu; length %zu, not %zu", hex,
@@ -184,6 +184,29 @@ Test(smuggling, f1_f2_f3_f4_f5_f6_behind_a_header)
             for (uint32_t a = 0; a + 1 < len; a++)
                 compare(wire, len + 6, 1u << a, &expected);
             compare(wire, len + 6, UINT32_MAX, &expected);
+        }
+    }
+}
+
+/* In the middle of text that is looked at by the block: every string of 3 bytes at every place. */
+Test(smuggling, f1_f2_f3_f4_f6_within_long_text)
+{
+    static const uint8_t letters[5] = {'\r', '\n', '.', '\0', 'a'};
+    uint8_t wire[300];
+    const size_t head = 8, text = 200, len = head + text + 5;
+    for (size_t at = 0; at + 3 <= text; at++) {
+        for (uint32_t k = 0; k < 125; k++) {
+            struct result expected;
+            memcpy(wire, "\r\nx\r\ny\r\n", head);
+            for (size_t i = 0; i < text; i++)
+                wire[head + i] = i % 21 == 19 ? '\r' : i % 21 == 20 ? '\n' : 'x';
+            memcpy(wire + head + text, TAIL MARKER, 5 + 6);
+            wire[head + at] = letters[k % 5];
+            wire[head + at + 1] = letters[k / 5 % 5];
+            wire[head + at + 2] = letters[k / 25];
+            reference(wire, len, &expected);
+            compare(wire, len + 6, 0, &expected);
+            compare(wire, len + 6, 1u << (at % 8), &expected);
         }
     }
 }
