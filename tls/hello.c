@@ -88,7 +88,7 @@ static enum tls_hello_status framing(struct slice raw, uint32_t *message_len)
             return TLS_HELLO_BAD;
         if (payload + (record < s.len ? record : s.len) >= sizeof head) {
             *message_len = (uint32_t)head[1] << 16 | be16(head + 2);
-            if (*message_len > TLS_HELLO_BYTES_MAX)
+            if (at + 5 + sizeof head + *message_len > TLS_HELLO_BYTES_MAX + payload)
                 return TLS_HELLO_LARGE;
             if (payload + s.len >= sizeof head + *message_len &&
                 payload + record >= sizeof head + *message_len)

@@ -86,6 +86,8 @@ WOLFSSL_CTX *tls_ctx_choose(const struct tls_ctx *c, const struct tls_hello *hel
 int tls_conn_verified(int ok, WOLFSSL_X509_STORE_CTX *store);
 /* For tests: what a connection stands on; NULL for a server before the hello. */
 WOLFSSL *tls_conn_library(struct tls_conn *c);
+/* For tests: buffers for a call into the library. */
+void tls_conn_lend(struct tls_conn *c, struct slice *in, struct buf *out, struct why *why);
 
 /* ---- fault.c ---- */
 
