@@ -27,6 +27,7 @@
 
 #define SUBMIT_TRIES     1000
 #define CQ_PER_SQ        4u
+#define QUEUE_DEPTH_MIN  8u    /* a link needs two entries */
 #define EVENT_QUEUE_SIZE 4096u /* to begin with */
 #define REAP_BATCH       64u
 
@@ -62,7 +63,8 @@ static bool pin(int32_t cpu, struct why *why)
 
 static bool create_ring(struct io *io, const struct io_params *params, struct why *why)
 {
-    unsigned depth = params->queue_depth ? params->queue_depth : IO_QUEUE_DEPTH;
+    unsigned wanted = params->queue_depth ? params->queue_depth : IO_QUEUE_DEPTH;
+    unsigned depth = wanted < QUEUE_DEPTH_MIN ? QUEUE_DEPTH_MIN : wanted;
     struct io_uring_params p = {
         .flags = URING_SETUP_FLAGS | IORING_SETUP_CLAMP | IORING_SETUP_CQSIZE,
         .cq_entries = depth * CQ_PER_SQ,

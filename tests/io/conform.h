@@ -36,6 +36,9 @@ void conform_descriptors_come_back(const struct conform *c);
 void conform_descriptors_run_out(const struct conform *c);
 void conform_close_after_cancel(const struct conform *c);
 
+/* conform_random.c */
+void conform_random(const struct conform *c);
+
 /* conform_cancel.c */
 void conform_cancel_receive(const struct conform *c);
 void conform_cancel_send(const struct conform *c);

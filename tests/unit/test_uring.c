@@ -60,6 +60,7 @@ CONFORM(parked_receive_is_cancelled)
 CONFORM(descriptors_come_back)
 CONFORM(descriptors_run_out)
 CONFORM(close_after_cancel)
+CONFORM(random)
 CONFORM(cancel_receive)
 CONFORM(cancel_send)
 CONFORM(cancel_connect)
@@ -186,6 +187,47 @@ Test(uring, poll_raw_tells_and_is_cancelled, .timeout = 30)
     START(&k, io_poll_raw(k.io, &o.op, pipes[0], POLLIN));
     cr_assert_eq(kit_wait(&o), -EBADF);
     close(pipes[1]);
+    kit_close(&k);
+}
+
+/*
+ * So few completion entries that the kernel must keep some back, and ends multishot receives
+ * early.
+ */
+Test(uring, completions_overflow_and_none_is_lost, .timeout = 60)
+{
+    enum { COUNT = 300 };
+    static struct kit_conn clients[COUNT];
+    static uint8_t data[20000];
+    struct io_params params = {.queue_depth = 1,
+                               .fd_count_max = 2 * COUNT + 8,
+                               .recv_buf_count = 1024,
+                               .recv_buf_size = 1024,
+                               .cpu = -1};
+    struct kit k = {.c = &real, .io = create(&params)};
+    struct kit_listener l;
+    struct kit_conn *server;
+
+    kit_fill(data, sizeof data, 0);
+    kit_listen(&k, &l, COUNT);
+    for (int i = 0; i < COUNT; i++) {
+        kit_connect(&l, &clients[i], &server);
+        kit_receive(server);
+    }
+    for (int i = 0; i < COUNT; i++)
+        kit_send(&clients[i], data, sizeof data);
+    cr_assert_geq(io_uring_submit_and_get_events(&k.io->ring), 0);
+    cr_assert(IO_URING_READ_ONCE(*k.io->ring.sq.kflags) & IORING_SQ_CQ_OVERFLOW);
+    for (int i = 0; i < COUNT; i++) {
+        KIT_UNTIL(&k, l.conns[i].got_len == sizeof data);
+        cr_assert(kit_holds(l.conns[i].got, sizeof data, 0));
+        cr_assert_eq(kit_wait(&clients[i].send), (int32_t)sizeof data);
+    }
+    for (int i = 0; i < COUNT; i++) {
+        kit_disconnect(&clients[i]);
+        kit_disconnect(&l.conns[i]);
+    }
+    kit_unlisten(&l);
     kit_close(&k);
 }
 
