@@ -158,4 +158,19 @@
 #define LOG_RING_BYTES (1u << 20) /* per shard; full: the line is dropped and counted */
 #define LOG_LINE_MAX   4096u
 
+/* ---- configuration: past any of these it is refused, with file, line and column ---- */
+#define CONFIG_FILE_MAX          (1 * MIB) /* one file */
+#define CONFIG_INCLUDES_MAX      64u       /* files in all */
+#define CONFIG_INCLUDE_DEPTH_MAX 8u
+#define CONFIG_NODES_MAX         500000u /* keys and values, aliases expanded */
+#define CONFIG_DEPTH_MAX         16u     /* maps and lists inside each other */
+#define CONFIG_KEYS_MAX          100u    /* keys of one map */
+#define CONFIG_TEXT_MAX          4096u   /* one value, ${ENV} expanded */
+#define CONFIG_NAME_MAX          64u     /* of a connector */
+#define CONFIG_PEM_MAX           (1 * MIB) /* a certificate chain or a key */
+#define CONFIG_SECRET_MAX        4096u     /* a password or token file */
+#define CONFIG_CONNECTORS_MAX    1000u     /* of each kind */
+#define CONFIG_LIST_MAX          1000u     /* entries of most lists */
+#define CONFIG_SPACES_MAX        100000u   /* address spaces of one connector, accepted domains */
+
 #endif
