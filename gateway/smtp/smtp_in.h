@@ -12,8 +12,8 @@
  *
  * An event marked (answer) stops the machine until smtp_in_answer(): steps in between assert. So at
  * most one command is open, and replies keep their order although some answers come later. All
- * slices of an event point into `in` or into the machine and are valid until the next call. The
- * machine allocates nothing and reads no clock.
+ * slices of an event point into `in`, into the machine or into the event and are valid until the
+ * next call. The machine allocates nothing and reads no clock.
  *
  * Only CRLF ends a line, only CRLF.CRLF ends data (RFC 5321 section 2.3.8). A bare CR or LF or a
  * NUL in data lets the message run to its true end and refuses it with 550 5.6.11 there; in a
@@ -52,7 +52,7 @@ enum smtp_in_event_kind {
     SMTP_IN_DATA,        /* (answer) 354 comes next if accepted: reserve room */
     SMTP_IN_BODY,        /* ev->body: next bytes of the message, dots undone, only CRLF line ends */
     SMTP_IN_HEADERS_END, /* the header section ends before the next body bytes: ev->headers tells
-                            what it had. Exactly once a message */
+                            what it had. Once a message; one that is refused may lack it */
     SMTP_IN_END, /* (answer) the message is complete and well formed: make it durable; the answer is
                     the final reply */
     SMTP_IN_DATA_BAD, /* refused after its end, the reply is in the buffer: throw away what BODY
@@ -132,8 +132,11 @@ void smtp_in_answer(struct smtp_in *s, struct buf *out, const struct why *why, c
  * section 4.2). */
 void smtp_in_tls_started(struct smtp_in *s);
 
-/* Time limit, drain, overload: appends a 421 (unless inside a reply's wait), and the next step is
- * CLOSE. Not allowed while a message is between DATA and END's answer, except with `force`. */
+/*
+ * Time limit, drain, overload: appends a 421 (unless an answer or a handshake is due), and the next
+ * step is CLOSE. An answer that was due may no longer be given, so a message that may become
+ * durable is waited for first. Twice does no harm.
+ */
 void smtp_in_shutdown(struct smtp_in *s, struct buf *out, const struct why *why);
 
 /* Between transactions and commands: nothing of a command or message is under way. Drain closes
