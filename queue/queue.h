@@ -1,14 +1,17 @@
 /*
- * queue/queue.h - one lane of the spool: a log of messages and their state, group commit, recovery, index. Format: queue/FORMAT.md.
+ * queue/queue.h - one lane of the spool: a log of messages and their state, group commit, recovery,
+ * index. Format: queue/FORMAT.md.
  *
- * A lane belongs to one shard; everything here is called on that shard's thread, and completions come from io_turn(). Nothing blocks.
+ * A lane belongs to one shard; everything here is called on that shard's thread, and completions
+ * come from io_turn(). Nothing blocks.
  *
  * Life of a message:
- *   lane_tx_begin -> lane_tx_append* -> lane_tx_commit -> (durable) -> struct queue_msg in the index
+ *   lane_tx_begin -> lane_tx_append* -> lane_tx_commit -> (durable) -> struct queue_msg in the
+ * index
  *   -> lane_rcpts_final / lane_defer / lane_hold ... -> all recipients final: gone from the index.
  *
- * Promise: lane_tx_commit's callback says OK only after a sync that covers the message returned success. A failed sync is never repeated
- * on the same segment.
+ * Promise: lane_tx_commit's callback says OK only after a sync that covers the message returned
+ * success. A failed sync is never repeated on the same segment.
  */
 #ifndef HIKYAKU_QUEUE_H
 #define HIKYAKU_QUEUE_H
@@ -21,7 +24,8 @@
 
 struct lane;
 
-/* "0123456789ABCDEFG": the queue id as text, case-insensitive base 32 (no I, L, O, U), sortable by lane and time. */
+/* "0123456789ABCDEFG": the queue id as text, case-insensitive base 32 (no I, L, O, U), sortable by
+ * lane and time. */
 #define QID_TEXT_MAX 16
 /* 64 bits: 10 lane, 54 sequence. Never used twice in one spool. 0: none. */
 const char *qid_text(uint64_t qid, char text[QID_TEXT_MAX]);
@@ -36,22 +40,25 @@ enum queue_state {
 };
 
 /*
- * A live message (index entry, about 100 bytes). Read by owners, changed only by lane_* calls, except the field `owner`. Freed by the lane when every recipient is
- * final and the record of that was appended - never during a callback that got it; `owner` must be NULL by then.
+ * A live message (index entry, about 100 bytes). Read by owners, changed only by lane_* calls,
+ * except the field `owner`. Freed by the lane when every recipient is final and the record of that
+ * was appended - never during a callback that got it; `owner` must be NULL by then.
  */
 struct queue_msg {
     uint64_t qid;
     uint64_t body_size; /* bytes of the message as delivered */
-    uint64_t accepted_wall_s : 40, state : 8, attempts : 16;
+    uint64_t accepted_wall_s : 40, state : 4, flags : 4, attempts : 16; /* flags: lane's own */
     uint64_t next_attempt_wall_s;
     uint32_t segment; /* where the MESSAGE record is */
     uint32_t offset;
     uint32_t record_size;
-    uint32_t rcpt_count, rcpt_pending; /* pending: not final */
+    uint16_t rcpt_count, rcpt_pending; /* pending: not final; at most RCPT_COUNT_LIMIT */
     uint32_t schedule_index;           /* position in the lane's schedule + 1; 0: not scheduled */
-    uint64_t *rcpt_final;              /* bitmap, NULL while rcpt_count <= 64 */
-    uint64_t rcpt_final_bits;          /* bitmap while rcpt_count <= 64 */
-    void *owner;                       /* the delivery that works on it; NULL: nobody */
+    uint32_t first_segment;            /* of its first extent; `segment` when it has none */
+    uint32_t state_segment, state_offset; /* its newest state record; segment 0: none yet */
+    uint64_t *rcpt_final;                 /* bitmap, NULL while rcpt_count <= 64 */
+    uint64_t rcpt_final_bits;             /* bitmap while rcpt_count <= 64 */
+    void *owner;                          /* the delivery that works on it; NULL: nobody */
     struct queue_msg *hash_next;
     struct list segment_link; /* messages of one segment */
 };
@@ -63,7 +70,8 @@ static inline bool queue_msg_rcpt_is_final(const struct queue_msg *m, uint32_t r
 }
 
 enum lane_health {
-    LANE_RECOVERING, /* old messages are being read; new mail is accepted already once lane_open's `opened` ran */
+    LANE_RECOVERING, /* old messages are being read; new mail is accepted already once lane_open's
+                        `opened` ran */
     LANE_OK,
     LANE_DEGRADED, /* the last commit failed, a new segment is being tried */
     LANE_FULL,     /* no room: 452 4.3.1; deliveries go on */
@@ -81,6 +89,8 @@ struct lane_params {
     uint64_t disk_free_min; /* of the file system; less: LANE_FULL */
     enum lane_write_mode mode;
     uint32_t tx_count_max; /* 0: SPOOL_TX_MAX */
+    bool zero_fill; /* new segments are written with zeros ahead, so that a sync changes no metadata
+                     */
     void *arg;
     /* The lane may take new messages (or could not be made: `why`). */
     void (*opened)(void *arg, struct lane *l, const struct why *why);
@@ -88,7 +98,8 @@ struct lane_params {
     void (*found)(void *arg, struct lane *l, struct queue_msg *m);
     /* All old segments are read. */
     void (*recovered)(void *arg, struct lane *l);
-    /* A message is due (state DEFERRED or READY whose time has come); it was taken off the schedule. */
+    /* A message is due (state DEFERRED or READY whose time has come); it was taken off the
+     * schedule. */
     void (*due)(void *arg, struct lane *l, struct queue_msg *m);
     /* Health changed; `why` has the cause in words. */
     void (*health)(void *arg, struct lane *l, enum lane_health h, const struct why *why);
@@ -96,23 +107,27 @@ struct lane_params {
     void (*damaged)(void *arg, struct lane *l, uint32_t segment, uint64_t offset, const char *what);
 };
 
-/* NULL: no memory. Progress is told by callbacks. The spool directory is locked by the caller (spool_lock). */
+/* NULL: no memory. Progress is told by callbacks. The spool directory is locked by the caller
+ * (spool_lock). */
 struct lane *lane_open(const struct lane_params *p);
 /*
- * Stops: refuses new transactions, commits what is appended, seals the segment; then `closed`. Open transactions must be aborted before;
- * messages stay on disk, their owners must be NULL.
+ * Stops: refuses new transactions, commits what is appended, seals the segment; then `closed`. Open
+ * transactions must be aborted before; messages stay on disk, their owners must be NULL.
  */
 void lane_close(struct lane *l, void (*closed)(void *arg), void *arg);
 
-/* One process a spool: takes spool/lock. Also makes the directories. False fills `why`. Synchronous, at start. */
+/* One process a spool: takes spool/lock. Also makes the directories. False fills `why`.
+ * Synchronous, at start. */
 bool spool_lock(struct io *io, const char *spool, int *lock, struct why *why)
     __attribute__((warn_unused_result));
-/* Numbers of the lanes that are there, for adoption at start. Returns the count, or -1 and `why`. Synchronous. */
+/* Numbers of the lanes that are there, for adoption at start. Returns the count, or -1 and `why`.
+ * Synchronous. */
 int spool_lanes(struct io *io, const char *spool, uint32_t *lanes, uint32_t max, struct why *why);
 
 enum lane_health lane_health(const struct lane *l);
 
-/* ---- taking a message ------------------------------------------------------------------------------ */
+/* ---- taking a message
+ * ------------------------------------------------------------------------------ */
 
 enum lane_append { LANE_APPEND_OK, LANE_APPEND_WAIT, LANE_APPEND_FAILED };
 
@@ -120,7 +135,10 @@ enum lane_append { LANE_APPEND_OK, LANE_APPEND_WAIT, LANE_APPEND_FAILED };
 struct lane_tx {
     uint64_t qid;       /* given by lane_tx_begin */
     uint64_t body_size; /* appended so far */
-    /* Set by the owner before begin. `resumed`: after LANE_APPEND_WAIT there is room again. `done`: the commit's outcome; on success why->smtp_code is 0 and `m` is the new message. */
+    bool internal; /* set by the owner before begin: a DSN of ours; may use the room kept in reserve
+                    */
+    /* Set by the owner before begin. `resumed`: after LANE_APPEND_WAIT there is room again. `done`:
+     * the commit's outcome; on success why->smtp_code is 0 and `m` is the new message. */
     void (*resumed)(struct lane_tx *tx);
     void (*done)(struct lane_tx *tx, struct queue_msg *m, const struct why *why);
     /* lane's own */
@@ -129,47 +147,61 @@ struct lane_tx {
     uint8_t *chunk;
     uint32_t chunk_len, extent_count, extent_cap;
     struct lane_extent *extents;
-    uint64_t position; /* the log position that must be durable */
+    uint64_t position; /* number of the last batch that has bytes of it */
     struct list link;
+    uint32_t first_segment;
+    struct queue_msg *msg;        /* made at commit, in the index when durable */
+    struct lane_final *final;     /* other message's recipients that become final with it */
+    struct lane_pending *pending; /* a commit that waits for room */
+    uint16_t fail_code;
 };
 
-/* Room for one more message of about size_hint bytes (0: unknown)? False fills `why` (452 4.3.1, 451 4.3.0). For MAIL and DATA. */
+/* Room for one more message of about size_hint bytes (0: unknown)? False fills `why` (452 4.3.1,
+ * 451 4.3.0). For MAIL and DATA. */
 bool lane_has_room(struct lane *l, uint64_t size_hint, struct why *why)
     __attribute__((warn_unused_result));
 
 bool lane_tx_begin(struct lane *l, struct lane_tx *tx, struct why *why)
     __attribute__((warn_unused_result));
 /*
- * Takes all of `data` (at most SESSION_RECV_BUF_SIZE bytes a call). WAIT: taken, but append no more before `resumed`.
- * FAILED: the lane cannot take it (why through lane_tx_commit later, or abort now).
+ * Takes all of `data` (at most SESSION_RECV_BUF_SIZE bytes a call). WAIT: taken, but append no more
+ * before `resumed`. FAILED: the lane cannot take it (why through lane_tx_commit later, or abort
+ * now).
  */
 enum lane_append lane_tx_append(struct lane_tx *tx, struct slice data);
 /*
- * Ends the message. `env` is encoded before this returns. `done` comes later, never from inside. `final_of`/`final_rcpts` (may be NULL/0): recipients of another message of this lane
- * that become final in the same atomic record - a DSN and the failure it reports (FAULTS 63).
+ * Ends the message. `env` is encoded before this returns. `done` comes later, never from inside.
+ * `final_of`/`final_rcpts` (may be NULL/0): recipients of another message of this lane that become
+ * final in the same atomic record - a DSN and the failure it reports (FAULTS 63).
  */
 void lane_tx_commit(struct lane_tx *tx, const struct envelope *env, struct queue_msg *final_of,
                     const uint32_t *final_rcpts, uint32_t final_rcpt_count);
 /* Drops an uncommitted transaction; not allowed after lane_tx_commit. */
 void lane_tx_abort(struct lane_tx *tx);
 
-/* ---- changing a message's state ----------------------------------------------------------------------- */
-/* All append a record that becomes durable with the next commit (started by lane_turn_end); the index changes at once. They never fail: room is reserved. */
+/* ---- changing a message's state
+ * ----------------------------------------------------------------------- */
+/* All append a record that becomes durable with the next commit (started by lane_turn_end); the
+ * index changes at once. They never fail: room is reserved. */
 
-/* These recipients are done (delivered, bounced, removed: `how` is for the record only). When none is pending the message goes. */
+/* These recipients are done (delivered, bounced, removed: `how` is for the record only). When none
+ * is pending the message goes. */
 enum rcpt_final_how { RCPT_DELIVERED = 1, RCPT_FAILED = 2, RCPT_EXPIRED = 3, RCPT_REMOVED = 4 };
 void lane_rcpts_final(struct lane *l, struct queue_msg *m, const uint32_t *rcpts, uint32_t count,
                       enum rcpt_final_how how);
-/* Next attempt at `wall_s`; attempts grows by one if `counted`. `error`: the last error in words, kept on disk. */
+/* Next attempt at `wall_s`; attempts grows by one if `counted`. `error`: the last error in words,
+ * kept on disk. */
 void lane_defer(struct lane *l, struct queue_msg *m, uint64_t wall_s, bool counted,
                 struct slice error);
 /* READY (due now, `due` is called soon), HELD, UNREACHABLE, POISON. */
 void lane_set_state(struct lane *l, struct queue_msg *m, enum queue_state state);
 
-/* Starts a commit if there is something to write and none is under way. Call at the end of each turn. */
+/* Starts a commit if there is something to write and none is under way. Call at the end of each
+ * turn. */
 void lane_turn_end(struct lane *l);
 
-/* ---- reading back ------------------------------------------------------------------------------------------ */
+/* ---- reading back
+ * ------------------------------------------------------------------------------------------ */
 
 struct lane_read {
     struct io_op op;
@@ -185,13 +217,15 @@ struct lane_read {
     uint8_t step;
 };
 
-/* `len` body bytes from `offset` into buf; res is len unless the body ends before. The message must stay alive (owner set). */
+/* `len` body bytes from `offset` into buf; res is len unless the body ends before. The message must
+ * stay alive (owner set). */
 void lane_body_read(struct lane *l, struct queue_msg *m, struct lane_read *r, uint64_t offset,
                     void *buf, uint32_t len);
 
 struct lane_envelope_read {
     struct lane_read read;
-    /* `env` is valid while `arena` is not reset; NULL with why set: damaged or unreadable. `error`: the last error in words, or empty. */
+    /* `env` is valid while `arena` is not reset; NULL with why set: damaged or unreadable. `error`:
+     * the last error in words, or empty. */
     void (*done)(struct lane_envelope_read *r, const struct envelope *env, struct slice error,
                  const struct why *why);
     struct arena *arena;
@@ -201,10 +235,12 @@ struct lane_envelope_read {
 void lane_envelope_read(struct lane *l, struct queue_msg *m, struct lane_envelope_read *r,
                         struct arena *arena);
 
-/* ---- looking at it -------------------------------------------------------------------------------------------- */
+/* ---- looking at it
+ * -------------------------------------------------------------------------------------------- */
 
 struct queue_msg *lane_find(struct lane *l, uint64_t qid);
-/* Walks the index in slices: `*cursor` 0 to begin; NULL at the end. Messages that come or go meanwhile may be seen or not, never twice. */
+/* Walks the index in slices: `*cursor` 0 to begin; NULL at the end. Messages that come or go
+ * meanwhile may be seen or not, never twice. */
 struct queue_msg *lane_next(struct lane *l, uint64_t *cursor);
 
 struct lane_stats {

@@ -11,11 +11,13 @@
 #include "gateway/base/arena.h"
 
 #include <assert.h>
+#include <stdlib.h>
 
 #define ARENA_ALIGN 8u
 
 struct arena_block {
     struct arena_block *next; /* older */
+    uint32_t block_count;     /* large ones: what they count as */
     uint8_t room[] __attribute__((aligned(16)));
 };
 
@@ -63,6 +65,26 @@ void *arena_alloc(struct arena *a, size_t len)
     return p;
 }
 
+void *arena_alloc_large(struct arena *a, size_t len)
+{
+    size_t max = arena_alloc_max(a);
+    size_t blocks = (len + max - 1) / max;
+    struct arena_block *block;
+
+    if (len <= max)
+        return arena_alloc(a, len);
+    if (blocks > a->block_count_max - a->block_count)
+        return NULL;
+    block = calloc(1, sizeof *block + len);
+    if (!block)
+        return NULL;
+    block->next = a->large;
+    block->block_count = (uint32_t)blocks;
+    a->large = block;
+    a->block_count += (uint32_t)blocks;
+    return block->room;
+}
+
 bool arena_copy(struct arena *a, struct slice s, struct slice *out)
 {
     uint8_t *p = arena_alloc(a, s.len);
@@ -86,6 +108,12 @@ void arena_reset(struct arena *a)
         a->block_count--;
         block = next;
     }
+    while (a->large) {
+        block = a->large;
+        a->large = block->next;
+        a->block_count -= block->block_count;
+        free(block);
+    }
     assert(a->block_count == 0);
     a->head = NULL;
     a->used = 0;
@@ -93,11 +121,13 @@ void arena_reset(struct arena *a)
 
 void arena_move(struct arena *to, struct arena *from)
 {
-    assert(!to->head && to->blocks == from->blocks);
+    assert(!to->head && !to->large && to->blocks == from->blocks);
     to->head = from->head;
+    to->large = from->large;
     to->block_count = from->block_count;
     to->used = from->used;
     from->head = NULL;
+    from->large = NULL;
     from->block_count = 0;
     from->used = 0;
 }

@@ -17,7 +17,8 @@ struct arena {
     struct slab *blocks;      /* where blocks come from and go back to */
     struct arena_block *head; /* newest block; NULL while nothing was allocated */
     uint32_t block_count, block_count_max;
-    uint32_t used; /* bytes used in the newest block */
+    uint32_t used;             /* bytes used in the newest block */
+    struct arena_block *large; /* what no block holds */
 };
 
 /* `blocks`: a slab whose objects are the blocks. Takes no memory yet. */
@@ -25,6 +26,12 @@ void arena_init(struct arena *a, struct slab *blocks, uint32_t block_count_max);
 
 /* `len` bytes aligned to 8, zeroed; NULL when the bound is hit or len exceeds a block's room. */
 void *arena_alloc(struct arena *a, size_t len) __attribute__((warn_unused_result));
+
+/*
+ * As arena_alloc, for lengths that a block may not hold, such as an array of all recipients: beyond
+ * a block's room it comes from the heap and counts as the blocks it would have taken.
+ */
+void *arena_alloc_large(struct arena *a, size_t len) __attribute__((warn_unused_result));
 
 /* A copy of `s` in the arena. On failure returns false and leaves *out alone. */
 bool arena_copy(struct arena *a, struct slice s, struct slice *out)

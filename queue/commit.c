@@ -1,0 +1,406 @@
+/*
+ * queue/commit.c - group commit: many appended records, one durable write.
+ *
+ * Owns:     the two commit buffers, the tail of the open segment, the waiters of each batch.
+ * Runs on:  the shard that owns the lane, never another.
+ * Contract: a waiter hears OK only after the sync that covers it returned 0; batches reach a segment one at a time,
+ *           in order. With nobody writing, a batch somebody waits for is written at the end of the
+ * turn. Failure:  write or sync error: the segment is left as it stands, waiters get 451 (452
+ * without room), what was lost of states is written again from the index; SPOOL_SYNC_FAILED_MAX
+ * times in a row: the lane stops taking mail and tries again with growing pauses. A sync is never
+ * retried on the same segment. Bounds:   two buffers of COMMIT_BUF_SIZE, COMMIT_WAITERS_MAX waiters
+ * a batch, COMMIT_STATE_NS of delay. Tests:    tests/unit/test_lane.c; format: queue/FORMAT.md
+ * section 4
+ */
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+
+#include "queue/lane_internal.h"
+
+#define ENTRY_BYTES_MAX 8192u /* more than any summary entry */
+
+_Static_assert(RECORD_BYTES_MAX + COMMIT_RESERVE < COMMIT_BUF_SIZE, "a batch holds any record");
+
+uint64_t commit_number(const struct lane *l)
+{
+    return l->filling->number;
+}
+
+uint64_t commit_quiet(const struct lane *l)
+{
+    return l->stash_count ? UINT64_MAX : l->filling->number;
+}
+
+bool commit_idle(const struct lane *l)
+{
+    return !l->writing && l->filling->len == 0;
+}
+
+static void batch_begin(struct lane *l, struct batch *b)
+{
+    assert(list_empty(&b->waiters));
+    b->len = 0;
+    b->segment = NULL;
+    b->waiter_count = 0;
+    b->closed = b->urgent = false;
+    b->number = l->batch_next++;
+    l->filling = b;
+}
+
+/* ---- filling ------------------------------------------------------------------------------------
+ */
+
+static bool segment_fits(const struct lane *l, uint32_t len, bool state)
+{
+    const struct segment *s = l->open;
+    uint32_t entry = len < ENTRY_BYTES_MAX ? len : ENTRY_BYTES_MAX;
+    uint64_t end = (uint64_t)s->tail + len + summary_bytes(l->open_summary, entry) +
+                   2 * SEGMENT_BLOCK + SEGMENT_BLOCK; /* filling of a direct write, footer */
+
+    if (!state && commit_is_hopeless(l))
+        end += lane_reserve(l);
+    return end <= s->bytes && l->qid_next <= s->qid_limit;
+}
+
+/* The next segment becomes the open one. The batch that fills must be empty. */
+static void switch_segment(struct lane *l, struct summary *summary)
+{
+    struct segment *old = l->open;
+    struct summary *old_summary = l->open_summary;
+
+    assert(l->spare && l->filling->len == 0 && !summary->busy);
+    l->open = l->spare;
+    l->spare = NULL;
+    l->open->state = SEGMENT_OPEN;
+    l->open_summary = summary;
+    summary_begin(summary);
+    prepare_kick(l);
+    if (!old)
+        return;
+    old->state = SEGMENT_CLOSING;
+    old_summary->busy = true;
+    if (!l->writing || l->writing->segment != old)
+        seal_start(l, old, old_summary);
+}
+
+/* False: not now. */
+static bool roll(struct lane *l)
+{
+    struct summary *other = &l->summary[l->open_summary == &l->summary[0]];
+
+    if (!l->spare) {
+        prepare_kick(l);
+        return false;
+    }
+    if (other->busy)
+        return false;
+    if (l->filling->len) {
+        l->filling->closed = true;
+        if (l->writing)
+            return false;
+        commit_kick(l);
+    }
+    switch_segment(l, other);
+    return true;
+}
+
+uint8_t *commit_room(struct lane *l, uint32_t len, bool state)
+{
+    struct batch *b;
+
+    if (!l->open)
+        return NULL;
+    if (!segment_fits(l, len, state) && (!roll(l) || !segment_fits(l, len, state)))
+        return NULL;
+    b = l->filling;
+    if (b->closed || b->len + len + (state ? 0 : COMMIT_RESERVE) > COMMIT_BUF_SIZE ||
+        b->waiter_count >= COMMIT_WAITERS_MAX) {
+        if (l->writing)
+            return NULL;
+        b->closed = true;
+        commit_kick(l);
+        b = l->filling;
+    }
+    if (b->len == 0) {
+        b->segment = l->open;
+        b->base = l->open->tail;
+    }
+    assert(b->segment == l->open && b->base + b->len == l->open->tail);
+    return b->data + b->len;
+}
+
+uint32_t commit_record(struct lane *l, uint8_t *at, uint8_t type, uint64_t qid,
+                       uint32_t payload_len)
+{
+    struct batch *b = l->filling;
+    struct segment *s = b->segment;
+    struct record_header h = {.type = type, .batch = (uint16_t)b->number, .qid = qid};
+    uint32_t offset = b->base + b->len;
+    struct record_digest digest;
+    bool good;
+
+    assert(at == b->data + b->len && s == l->open);
+    h.sequence = (uint64_t)s->id << 32 | s->record_index++;
+    record_seal(at, payload_len, &h, s->seed, offset);
+    memcpy(&h, at, sizeof h);
+    good = record_digest_of(&h, slice_of(at + RECORD_HEADER_SIZE, h.length - RECORD_HEADER_SIZE),
+                            offset, &digest);
+    assert(good);
+    summary_add(l->open_summary, &digest);
+    b->len += h.length;
+    s->tail += h.length;
+    l->stats.appended_bytes += h.length;
+    return offset;
+}
+
+bool commit_is_hopeless(const struct lane *l)
+{
+    if (!l->open)
+        return l->paused;
+    return !l->spare && !l->prepare.segment && !l->stock_count && !l->reap.running &&
+           !lane_may_grow((struct lane *)l);
+}
+
+/* ---- writing
+ * -------------------------------------------------------------------------------------- */
+
+static void pad_direct(struct lane *l)
+{
+    struct batch *b = l->filling;
+    uint32_t over = (b->base + b->len) % SEGMENT_BLOCK;
+    uint32_t len = over ? SEGMENT_BLOCK - over : 0;
+
+    if (len == 0)
+        return;
+    if (len < RECORD_HEADER_SIZE)
+        len += SEGMENT_BLOCK;
+    memset(b->data + b->len, 0, len);
+    commit_record(l, b->data + b->len, RECORD_PAD, 0, len - RECORD_HEADER_SIZE);
+}
+
+static void commit_done(struct io_op *op, int32_t res, uint32_t flags);
+
+static void commit_start(struct lane *l)
+{
+    struct batch *b = l->filling;
+
+    assert(!l->writing && b->len && b->segment->state == SEGMENT_OPEN);
+    if (l->p.mode == LANE_WRITE_DIRECT)
+        pad_direct(l);
+    io_timer_clear(l->io, &l->state_timer);
+    l->writing = b;
+    batch_begin(l, &l->batch[b == &l->batch[0]]);
+    l->commit_started_ns = io_now_ns(l->io);
+    l->commit_op.done = commit_done;
+    if (l->p.mode == LANE_WRITE_DIRECT)
+        io_write(l->io, &l->commit_op, b->segment->write_fd, b->data, b->len, b->base);
+    else
+        io_write_sync(l->io, &l->commit_op, b->segment->write_fd, b->data, b->len, b->base);
+}
+
+void commit_kick(struct lane *l)
+{
+    struct batch *b = l->filling;
+
+    if (l->writing || b->len == 0)
+        return;
+    if (b->waiter_count || b->urgent || b->closed || l->closing || b->len >= COMMIT_EARLY_BYTES ||
+        !list_empty(&l->waiting))
+        commit_start(l);
+    else if (!timer_is_set(&l->state_timer))
+        io_timer_set(l->io, &l->state_timer, io_now_ns(l->io) + COMMIT_STATE_NS);
+}
+
+void commit_state_timer(struct timer *t)
+{
+    struct lane *l = container_of(t, struct lane, state_timer);
+
+    l->filling->urgent = true;
+    commit_kick(l);
+}
+
+void commit_progress(struct lane *l)
+{
+    if (l->stash_count && !state_unstash(l))
+        return;
+    while (!list_empty(&l->waiting)) {
+        struct lane_tx *tx = container_of(l->waiting.next, struct lane_tx, link);
+        if (!tx_retry(l, tx))
+            break;
+    }
+}
+
+/* A callback may start the next commit, which takes this batch again: so the waiters leave it
+ * first. */
+static void take_waiters(struct batch *b, struct list *out)
+{
+    list_init(out);
+    if (list_empty(&b->waiters))
+        return;
+    *out = b->waiters;
+    out->next->prev = out->prev->next = out;
+    list_init(&b->waiters);
+}
+
+static void batch_succeeded(struct lane *l, struct batch *b)
+{
+    struct segment *s = b->segment;
+    struct list ready, *link;
+
+    l->batch_durable = b->number;
+    l->failed_in_row = 0;
+    if (l->stats.commit_waiters_max < b->waiter_count)
+        l->stats.commit_waiters_max = b->waiter_count;
+    if (s != l->open) {
+        assert(s->state == SEGMENT_CLOSING);
+        seal_start(l, s, &l->summary[l->open_summary == &l->summary[0]]);
+    }
+    take_waiters(b, &ready);
+    while ((link = list_pop_front(&ready)) != NULL)
+        tx_durable(l, container_of(link, struct lane_tx, link));
+}
+
+/* ---- failure
+ * ---------------------------------------------------------------------------------------- */
+
+/* What these bytes said, and what may or may not be on disk now, is put right in the next segment.
+ */
+static void stash_batch(struct lane *l, const struct batch *b)
+{
+    uint32_t at = 0;
+
+    while (at < b->len) {
+        struct record_header h;
+        struct record_state_view v;
+        struct record_message_view m;
+        uint32_t used;
+        struct slice payload;
+        memcpy(&h, b->data + at, sizeof h);
+        payload = slice_of(b->data + at + RECORD_HEADER_SIZE, h.length - RECORD_HEADER_SIZE);
+        if (h.type == RECORD_RCPT_FINAL || h.type == RECORD_DEFER || h.type == RECORD_STATE) {
+            if (record_state_decode(payload, &v, &used))
+                state_stash(l, h.qid, v.state.gone, b->segment->id);
+        } else if (h.type == RECORD_MESSAGE && record_message_decode(payload, &m)) {
+            state_stash(l, h.qid, true, b->segment->id);
+            if (m.final_block.len && record_state_decode(m.final_block, &v, &used))
+                state_stash(l, v.state.qid, false, 0);
+        }
+        at += h.length;
+    }
+}
+
+static void fail_waiters(struct lane *l, struct batch *b, uint16_t code)
+{
+    struct list *link;
+
+    while ((link = list_pop_front(&b->waiters)) != NULL)
+        tx_fail(l, container_of(link, struct lane_tx, link), code);
+    b->waiter_count = 0;
+}
+
+/* Messages in the batch that still fills, whose earlier parts were in the one that failed. */
+static void fail_orphans(struct lane *l, struct batch *b, uint64_t lost, uint16_t code)
+{
+    struct list *link = b->waiters.next;
+
+    while (link != &b->waiters) {
+        struct lane_tx *tx = container_of(link, struct lane_tx, link);
+        link = link->next;
+        if (tx->extent_count == 0 || tx->position != lost)
+            continue;
+        list_remove(&tx->link);
+        b->waiter_count--;
+        state_stash(l, tx->qid, true, b->segment->id);
+        tx_fail(l, tx, code);
+    }
+}
+
+static void stop_or_retry(struct lane *l)
+{
+    if (l->failed_in_row >= SPOOL_SYNC_FAILED_MAX) {
+        l->paused = true;
+        l->prepare_pause_ns = l->prepare_pause_ns ? l->prepare_pause_ns * 2 : PREPARE_RETRY_NS;
+        if (l->prepare_pause_ns > PREPARE_RETRY_NS_MAX)
+            l->prepare_pause_ns = PREPARE_RETRY_NS_MAX;
+        io_timer_set(l->io, &l->prepare_timer, io_now_ns(l->io) + l->prepare_pause_ns);
+    } else {
+        commit_open_segment(l);
+    }
+}
+
+static void batch_failed(struct lane *l, struct batch *b, int32_t res)
+{
+    struct segment *s = b->segment;
+    uint16_t code = res == -ENOSPC || res == -EDQUOT ? 452 : 451;
+    struct batch *next = l->filling;
+
+    l->stats.sync_failed++;
+    l->failed_in_row++;
+    l->last_error = res < 0 ? res : -EIO;
+    fail_waiters(l, b, code);
+    stash_batch(l, b);
+    if (next->len && next->segment == s) {
+        fail_waiters(l, next, code);
+        stash_batch(l, next);
+        tx_fail_extents(l, next->number);
+        batch_begin(l, next);
+    } else {
+        fail_orphans(l, next, b->number, code);
+    }
+    tx_fail_extents(l, b->number);
+    segments_requiet(&l->segments, b->number, commit_quiet(l));
+    if (s == l->open)
+        l->open = NULL;
+    else
+        l->summary[l->open_summary == &l->summary[0]].busy = false;
+    s->state = SEGMENT_FAILED;
+    io_close(l->io, s->write_fd);
+    s->write_fd = -1;
+    if (!l->open)
+        stop_or_retry(l);
+}
+
+/* After failures, or at the first start: the prepared segment is opened, and tried at once. */
+void commit_open_segment(struct lane *l)
+{
+    static const char trial[] = "trial after a failed write";
+    uint8_t *at;
+
+    if (l->open || l->paused)
+        return;
+    if (!l->spare) {
+        prepare_kick(l);
+        return;
+    }
+    l->open = NULL;
+    switch_segment(l, l->summary[0].busy ? &l->summary[1] : &l->summary[0]);
+    if (l->failed_in_row) {
+        at = commit_room(l, record_round(RECORD_HEADER_SIZE + sizeof trial), true);
+        assert(at);
+        memcpy(at + RECORD_HEADER_SIZE, trial, sizeof trial);
+        commit_record(l, at, RECORD_NOTE, 0, sizeof trial);
+        l->filling->urgent = true;
+    }
+    commit_progress(l);
+    commit_kick(l);
+}
+
+static void commit_done(struct io_op *op, int32_t res, uint32_t flags)
+{
+    struct lane *l = container_of(op, struct lane, commit_op);
+    struct batch *b = l->writing;
+
+    (void)flags;
+    l->writing = NULL;
+    l->stats.commits++;
+    l->stats.syncs++;
+    l->stats.sync_ns_total += io_now_ns(l->io) - l->commit_started_ns;
+    if (res == (int32_t)b->len)
+        batch_succeeded(l, b);
+    else
+        batch_failed(l, b, res);
+    lane_health_update(l);
+    commit_progress(l);
+    lane_soon(l);
+}

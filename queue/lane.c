@@ -1,0 +1,450 @@
+/*
+ * queue/lane.c - one lane: opening, closing, health, the schedule's timer, and looking at what is
+ * there.
+ *
+ * Owns:     struct lane and all its parts.
+ * Runs on:  the shard that owns the lane.
+ * Contract: `opened` once, then mail is accepted; `recovered` once; callbacks never run inside a call of the owner, only from io_turn
+ *           or lane_turn_end.
+ * Failure:  a lane that cannot be made tells why through `opened`; it is still to be closed.
+ * Bounds:   DUE_PER_TURN_MAX due messages a turn; SPOOL_MESSAGES_MAX messages.
+ * Tests:    tests/unit/test_lane.c
+ */
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+
+#include "queue/lane_internal.h"
+
+void lane_path(const struct lane *l, uint32_t segment, const char *suffix, char out[LANE_PATH_MAX])
+{
+    int n = snprintf(out, LANE_PATH_MAX, "%s/%08x.%s", l->dir, segment, suffix);
+
+    assert(n > 0 && n < (int)LANE_PATH_MAX);
+}
+
+/* ---- room and health
+ * ------------------------------------------------------------------------------------ */
+
+static uint64_t files_bytes(const struct lane *l)
+{
+    uint64_t files = l->segments.count + l->stock_count + (l->prepare.segment != NULL);
+
+    return files * l->p.segment_bytes;
+}
+
+static uint64_t growth_bytes(struct lane *l)
+{
+    uint64_t now = io_now_ns(l->io), total, inodes, by_size = UINT64_MAX, by_disk = UINT64_MAX;
+
+    if (l->prepare.error)
+        return 0;
+    if (l->p.bytes_max)
+        by_size = l->p.bytes_max > files_bytes(l) ? l->p.bytes_max - files_bytes(l) : 0;
+    if (!l->disk_checked_ns || now - l->disk_checked_ns > NS_PER_S) {
+        l->disk_checked_ns = now ? now : 1;
+        if (!io_disk_free(l->io, l->dir, &l->disk_free_bytes, &total, &inodes))
+            l->disk_free_bytes = UINT64_MAX;
+        else if (inodes < 16)
+            l->disk_free_bytes = 0;
+    }
+    if (l->disk_free_bytes != UINT64_MAX)
+        by_disk =
+            l->disk_free_bytes > l->p.disk_free_min ? l->disk_free_bytes - l->p.disk_free_min : 0;
+    if (by_disk < by_size)
+        by_size = by_disk;
+    return by_size - by_size % l->p.segment_bytes;
+}
+
+bool lane_may_grow(struct lane *l)
+{
+    return growth_bytes(l) > 0;
+}
+
+uint64_t lane_reserve(const struct lane *l)
+{
+    uint64_t quarter = l->p.segment_bytes / 4;
+
+    return quarter < SPOOL_RESERVE_BYTES ? quarter : SPOOL_RESERVE_BYTES;
+}
+
+uint64_t lane_room(struct lane *l, bool internal)
+{
+    uint64_t room = growth_bytes(l), reserve = internal ? 0 : lane_reserve(l);
+
+    if (l->open) {
+        uint64_t used = l->open->tail + summary_bytes(l->open_summary, 0) + 3 * SEGMENT_BLOCK;
+        room += used < l->open->bytes ? l->open->bytes - used : 0;
+    }
+    if (l->spare)
+        room += l->p.segment_bytes;
+    if (l->prepare.segment)
+        room += l->p.segment_bytes;
+    room += l->stock_count * l->p.segment_bytes;
+    return room > reserve ? room - reserve : 0;
+}
+
+static const char *error_words(const struct lane *l)
+{
+    return l->last_error < 0 ? strerror(-l->last_error) : "no error known";
+}
+
+void lane_health_update(struct lane *l)
+{
+    uint64_t room = lane_room(l, false);
+
+    if (l->full ? room >= l->p.segment_bytes / 4 : room < l->p.segment_bytes / 16)
+        l->full = !l->full;
+    if (!l->is_open)
+        return;
+    if (!l->open && l->paused)
+        l->health = LANE_STOPPED;
+    else if (l->full)
+        l->health = LANE_FULL;
+    else if (l->failed_in_row)
+        l->health = LANE_DEGRADED;
+    else
+        l->health = l->recovering ? LANE_RECOVERING : LANE_OK;
+}
+
+void lane_health_tell(struct lane *l)
+{
+    if (l->health == l->health_told)
+        return;
+    l->health_told = l->health;
+    switch (l->health) {
+    case LANE_STOPPED:
+        why_set(&l->health_why, 451, "4.3.0", "%s: writing fails: %s", l->dir, error_words(l));
+        break;
+    case LANE_DEGRADED:
+        why_set(&l->health_why, 451, "4.3.0", "%s: a write failed: %s", l->dir, error_words(l));
+        break;
+    case LANE_FULL:
+        why_set(&l->health_why, 452, "4.3.1", "%s: no room for another segment%s%s", l->dir,
+                l->prepare.error ? ": " : "", l->prepare.error ? error_words(l) : "");
+        break;
+    case LANE_RECOVERING:
+    case LANE_OK: why_clear(&l->health_why); break;
+    }
+    if (l->p.health)
+        l->p.health(l->p.arg, l, l->health, &l->health_why);
+}
+
+enum lane_health lane_health(const struct lane *l)
+{
+    return l->health;
+}
+
+/* ---- messages and their times
+ * --------------------------------------------------------------------------------- */
+
+void lane_msg_live(struct lane *l, struct queue_msg *m)
+{
+    struct segment *s = segments_find(&l->segments, m->segment);
+
+    assert(s);
+    index_insert(&l->index, m);
+    list_push_back(&s->messages, &m->segment_link);
+    l->stats.messages++;
+    l->stats.bytes += m->body_size;
+    l->stats.by_state[m->state]++;
+}
+
+void lane_msg_free(struct lane *l, struct queue_msg *m)
+{
+    uint64_t batch = commit_quiet(l);
+
+    assert(!m->schedule_index);
+    segments_cover(&l->segments, m->first_segment, m->segment, -1, batch);
+    segments_state_moved(&l->segments, m->state_segment, 0, batch);
+    list_remove(&m->segment_link);
+    free(m->rcpt_final);
+    slab_free(&l->msg_slab, m);
+}
+
+void lane_due_arm(struct lane *l)
+{
+    struct queue_msg *m = schedule_first(&l->schedule);
+    uint64_t wall_ns = io_wall_ns(l->io), delay_s;
+
+    if (!m) {
+        io_timer_clear(l->io, &l->due_timer);
+        return;
+    }
+    if (m->next_attempt_wall_s <= wall_ns / NS_PER_S) {
+        io_timer_set(l->io, &l->due_timer, io_now_ns(l->io));
+        return;
+    }
+    delay_s = m->next_attempt_wall_s - wall_ns / NS_PER_S;
+    if (delay_s > SCHEDULE_CHECK_S)
+        delay_s = SCHEDULE_CHECK_S;
+    io_timer_set(l->io, &l->due_timer, io_now_ns(l->io) + delay_s * NS_PER_S - wall_ns % NS_PER_S);
+}
+
+void lane_due_fire(struct timer *t)
+{
+    struct lane *l = container_of(t, struct lane, due_timer);
+    uint64_t wall_s = io_wall_ns(l->io) / NS_PER_S;
+    struct queue_msg *m;
+
+    for (uint32_t i = 0; i < DUE_PER_TURN_MAX && !l->closing; i++) {
+        m = schedule_pop(&l->schedule, wall_s);
+        if (!m)
+            break;
+        if (m->owner) {
+            m->next_attempt_wall_s = wall_s + DUE_BUSY_S;
+            schedule_set(&l->schedule, m);
+        } else if (l->p.due) {
+            l->p.due(l->p.arg, l, m);
+        }
+    }
+    if (!l->closing)
+        lane_due_arm(l);
+}
+
+struct queue_msg *lane_find(struct lane *l, uint64_t qid)
+{
+    struct queue_msg *m = index_find(&l->index, qid);
+
+    return m && !(m->flags & MSG_HIDDEN) ? m : NULL;
+}
+
+struct queue_msg *lane_next(struct lane *l, uint64_t *cursor)
+{
+    struct queue_msg *m;
+
+    do {
+        m = index_next(&l->index, cursor);
+    } while (m && m->flags & MSG_HIDDEN);
+    return m;
+}
+
+const struct lane_stats *lane_stats(const struct lane *l)
+{
+    struct lane_stats *stats = (struct lane_stats *)&l->stats;
+
+    stats->segments = l->segments.count;
+    stats->segment_bytes = files_bytes(l);
+    return stats;
+}
+
+void lane_turn_end(struct lane *l)
+{
+    if (!l->is_open)
+        return;
+    state_free_doomed(l);
+    if (l->stash_count || !list_empty(&l->waiting))
+        commit_progress(l);
+    commit_kick(l);
+    reap_kick(l);
+    lane_health_update(l);
+    lane_health_tell(l);
+}
+
+/* ---- life
+ * --------------------------------------------------------------------------------------------------------
+ */
+
+void lane_soon(struct lane *l)
+{
+    if (!timer_is_set(&l->soon_timer))
+        io_timer_set(l->io, &l->soon_timer, io_now_ns(l->io));
+}
+
+static void soon_fire(struct timer *t)
+{
+    struct lane *l = container_of(t, struct lane, soon_timer);
+
+    if (l->open_why.smtp_code && !l->is_open && !l->open_told) {
+        l->open_told = true;
+        if (l->p.opened)
+            l->p.opened(l->p.arg, l, &l->open_why);
+    }
+    tx_report_failing(l);
+    if (l->closing)
+        lane_close_step(l);
+    else
+        lane_turn_end(l);
+}
+
+void lane_opened(struct lane *l)
+{
+    struct why why;
+
+    why_clear(&why);
+    if (l->closing)
+        return;
+    if (!l->open && l->segments.count == 0) {
+        why_set(&l->open_why, 452, "4.3.1", "%s: no segment can be made: %s", l->dir,
+                error_words(l));
+        lane_open_failed(l);
+        return;
+    }
+    l->is_open = true;
+    lane_health_update(l);
+    if (l->p.opened)
+        l->p.opened(l->p.arg, l, &why);
+    recover_contents(l);
+}
+
+void lane_open_failed(struct lane *l)
+{
+    assert(l->open_why.smtp_code);
+    lane_soon(l);
+}
+
+static bool lane_memory(struct lane *l)
+{
+    for (int i = 0; i < 2; i++) {
+        l->batch[i].data = aligned_alloc(SEGMENT_BLOCK, COMMIT_BUF_SIZE + 2 * SEGMENT_BLOCK);
+        list_init(&l->batch[i].waiters);
+        if (!l->batch[i].data)
+            return false;
+    }
+    l->seal.block = aligned_alloc(SEGMENT_BLOCK, SEGMENT_BLOCK);
+    slab_init(&l->msg_slab, "queued messages", sizeof(struct queue_msg), SPOOL_MESSAGES_MAX);
+    slab_init(&l->chunk_slab, "spool chunks", SPOOL_CHUNK_SIZE + SESSION_RECV_BUF_SIZE,
+              l->p.tx_count_max);
+    return l->seal.block && prepare_init(l) && index_init(&l->index);
+}
+
+static void lane_free(struct lane *l)
+{
+    recover_destroy(l);
+    if (l->msg_slab.name) {
+        slab_destroy(&l->msg_slab, true);
+        slab_destroy(&l->chunk_slab, true);
+    }
+    index_destroy(&l->index);
+    schedule_destroy(&l->schedule);
+    segments_destroy(&l->segments);
+    for (int i = 0; i < 2; i++) {
+        free(l->batch[i].data);
+        free(l->summary[i].data);
+    }
+    free(l->seal.block);
+    free(l->prepare.block);
+    free(l->stash);
+    free(l->spool);
+    free(l);
+}
+
+static void lane_lists(struct lane *l)
+{
+    list_init(&l->doomed);
+    list_init(&l->waiting);
+    list_init(&l->extent_txs);
+    list_init(&l->failing);
+    list_init(&l->read_lru);
+    l->state_timer.fire = commit_state_timer;
+    l->prepare_timer.fire = prepare_timer_fire;
+    l->soon_timer.fire = soon_fire;
+    l->due_timer.fire = lane_due_fire;
+}
+
+struct lane *lane_open(const struct lane_params *p)
+{
+    struct lane *l = calloc(1, sizeof *l);
+
+    if (!l)
+        return NULL;
+    l->p = *p;
+    l->io = p->io;
+    l->dir_fd = -1;
+    l->spool = strdup(p->spool);
+    if (!l->p.segment_bytes)
+        l->p.segment_bytes = SEGMENT_BYTES_DEFAULT;
+    if (!l->p.tx_count_max)
+        l->p.tx_count_max = SPOOL_TX_MAX;
+    assert(p->lane < 1024 && l->p.segment_bytes % SEGMENT_BLOCK == 0 &&
+           l->p.segment_bytes >= 8 * MIB && l->p.segment_bytes < UINT32_MAX);
+    lane_lists(l);
+    l->qid_next = 1;
+    l->segment_next = 1;
+    l->batch_next = 1;
+    l->health = l->health_told = LANE_RECOVERING;
+    l->recovering = true;
+    if (!l->spool || !lane_memory(l) ||
+        snprintf(l->dir, sizeof l->dir, "%s/lane-%02u", p->spool, p->lane) >=
+            (int)sizeof l->dir - 32) {
+        lane_free(l);
+        return NULL;
+    }
+    l->filling = &l->batch[0];
+    l->filling->number = l->batch_next++;
+    recover_start(l);
+    return l;
+}
+
+void lane_close(struct lane *l, void (*closed)(void *arg), void *arg)
+{
+    assert(!l->closing);
+    l->closing = true;
+    l->closed = closed;
+    l->closed_arg = arg;
+    io_timer_clear(l->io, &l->due_timer);
+    io_timer_clear(l->io, &l->prepare_timer);
+    lane_soon(l);
+}
+
+static void free_messages(struct lane *l)
+{
+    uint64_t cursor = 0;
+    struct queue_msg *m;
+
+    while ((m = index_next(&l->index, &cursor)) != NULL) {
+        index_remove(&l->index, m);
+        schedule_clear(&l->schedule, m);
+        lane_msg_free(l, m);
+    }
+    while (!list_empty(&l->doomed))
+        lane_msg_free(l, container_of(l->doomed.next, struct queue_msg, segment_link));
+}
+
+static void close_files(struct lane *l)
+{
+    for (uint32_t i = 0; i < l->segments.count; i++) {
+        struct segment *s = l->segments.items[i];
+        read_forget_segment(l, s);
+        if (s->write_fd >= 0)
+            io_close(l->io, s->write_fd);
+    }
+    if (l->dir_fd >= 0)
+        io_close(l->io, l->dir_fd);
+}
+
+/* Goes on with closing as soon as what it waits for is over. */
+void lane_close_step(struct lane *l)
+{
+    void (*closed)(void *arg) = l->closed;
+    void *arg = l->closed_arg;
+
+    if (!list_empty(&l->failing))
+        return; /* their soon_timer brings us back */
+    if (l->is_open && l->open && (l->stash_count || !list_empty(&l->waiting)))
+        commit_progress(l);
+    if (l->filling->len)
+        commit_kick(l);
+    if (!commit_idle(l) || l->seal.segment || l->prepare.segment || l->reap.running ||
+        l->reads_running || l->quarantine_running || !recover_stopped(l) ||
+        (!list_empty(&l->waiting) && l->open))
+        return;
+    if (l->open && l->open->state == SEGMENT_OPEN) {
+        struct segment *s = l->open;
+        s->state = SEGMENT_CLOSING;
+        l->open = NULL;
+        l->open_summary->busy = true;
+        seal_start(l, s, l->open_summary);
+        if (l->seal.segment)
+            return;
+    }
+    io_timer_clear(l->io, &l->soon_timer);
+    io_timer_clear(l->io, &l->state_timer);
+    io_timer_clear(l->io, &l->prepare_timer);
+    io_timer_clear(l->io, &l->due_timer);
+    free_messages(l);
+    close_files(l);
+    lane_free(l);
+    if (closed)
+        closed(arg);
+}

@@ -1,0 +1,289 @@
+/*
+ * queue/lane_internal.h - what the files of a lane share: its parts, and who calls whom.
+ *
+ *   tx.c       takes messages           -> commit_room, commit_wait
+ *   state.c    changes their state      -> commit_room, or the stash when there is none
+ *   commit.c   batches, one write and one sync each, waiters; rolls to the next segment
+ *   prepare.c  makes or recycles segments ahead; reap.c removes dead ones; seal.c writes summaries
+ *   recover.c  reads old segments at start; replay.c decides what a record means
+ *   read.c     bodies and envelopes; quarantine.c sets damaged bytes aside
+ */
+#ifndef HIKYAKU_QUEUE_LANE_INTERNAL_H
+#define HIKYAKU_QUEUE_LANE_INTERNAL_H
+
+#include "queue/index.h"
+#include "queue/queue.h"
+#include "queue/record.h"
+#include "queue/schedule.h"
+#include "queue/segment.h"
+
+#define LANE_PATH_MAX        512u
+#define COMMIT_RESERVE       (COMMIT_BUF_SIZE / 8) /* of a buffer, for state records */
+#define COMMIT_EARLY_BYTES   (COMMIT_BUF_SIZE / 4) /* written although nobody waits yet */
+#define COMMIT_STATE_NS      (50 * NS_PER_MS)      /* a state record nobody waits for */
+#define PREPARE_RETRY_NS     (1 * NS_PER_S)
+#define PREPARE_RETRY_NS_MAX (30 * NS_PER_S)
+#define DUE_PER_TURN_MAX     256u
+#define DUE_BUSY_S           1u  /* a due message that somebody works on is looked at again */
+#define SCHEDULE_CHECK_S     60u /* the wall clock may have been set */
+#define READ_FDS_MAX         64u
+#define REAP_BATCH           32u
+#define RECYCLE_STOCK_MAX    2u
+#define REPLAY_SLICE         2048u /* records, or found messages, a turn */
+#define SPOOL_MESSAGES_MAX   100000000u
+
+/* queue_msg.flags */
+enum {
+    MSG_HIDDEN = 1, /* recovery has not told of it yet */
+    MSG_LOCKED = 2, /* a DSN that ends some of its recipients waits for its commit */
+    MSG_DIRTY = 4,  /* changed while locked */
+    MSG_DOOMED = 8  /* over; freed when nobody owns it */
+};
+
+enum tx_state {
+    TX_NONE,
+    TX_OPEN,
+    TX_WAIT_EXTENT, /* has a full chunk and no room */
+    TX_WAIT_COMMIT, /* `pending` has no room */
+    TX_COMMITTED,   /* in a batch */
+    TX_FAILED,      /* something of it is lost; the owner does not know yet */
+    TX_FAILING      /* `done` is about to be called */
+};
+
+struct lane_pending {
+    struct record_message head;
+    size_t envelope_len;
+    uint8_t envelope[];
+};
+
+struct lane_final {
+    struct queue_msg *parent;
+    uint32_t count;
+    uint32_t rcpts[];
+};
+
+struct batch {
+    uint8_t *data;
+    uint32_t len, base; /* base: offset in the segment */
+    struct segment *segment;
+    uint64_t number;
+    struct list waiters; /* struct lane_tx */
+    uint32_t waiter_count;
+    bool closed; /* takes no more */
+    bool urgent; /* the state timer ran out */
+};
+
+/* A state record that found no room, written when there is. */
+struct stashed {
+    uint64_t qid;
+    uint32_t segment; /* gone: where its older copy may be */
+    bool gone;
+};
+
+struct summary {
+    uint8_t *data;
+    uint32_t len, cap;
+    uint32_t record_at; /* the SUMMARY record being filled */
+    uint32_t record_count;
+    bool lost; /* no memory: the segment is sealed without one */
+    bool busy;
+};
+
+/* A file being made ready to be the next segment. */
+struct prepare {
+    struct io_op op;
+    struct segment *segment; /* NULL: idle */
+    int32_t fd;
+    uint8_t step;
+    bool recycled;
+    int32_t error;
+    uint64_t filled;
+    uint8_t *block; /* SEGMENT_BLOCK, aligned */
+    char path[LANE_PATH_MAX], final_path[LANE_PATH_MAX];
+};
+
+struct seal {
+    struct io_op op;
+    struct segment *segment; /* NULL: idle */
+    struct summary *summary;
+    uint32_t at;
+    uint8_t step;
+    uint8_t *block;
+};
+
+struct reap {
+    struct io_op op;
+    bool running, again;
+    uint32_t count, next;
+    struct segment *dead[REAP_BATCH];
+    bool keep[REAP_BATCH]; /* to be recycled */
+    char path[LANE_PATH_MAX], to[LANE_PATH_MAX];
+};
+
+struct recover;
+
+struct lane {
+    struct lane_params p;
+    struct io *io;
+    char *spool;
+    char dir[LANE_PATH_MAX];
+    int32_t dir_fd;
+    enum lane_health health, health_told;
+    struct why health_why;
+    bool is_open, closing, recovering, open_told;
+    struct why open_why; /* code set: the lane could not be opened */
+    bool full;
+
+    struct slab msg_slab, chunk_slab;
+    struct index index;
+    struct schedule schedule;
+    struct segments segments;
+    struct list doomed;
+    struct lane_stats stats;
+
+    uint64_t qid_next; /* sequence part */
+    uint32_t segment_next;
+
+    /* commit.c */
+    struct segment *open; /* NULL: none; state goes to the stash */
+    struct batch batch[2];
+    struct batch *filling, *writing;
+    uint64_t batch_next, batch_durable;
+    struct io_op commit_op;
+    uint64_t commit_started_ns;
+    uint32_t failed_in_row;
+    bool paused; /* stopped: no segment is opened before prepare_timer fires */
+    int32_t last_error;
+    struct timer state_timer;
+    struct list waiting;    /* struct lane_tx that found no room, first come first served */
+    struct list extent_txs; /* open ones with extents */
+    struct list failing;    /* their `done` is called by soon_timer */
+    struct timer soon_timer;
+    struct stashed *stash;
+    uint32_t stash_count, stash_cap;
+    struct summary summary[2];
+    struct summary *open_summary;
+
+    /* prepare.c, seal.c, reap.c */
+    struct segment *spare; /* ready to be opened */
+    struct prepare prepare;
+    struct timer prepare_timer;
+    uint64_t prepare_pause_ns;
+    uint64_t disk_free_bytes, disk_checked_ns;
+    struct seal seal;
+    struct reap reap;
+    uint32_t stock[RECYCLE_STOCK_MAX]; /* ids of .tmp files to be used again */
+    uint32_t stock_count;
+
+    struct recover *recover;
+    struct timer due_timer;
+    struct list read_lru; /* struct segment with an open read_fd and no user */
+    uint32_t read_fd_count, reads_running, quarantine_running;
+    uint32_t tx_count;
+
+    void (*closed)(void *arg);
+    void *closed_arg;
+};
+
+/* ---- lane.c ---- */
+void lane_path(const struct lane *l, uint32_t segment, const char *suffix, char out[LANE_PATH_MAX]);
+void lane_health_update(struct lane *l);
+void lane_health_tell(struct lane *l);
+/* Bytes that new mail may still take, the reserve not counted. */
+uint64_t lane_room(struct lane *l, bool internal);
+uint64_t lane_reserve(const struct lane *l);
+/* May another segment file be made? */
+bool lane_may_grow(struct lane *l);
+void lane_close_step(struct lane *l);
+void lane_soon(struct lane *l);
+/* There is a segment, or none can be had: the lane takes part from now on. */
+void lane_opened(struct lane *l);
+/* l->open_why is set: tells the owner soon. */
+void lane_open_failed(struct lane *l);
+/* Into index and counters; the memory was reserved. */
+void lane_msg_live(struct lane *l, struct queue_msg *m);
+void lane_msg_free(struct lane *l, struct queue_msg *m);
+void lane_due_arm(struct lane *l);
+void lane_due_fire(struct timer *t);
+
+/* ---- commit.c ---- */
+/*
+ * Room for a record of `len` bytes (rounded by the caller) in the batch that fills; NULL: not now.
+ * `state` may use what is kept for state records. The record must be finished with commit_record
+ * before anything else happens.
+ */
+uint8_t *commit_room(struct lane *l, uint32_t len, bool state) __attribute__((warn_unused_result));
+/* Seals the record at `at` (from commit_room), gives it its sequence, notes it for the summary.
+ * Returns its offset. */
+uint32_t commit_record(struct lane *l, uint8_t *at, uint8_t type, uint64_t qid,
+                       uint32_t payload_len);
+/* Nothing will come free without help: do not wait. */
+bool commit_is_hopeless(const struct lane *l);
+void commit_kick(struct lane *l);
+void commit_progress(struct lane *l); /* waiting transactions, stash */
+void commit_open_segment(struct lane *l);
+/* The batch that says what changes now; a stashed record has none yet. */
+uint64_t commit_quiet(const struct lane *l);
+void commit_state_timer(struct timer *t);
+uint64_t commit_number(const struct lane *l); /* of the batch that takes the next record */
+bool commit_idle(const struct lane *l);
+
+/* ---- summary.c ---- */
+void summary_begin(struct summary *s);
+void summary_add(struct summary *s, const struct record_digest *d);
+/* Bytes on disk with one more entry of `entry` bytes. */
+uint32_t summary_bytes(const struct summary *s, uint32_t entry);
+
+/* ---- tx.c ---- */
+/* Tries again for one that waits. False: still no room. */
+bool tx_retry(struct lane *l, struct lane_tx *tx);
+void tx_durable(struct lane *l, struct lane_tx *tx);
+/* Tells the owner later that it failed. */
+void tx_fail(struct lane *l, struct lane_tx *tx, uint16_t code);
+/* Open transactions whose newest extent was in this batch. */
+void tx_fail_extents(struct lane *l, uint64_t batch);
+void tx_report_failing(struct lane *l);
+
+/* ---- state.c ---- */
+void state_append(struct lane *l, struct queue_msg *m, uint8_t type, uint8_t how,
+                  struct slice error);
+/* Writes the block for `m` into `out` with these recipients final as well; returns its size. */
+uint32_t state_block_size(const struct queue_msg *m, const struct lane_final *f);
+uint32_t state_block(struct lane *l, uint8_t *out, const struct queue_msg *m,
+                     const struct lane_final *f, uint8_t how);
+/* The index after a DSN in that record became durable, or failed. */
+void state_final_applied(struct lane *l, struct lane_final *f, const struct queue_msg *dsn);
+void state_final_failed(struct lane *l, struct lane_final *f);
+void state_stash(struct lane *l, uint64_t qid, bool gone, uint32_t segment);
+/* False: no room for all. */
+bool state_unstash(struct lane *l);
+bool state_mark_final(struct queue_msg *m, uint32_t rcpt);
+void state_over(struct lane *l, struct queue_msg *m);
+void state_free_doomed(struct lane *l);
+bool state_bits_alloc(struct queue_msg *m);
+
+/* ---- prepare.c, seal.c, reap.c ---- */
+bool prepare_init(struct lane *l);
+void prepare_kick(struct lane *l);
+void prepare_timer_fire(struct timer *t);
+void seal_start(struct lane *l, struct segment *s, struct summary *summary);
+void reap_kick(struct lane *l);
+
+/* ---- recover.c, replay.c ---- */
+void recover_start(struct lane *l);
+/* The lane is open; now the old segments are read. */
+void recover_contents(struct lane *l);
+bool recover_stopped(const struct lane *l);
+void recover_destroy(struct lane *l);
+enum replay_result { REPLAY_OK, REPLAY_DAMAGED, REPLAY_NO_MEMORY };
+enum replay_result replay_record(struct lane *l, struct segment *s, const struct record_digest *d);
+
+/* ---- read.c, quarantine.c ---- */
+void read_forget_segment(struct lane *l, struct segment *s);
+/* Counts and tells. */
+void quarantine_tell(struct lane *l, uint32_t segment, uint64_t offset, const char *what);
+/* Tells, and copies the bytes to spool/quarantine. */
+void quarantine_region(struct lane *l, const struct segment *s, uint32_t offset, uint32_t len,
+                       const char *what);
+
+#endif

@@ -1,0 +1,99 @@
+/*
+ * queue/reap.c - removes segments that nobody needs, or keeps their files to be used again.
+ *
+ * Owns:     the segments it has marked as dying.
+ * Runs on:  the shard that owns the lane.
+ * Contract: only what segments_next_dead gives; a segment is forgotten - and so no longer holds back those that
+ *           depend on it - only after the directory was synced.
+ * Failure:  a file that cannot be removed is left alone until the next start; after a failed sync
+ * of the directory nothing of that round is ever taken for gone. Bounds:   REAP_BATCH segments a
+ * round. Tests:    tests/unit/test_lane.c, tests/unit/test_segment.c; rule: queue/FORMAT.md section
+ * 7
+ */
+#include <assert.h>
+#include <errno.h>
+
+#include "queue/lane_internal.h"
+
+static void reap_done(struct io_op *op, int32_t res, uint32_t flags);
+
+static void reap_next(struct lane *l)
+{
+    struct reap *r = &l->reap;
+
+    if (r->next == r->count) {
+        io_sync(l->io, &r->op, l->dir_fd);
+        return;
+    }
+    lane_path(l, r->dead[r->next]->id, "seg", r->path);
+    lane_path(l, r->dead[r->next]->id, "tmp", r->to);
+    if (r->keep[r->next])
+        io_rename(l->io, &r->op, r->path, r->to);
+    else
+        io_unlink(l->io, &r->op, r->path);
+}
+
+void reap_kick(struct lane *l)
+{
+    struct reap *r = &l->reap;
+    uint32_t at = 0, keep = l->stock_count;
+    struct segment *s;
+
+    if (r->running || l->recovering || !l->is_open || l->closing)
+        return;
+    r->count = r->next = 0;
+    while (r->count < REAP_BATCH &&
+           (s = segments_next_dead(&l->segments, &at, l->batch_durable)) != NULL) {
+        s->state = SEGMENT_DYING;
+        read_forget_segment(l, s);
+        r->keep[r->count] = keep < RECYCLE_STOCK_MAX && s->bytes == l->p.segment_bytes;
+        keep += r->keep[r->count];
+        r->dead[r->count++] = s;
+    }
+    if (r->count == 0)
+        return;
+    r->running = true;
+    r->op.done = reap_done;
+    reap_next(l);
+}
+
+static void reap_round_over(struct lane *l)
+{
+    struct reap *r = &l->reap;
+
+    for (uint32_t i = 0; i < r->count; i++) {
+        if (!r->dead[i])
+            continue;
+        if (r->keep[i])
+            l->stock[l->stock_count++] = r->dead[i]->id;
+        segments_forget(&l->segments, r->dead[i]);
+    }
+    r->running = false;
+    prepare_kick(l);
+    lane_health_update(l);
+    commit_progress(l);
+    reap_kick(l); /* those that waited for these */
+    lane_soon(l);
+}
+
+static void reap_done(struct io_op *op, int32_t res, uint32_t flags)
+{
+    struct lane *l = container_of(op, struct lane, reap.op);
+    struct reap *r = &l->reap;
+
+    (void)flags;
+    if (r->next == r->count) {
+        if (res < 0) { /* they stay DYING for good */
+            l->stats.sync_failed++;
+            r->count = 0;
+        }
+        reap_round_over(l);
+        return;
+    }
+    if (res < 0 && res != -ENOENT)
+        r->dead[r->next] = NULL;
+    else if (res < 0)
+        r->keep[r->next] = false;
+    r->next++;
+    reap_next(l);
+}

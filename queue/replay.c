@@ -1,0 +1,147 @@
+/*
+ * queue/replay.c - what a record found at start means: FORMAT.md section 5, rows M1 to M13.
+ *
+ * Owns:     the messages it makes; they stay hidden until all old segments are read.
+ * Runs on:  the shard that owns the lane. No I/O.
+ * Contract: after all records of all old segments in order, the index holds what is live, and the segments' counters and
+ *           dependences are those of section 7.
+ * Failure:  REPLAY_DAMAGED: the contents contradict what is known; ignored. REPLAY_NO_MEMORY:
+ * recovery cannot go on. Bounds:   one index entry a live message. Tests:
+ * tests/unit/test_recovery.c
+ */
+#include <assert.h>
+#include <stdlib.h>
+
+#include "queue/lane_internal.h"
+
+static void apply_state(struct lane *l, struct segment *s, struct queue_msg *m,
+                        const struct record_state_view *v, uint32_t offset)
+{
+    uint64_t *bits = m->rcpt_final ? m->rcpt_final : &m->rcpt_final_bits;
+    uint32_t last = m->rcpt_count % 64, pending = 0;
+
+    m->state = v->state.state <= QUEUE_POISON ? v->state.state : QUEUE_READY;
+    m->attempts = v->state.attempts;
+    m->next_attempt_wall_s = v->state.next_attempt_wall_s;
+    for (uint32_t i = 0; i < v->state.final_words; i++) {
+        bits[i] = record_state_word(v, i);
+        if (last && i == v->state.final_words - 1u)
+            bits[i] &= (1ull << last) - 1;
+        pending += (uint32_t)__builtin_popcountll(bits[i]);
+    }
+    m->rcpt_pending = (uint16_t)(m->rcpt_count - pending);
+    segments_state_moved(&l->segments, m->state_segment, s->id, 0);
+    m->state_segment = s->id;
+    m->state_offset = offset;
+}
+
+static void over(struct lane *l, struct segment *s, struct queue_msg *m)
+{
+    segment_depend(&l->segments, s, m->segment);
+    index_remove(&l->index, m);
+    lane_msg_free(l, m);
+}
+
+static enum replay_result replay_state(struct lane *l, struct segment *s, struct slice block,
+                                       uint32_t offset)
+{
+    struct record_state_view v;
+    struct queue_msg *m;
+    uint32_t used;
+
+    if (!record_state_decode(block, &v, &used))
+        return REPLAY_DAMAGED;
+    m = index_find(&l->index, v.state.qid);
+    if (!m)
+        return REPLAY_OK;
+    assert(m->flags & MSG_HIDDEN);
+    if (v.state.gone) {
+        over(l, s, m);
+        return REPLAY_OK;
+    }
+    if (v.state.rcpt_count != m->rcpt_count)
+        return REPLAY_DAMAGED;
+    apply_state(l, s, m, &v, offset);
+    if (m->rcpt_pending == 0)
+        over(l, s, m);
+    return REPLAY_OK;
+}
+
+static struct queue_msg *new_message(struct lane *l, struct segment *s,
+                                     const struct record_digest *d)
+{
+    struct queue_msg *m;
+
+    if (l->index.count >= SPOOL_MESSAGES_MAX ||
+        !schedule_reserve(&l->schedule, l->index.count + 1 + l->tx_count))
+        return NULL;
+    m = slab_alloc(&l->msg_slab);
+    if (!m)
+        return NULL;
+    *m = (struct queue_msg){.qid = d->qid,
+                            .body_size = d->message.body_size,
+                            .accepted_wall_s = d->message.accepted_wall_s,
+                            .state = QUEUE_READY,
+                            .flags = MSG_HIDDEN,
+                            .segment = s->id,
+                            .offset = d->offset,
+                            .record_size = d->length,
+                            .rcpt_count = (uint16_t)d->message.rcpt_count,
+                            .rcpt_pending = (uint16_t)d->message.rcpt_count,
+                            .first_segment = d->message.first_segment};
+    list_init(&m->segment_link);
+    if (!state_bits_alloc(m)) {
+        slab_free(&l->msg_slab, m);
+        return NULL;
+    }
+    return m;
+}
+
+static enum replay_result replay_message(struct lane *l, struct segment *s,
+                                         const struct record_digest *d)
+{
+    uint64_t sequence = d->qid & QID_SEQUENCE_MASK;
+    struct record_state_view v;
+    struct queue_msg *m;
+    uint32_t used;
+
+    if (d->message.rcpt_count == 0 || d->message.rcpt_count > RCPT_COUNT_LIMIT ||
+        d->message.first_segment > s->id || d->message.first_segment == 0)
+        return REPLAY_DAMAGED;
+    m = index_find(&l->index, d->qid);
+    if (m)
+        over(l, s, m); /* this copy takes its place */
+    m = new_message(l, s, d);
+    if (!m)
+        return REPLAY_NO_MEMORY;
+    if (l->qid_next <= sequence)
+        l->qid_next = sequence + 1;
+    index_insert(&l->index, m);
+    list_push_back(&s->messages, &m->segment_link);
+    segments_cover(&l->segments, m->first_segment, m->segment, 1, 0);
+    if (d->type != RECORD_MOVED)
+        return REPLAY_OK;
+    if (!record_state_decode(d->state_block, &v, &used) || v.state.gone ||
+        v.state.rcpt_count != m->rcpt_count)
+        return REPLAY_DAMAGED;
+    apply_state(l, s, m, &v, d->offset);
+    return REPLAY_OK;
+}
+
+enum replay_result replay_record(struct lane *l, struct segment *s, const struct record_digest *d)
+{
+    enum replay_result first = REPLAY_OK, second;
+
+    switch (d->type) {
+    case RECORD_MESSAGE:
+    case RECORD_MOVED:
+        if (d->final_block.len)
+            first = replay_state(l, s, d->final_block, d->offset);
+        second = replay_message(l, s, d);
+        return second == REPLAY_OK ? first : second;
+    case RECORD_RCPT_FINAL:
+    case RECORD_DEFER:
+    case RECORD_STATE: return replay_state(l, s, d->state_block, d->offset);
+    default: return REPLAY_OK;
+    }
+}

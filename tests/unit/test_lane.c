@@ -1,0 +1,178 @@
+/*
+ * tests/unit/test_lane.c - a lane on a real directory: take, read back, change, close, reopen.
+ */
+#include <criterion/criterion.h>
+#include <stdlib.h>
+
+#include "gateway/limits.h"
+#include "tests/unit/lane_kit.h"
+
+Test(lane, message_survives_reopening)
+{
+    struct lane_kit k;
+    struct envelope env;
+    uint64_t qid;
+
+    lane_kit_open(&k, NULL);
+    qid = lane_kit_put(&k, 1, 4096, 3);
+    cr_assert_eq(lane_kit_check_body(&k, qid, 1, 4096, 1000), 0);
+    lane_kit_reopen(&k);
+    cr_assert_eq(k.found_count, 1);
+    cr_assert_eq(k.found[0], qid);
+    cr_assert_eq(lane_kit_check_body(&k, qid, 1, 4096, 65536), 0);
+    cr_assert(lane_kit_envelope(&k, qid, &env, NULL));
+    cr_assert_eq(env.rcpt_count, 3);
+    cr_assert(slice_eq(env.sender, SLICE_LIT("sender@example.com")));
+    cr_assert(slice_eq(env.rcpts[2].mailbox, SLICE_LIT("rcpt@example.org")));
+    lane_kit_deliver(&k, qid);
+    lane_kit_reopen(&k);
+    cr_assert_eq(k.found_count, 0);
+    cr_assert_eq(k.damaged_count, 0);
+    lane_kit_end(&k);
+}
+
+Test(lane, interleaved_large_bodies)
+{
+    enum { COUNT = 8 };
+    struct lane_kit k;
+    struct lane_kit_tx t[COUNT];
+    uint64_t qid[COUNT];
+    size_t len = 3 * MIB + 77;
+
+    lane_kit_open(&k, NULL);
+    for (int i = 0; i < COUNT; i++)
+        lane_kit_begin(&k, &t[i]);
+    for (size_t at = 0; at < len; at += 100000)
+        for (int i = 0; i < COUNT; i++)
+            lane_kit_append(&k, &t[i], (uint64_t)i, len - at < 100000 ? len - at : 100000);
+    for (int i = 0; i < COUNT; i++)
+        lane_kit_commit(&k, &t[i], 1);
+    for (int i = 0; i < COUNT; i++) {
+        LANE_KIT_UNTIL(&k, t[i].done);
+        cr_assert_eq(t[i].code, 0);
+        qid[i] = t[i].qid;
+    }
+    cr_assert_gt(lane_stats(k.lane)->segments, 3);
+    for (int i = 0; i < COUNT; i++)
+        cr_assert_eq(lane_kit_check_body(&k, qid[i], (uint64_t)i, len, 64 * 1024), 0);
+    lane_kit_reopen(&k);
+    cr_assert_eq(k.found_count, COUNT);
+    for (int i = 0; i < COUNT; i++)
+        cr_assert_eq(lane_kit_check_body(&k, qid[i], (uint64_t)i, len, 50001), 0);
+    for (int i = 0; i < COUNT; i++)
+        lane_kit_deliver(&k, qid[i]);
+    lane_kit_settle(&k);
+    cr_assert_leq(lane_stats(k.lane)->segments, 3, "%lu", lane_stats(k.lane)->segments);
+    lane_kit_reopen(&k);
+    cr_assert_eq(k.found_count, 0);
+    cr_assert_eq(k.damaged_count, 0, "%s", k.damaged_what);
+    lane_kit_end(&k);
+}
+
+Test(lane, sizes_around_the_chunk)
+{
+    static const size_t sizes[] = {0,     1,     15,    16,    17,    32767, 32768,
+                                   32769, 49152, 65535, 65536, 65537, 98304, 98305};
+    enum { COUNT = sizeof sizes / sizeof sizes[0] };
+    struct lane_kit k;
+    uint64_t qid[COUNT];
+
+    lane_kit_open(&k, NULL);
+    for (int i = 0; i < COUNT; i++)
+        qid[i] = lane_kit_put(&k, (uint64_t)i, sizes[i], 1);
+    lane_kit_reopen(&k);
+    for (int i = 0; i < COUNT; i++) {
+        cr_assert_eq(lane_kit_check_body(&k, qid[i], (uint64_t)i, sizes[i], 1000), 0);
+        cr_assert_eq(lane_kit_check_body(&k, qid[i], (uint64_t)i, sizes[i], 65536), 0);
+    }
+    lane_kit_end(&k);
+}
+
+Test(lane, thousand_messages_in_few_commits)
+{
+    enum { COUNT = 1000 };
+    struct lane_kit k;
+    struct lane_kit_tx *t = calloc(COUNT, sizeof *t);
+    uint32_t live = 0;
+
+    lane_kit_open(&k, NULL);
+    for (int i = 0; i < COUNT; i++)
+        lane_kit_send(&k, &t[i], (uint64_t)i, 4000 + (size_t)i, 1);
+    for (int i = 0; i < COUNT; i++)
+        LANE_KIT_UNTIL(&k, t[i].done);
+    cr_assert_lt(lane_stats(k.lane)->commits, 20);
+    for (int i = 0; i < COUNT; i += 3)
+        lane_kit_deliver(&k, t[i].qid);
+    lane_kit_reopen(&k);
+    for (int i = 0; i < COUNT; i++) {
+        if (i % 3 == 0) {
+            cr_assert_null(lane_find(k.lane, t[i].qid));
+            continue;
+        }
+        live++;
+        cr_assert_eq(lane_kit_check_body(&k, t[i].qid, (uint64_t)i, 4000 + (size_t)i, 9000), 0);
+    }
+    cr_assert_eq(k.found_count, live);
+    cr_assert_eq(lane_stats(k.lane)->messages, live);
+    free(t);
+    lane_kit_end(&k);
+}
+
+Test(lane, aborted_transactions_leave_nothing)
+{
+    struct lane_kit k;
+    struct lane_kit_tx a, b;
+    uint64_t qid;
+
+    lane_kit_open(&k, NULL);
+    lane_kit_begin(&k, &a);
+    lane_kit_begin(&k, &b);
+    lane_kit_append(&k, &a, 1, 300000);
+    lane_kit_append(&k, &b, 2, 100);
+    lane_tx_abort(&a.tx);
+    lane_tx_abort(&b.tx);
+    qid = lane_kit_put(&k, 3, 100, 1);
+    lane_kit_reopen(&k);
+    cr_assert_eq(k.found_count, 1);
+    cr_assert_eq(k.found[0], qid);
+    lane_kit_end(&k);
+}
+
+Test(lane, deferral_is_kept_with_its_error)
+{
+    struct lane_kit k;
+    struct queue_msg *m;
+    struct envelope env;
+    char error[600];
+    uint64_t qid, at;
+    uint32_t first = 1;
+
+    lane_kit_open(&k, NULL);
+    qid = lane_kit_put(&k, 1, 5000, 70);
+    m = lane_find(k.lane, qid);
+    at = io_wall_ns(k.io) / NS_PER_S + 1000;
+    lane_defer(k.lane, m, at, true, SLICE_LIT("450 4.2.1 mailbox busy"));
+    lane_rcpts_final(k.lane, m, &first, 1, RCPT_DELIVERED);
+    cr_assert_eq(m->rcpt_pending, 69);
+    lane_kit_reopen(&k);
+    m = lane_find(k.lane, qid);
+    cr_assert_eq(m->state, QUEUE_DEFERRED);
+    cr_assert_eq(m->attempts, 1);
+    cr_assert_eq(m->next_attempt_wall_s, at);
+    cr_assert_eq(m->rcpt_pending, 69);
+    cr_assert(queue_msg_rcpt_is_final(m, 1));
+    cr_assert_not(queue_msg_rcpt_is_final(m, 65));
+    cr_assert(lane_kit_envelope(&k, qid, &env, error));
+    cr_assert_str_eq(error, "450 4.2.1 mailbox busy");
+    lane_set_state(k.lane, m, QUEUE_HELD);
+    lane_kit_reopen(&k);
+    m = lane_find(k.lane, qid);
+    cr_assert_eq(m->state, QUEUE_HELD);
+    cr_assert_eq(lane_stats(k.lane)->by_state[QUEUE_HELD], 1);
+    cr_assert(lane_kit_envelope(&k, qid, &env, error));
+    cr_assert_str_eq(error, "450 4.2.1 mailbox busy");
+    cr_assert_eq(k.due_count, 0);
+    lane_set_state(k.lane, m, QUEUE_READY);
+    LANE_KIT_UNTIL(&k, k.due_count == 1);
+    lane_kit_end(&k);
+}
