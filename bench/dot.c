@@ -77,7 +77,7 @@ bool bench_dot_feed(struct bench_dot *d, const char *in, size_t count, size_t *u
                 return true;
             }
             emit_run(emit, ctx, "\r", &"\r"[1]);
-            d->state = BENCH_DOT_CR; /* the held CR may still begin a CRLF: ".\r\r\n" */
+            d->state = BENCH_DOT_TEXT;
             break;
         case BENCH_DOT_END: *used = (size_t)(p - in); return true;
         }

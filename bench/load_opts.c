@@ -48,7 +48,7 @@ size_t load_opts_rows(struct load_opts *o, struct bench_opt *rows)
         {"--to", "ADDR:PORT", BENCH_OPT_CALL, &o->driver->to, 0, 0, bench_addr_option,
          "the server (numeric)"},
         {"--sessions", "N", BENCH_OPT_COUNT, &o->sessions, 1, BENCH_SESSION_COUNT_MAX, NULL,
-         "open sessions at once (1)"},
+         "open sessions at once (load: 1, idle: 1000)"},
         {"--tls", "MODE", BENCH_OPT_CALL, &o->driver->tls_mode, 0, 0, option_tls,
          "none (default), starttls or implicit; certificates are not verified"},
         {"--tls-version", "V", BENCH_OPT_STRING, &o->tls_version, 0, 0, NULL, "1.2 or 1.3 only"},

@@ -1,8 +1,10 @@
 /*
- * gateway/config.h - the configuration as read: one immutable tree, made by config_load, shared by all threads for reading.
+ * gateway/config.h - the configuration as read: one immutable tree, made by config_load, shared by
+ * all threads for reading.
  *
- * Keys, types, units, defaults, ranges and help come from one table (gateway/config_table.c); the parser, --print-defaults and
- * docs/configuration.md are made from it. Strings are NUL-terminated and owned by the tree.
+ * Keys, types, units, defaults, ranges and help come from one table (gateway/config_table.c); the
+ * parser, --print-defaults and docs/configuration.md are made from it. Strings are NUL-terminated
+ * and owned by the tree.
  */
 #ifndef HIKYAKU_CONFIG_H
 #define HIKYAKU_CONFIG_H
@@ -63,8 +65,8 @@ struct config_receive_connector {
         struct config_networks networks;
     } relay;
     bool sender_identity_enforce;
-    bool
-        submission; /* a connector whose auth is required, or whose every bind port is 587 or 465, unless the key says otherwise: adds Date and Message-ID */
+    bool submission; /* a connector whose auth is required, or whose every bind port is 587 or 465,
+                        unless the key says otherwise: adds Date and Message-ID */
     uint64_t message_size_max;
     uint32_t rcpt_count_max;
 };
@@ -107,7 +109,9 @@ struct config_send_connector {
     uint64_t message_size_max; /* 0: none */
     uint32_t connections_max, messages_per_connection_max, rcpts_per_message_max;
     bool enabled, failover, allow_relay;
-    uint16_t port; /* for delivery: mx; 25. For tests and odd set-ups */
+    struct config_networks mx_allow; /* delivery: mx may connect to these although they are private
+                                        or special (FAULTS 75) */
+    uint16_t port;                   /* for delivery: mx; 25. For tests and odd set-ups */
 };
 
 struct config {
@@ -157,8 +161,9 @@ struct config {
 };
 
 /*
- * Reads FILE (and its includes, and the files it names). NULL: `why->text` is "FILE:LINE:COLUMN: message". Never touches the spool.
- * Keys of INTERFACES that do not work yet are refused with "... is not supported yet".
+ * Reads FILE (and its includes, and the files it names). NULL: `why->text` is "FILE:LINE:COLUMN:
+ * message". Never touches the spool. Keys of INTERFACES that do not work yet are refused with "...
+ * is not supported yet".
  */
 struct config *config_load(const char *path, struct why *why);
 /* The same from memory: for the embedded demo and tests. `name` stands in messages. */
@@ -168,6 +173,9 @@ void config_free(struct config *c);
 void config_warnings(const struct config *c, void (*each)(void *arg, const char *line), void *arg);
 /* YAML with every key, its default and its help. */
 void config_print_defaults(FILE *f);
+/* docs/configuration.md, generated: every key with type, default, range, and whether a reload takes
+ * it. */
+void config_print_reference(FILE *f);
 /* The embedded demo of `make run`, all paths below `dir`. The text is written into `out` (YAML). */
 bool config_demo(const char *dir, struct buf *out) __attribute__((warn_unused_result));
 

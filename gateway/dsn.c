@@ -3,8 +3,9 @@
  *
  * Owns:     nothing; the writer's state is the caller's.
  * Runs on:  any thread; pure.
- * Contract: strict CRLF; no line of ours is longer than 998 bytes; what others said can neither end a field nor a part. Without original_8bit and original_utf8
- *           the report is 7-bit, whatever addresses and headers hold.
+ * Contract: strict CRLF; no line of ours is longer than 998 bytes; what others said can neither
+ *           end a field nor a part. Without original_8bit and original_utf8 the report is 7-bit,
+ *           whatever addresses and headers hold.
  * Failure:  none; no room means DSN_FLUSH.
  * Bounds:   DSN_TEXT_MAX of another host's words, DSN_HEADERS_MAX, DSN_FULL_MAX, DSN_ROOM_MIN.
  * Tests:    tests/unit/test_dsn.c

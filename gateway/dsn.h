@@ -7,10 +7,10 @@
  *     dsn_start(&w, &dsn);
  *     for (;;)
  *         switch (dsn_write(&w, &out)) {
- *         case DSN_FLUSH: hand on what is in `out`, empty it; break;
- *         case DSN_WANT_ORIGINAL: read the next bytes of the original from its start;
- * dsn_original(&w, bytes, &out) takes some, dsn_original_end(&w) when there are none; break; case
- * DSN_DONE: hand on what is in `out`; the report is complete; return;
+ *         case DSN_FLUSH:          hand on what is in `out`, empty it
+ *         case DSN_WANT_ORIGINAL:  dsn_original() with the original's next bytes, from its start;
+ *                                  dsn_original_end() when there are none, or enough
+ *         case DSN_DONE:           hand on what is in `out`: the report is complete
  *         }
  *
  * The report goes out with the null sender, to `to` (RFC 3464 section 2), with the body flags of

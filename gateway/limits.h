@@ -86,7 +86,7 @@
 #define TLS_HANDSHAKE_RECORDS_MAX 512u
 #define TLS_IDLE_RECORDS_MAX      32u   /* records in a row that carry no data: KeyUpdate, empty ones */
 #define TLS_IDENTITY_MAX          64u   /* certificates of one receive connector */
-#define TLS_NAMES_MAX             100u  /* names of one certificate that are looked at */
+#define TLS_NAMES_MAX             1024u /* names of one certificate that are looked at */
 #define TLS_TICKET_SECONDS        7200u /* how long a session can be resumed */
 
 /* ---- spool ---- */
@@ -157,5 +157,20 @@
     4096u /* per ordered pair; full: the sender keeps its item and tries again next turn */
 #define LOG_RING_BYTES (1u << 20) /* per shard; full: the line is dropped and counted */
 #define LOG_LINE_MAX   4096u
+
+/* ---- configuration: past any of these it is refused, with file, line and column ---- */
+#define CONFIG_FILE_MAX          (1 * MIB) /* one file */
+#define CONFIG_INCLUDES_MAX      64u       /* files in all */
+#define CONFIG_INCLUDE_DEPTH_MAX 8u
+#define CONFIG_NODES_MAX         500000u /* keys and values, aliases expanded */
+#define CONFIG_DEPTH_MAX         16u     /* maps and lists inside each other */
+#define CONFIG_KEYS_MAX          100u    /* keys of one map */
+#define CONFIG_TEXT_MAX          4096u   /* one value, ${ENV} expanded */
+#define CONFIG_NAME_MAX          64u     /* of a connector */
+#define CONFIG_PEM_MAX           (1 * MIB) /* a certificate chain or a key */
+#define CONFIG_SECRET_MAX        4096u     /* a password or token file */
+#define CONFIG_CONNECTORS_MAX    1000u     /* of each kind */
+#define CONFIG_LIST_MAX          1000u     /* entries of most lists */
+#define CONFIG_SPACES_MAX        100000u   /* address spaces of one connector, accepted domains */
 
 #endif

@@ -3,8 +3,9 @@
  *
  * Owns:     nothing.
  * Runs on:  any thread; pure.
- * Contract: strict CRLF, folded at clauses below TRACE_COLUMNS columns where a clause allows it, ASCII only: what a peer said about itself
- *           can neither end the line nor open a comment (FAULTS 31).
+ * Contract: strict CRLF, folded at clauses below TRACE_COLUMNS columns where a clause allows it,
+ *           ASCII only: what a peer said about itself can neither end the line nor open a comment
+ *           (FAULTS 31).
  * Failure:  no room: nothing is appended, false.
  * Bounds:   TRACE_NAME_MAX bytes of any name; TRACE_RECEIVED_MAX in all.
  * Tests:    tests/unit/test_trace.c
@@ -30,18 +31,20 @@ static void put_clause(struct folder *f, struct slice clause)
     f->column += (uint32_t)clause.len;
 }
 
-/* A name as a peer gave it: letters, digits and what domains and address literals have; all else is '?'. */
+/* A name as a peer gave it: letters, digits and what domains and address literals have; all else is
+ * '?'. */
 static void put_name(struct buf *out, struct slice name, const char *otherwise)
 {
     if (name.len == 0) {
         buf_add_str(out, otherwise);
         return;
     }
+    const struct slice marks = SLICE_LIT("-._:[]");
     name = slice_head(name, TRACE_NAME_MAX);
     for (size_t i = 0; i < name.len; i++) {
         uint8_t c = name.ptr[i], l = ascii_lower(c);
-        bool plain = (l >= 'a' && l <= 'z') || (c >= '0' && c <= '9') ||
-                     (c && memchr("-._:[]", c, 6) != NULL);
+        bool plain =
+            (l >= 'a' && l <= 'z') || (c >= '0' && c <= '9') || slice_find(marks, c) < marks.len;
         buf_add_byte(out, plain ? c : '?');
     }
 }
@@ -130,7 +133,8 @@ bool trace_received_write(const struct trace_received *t, struct buf *out)
     return false;
 }
 
-/* Days since 1970 to a date of the Gregorian calendar, counted from the 1st of March of the year 0. */
+/* Days since 1970 to a date of the Gregorian calendar, counted from the 1st of March of the year 0.
+ */
 static void civil_from_days(uint64_t days, uint32_t *year, uint32_t *month, uint32_t *day)
 {
     uint64_t z = days + 719468;

@@ -1,7 +1,9 @@
 /*
- * gateway/trace.h - header lines that a message gets on its way: Received:, and Date: and Message-ID: on submission. Pure text.
+ * gateway/trace.h - header lines that a message gets on its way: Received:, and Date: and
+ * Message-ID: on submission. Pure text.
  *
- * Every function appends whole lines with CRLF, or (no room) nothing, and then returns false. What comes from a peer is sanitized here.
+ * Every function appends whole lines with CRLF, or (no room) nothing, and then returns false. What
+ * comes from a peer is sanitized here.
  */
 #ifndef HIKYAKU_TRACE_H
 #define HIKYAKU_TRACE_H
@@ -31,10 +33,12 @@ const char *trace_keyword(const struct trace_received *t);
 bool trace_received_write(const struct trace_received *t, struct buf *out)
     __attribute__((warn_unused_result));
 
-/* "Sun, 22 Nov 2026 04:13:52 +0000" (RFC 5322 section 3.3), without CRLF; 31 bytes up to the year 9999. */
+/* "Sun, 22 Nov 2026 04:13:52 +0000" (RFC 5322 section 3.3), without CRLF; 31 bytes up to the year
+ * 9999. */
 bool trace_date_write(uint64_t wall_ns, struct buf *out) __attribute__((warn_unused_result));
 
-/* "Date: ..." and "Message-ID: <id@host>" for submitted messages that lack them (RFC 6409 sections 8.2, 8.3). */
+/* "Date: ..." and "Message-ID: <id@host>" for submitted messages that lack them (RFC 6409
+ * sections 8.2, 8.3). */
 bool trace_date_line(uint64_t wall_ns, struct buf *out) __attribute__((warn_unused_result));
 bool trace_message_id_line(struct slice id, struct slice host, struct buf *out)
     __attribute__((warn_unused_result));

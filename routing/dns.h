@@ -7,10 +7,13 @@
 #ifndef HIKYAKU_DNS_H
 #define HIKYAKU_DNS_H
 
+#include "gateway/base/list.h"
+#include "gateway/base/timer.h"
 #include "gateway/io/io.h"
 #include "gateway/limits.h"
 
 struct dns;
+struct dns_lookup;
 
 struct dns_params {
     struct io *io;
@@ -20,7 +23,10 @@ struct dns_params {
     uint64_t timeout_ns;
 };
 struct dns *dns_create(const struct dns_params *p, struct why *why);
-/* Outstanding queries are dropped; their callbacks never run. */
+/*
+ * Outstanding queries are dropped; their callbacks never run. Turn the loop until its operations
+ * are done (a turn or two) before io_destroy. May be called inside a callback.
+ */
 void dns_destroy(struct dns *d);
 
 enum dns_status {
@@ -40,10 +46,10 @@ struct dns_answer {
     enum dns_status status;
     bool secure; /* DNSSEC-validated */
     uint32_t ttl_s;
-    char text[128]; /* in words, for the log */
+    char text[128]; /* in words, for the log; "" when all is well */
     uint32_t mx_count, addr_count;
     struct dns_mx mx[DNS_MX_MAX];
-    struct io_addr addr[DNS_ADDR_MAX]; /* IPv6 and IPv4, port 0 */
+    struct io_addr addr[DNS_ADDR_MAX]; /* IPv6 and IPv4 in turns (RFC 8305 section 4), port 0 */
 };
 
 /* Embedded in its owner. */
@@ -55,10 +61,19 @@ struct dns_query {
     uint64_t id[2];
     uint32_t waiting;
     struct dns_answer *answer;
+    struct dns_lookup *lookup;
+    struct list link; /* while under way */
+    struct timer timer;
+    struct io_addr literal;
 };
+/*
+ * `domain` and `host` are not kept. A zeroed query with `done` set is ready to ask; so is one
+ * answered.
+ */
 void dns_mx(struct dns *d, struct dns_query *q, const char *domain);
-/* A and AAAA together. */
+/* A and AAAA together. An address literal answers itself. */
 void dns_addr(struct dns *d, struct dns_query *q, const char *host);
+/* `done` will not run any more. Nothing happens to a query that is not under way. */
 void dns_cancel(struct dns_query *q);
 
 #endif

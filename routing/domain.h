@@ -58,8 +58,8 @@ uint32_t *domain_map_slot(struct domain_map *m, struct slice pattern)
 struct domain_walk {
     const struct domain_map *map;
     struct slice domain;
-    uint32_t hashes
-        [DOMAIN_LABELS_MAX]; /* of the suffix that starts at offsets[i]; shortest suffix first */
+    uint32_t hashes[DOMAIN_LABELS_MAX]; /* of the suffix that starts at offsets[i]; shortest suffix
+                                           first */
     uint8_t offsets[DOMAIN_LABELS_MAX];
     uint32_t left; /* suffixes not yet looked up */
     uint8_t stage;

@@ -63,7 +63,7 @@ static bool add_name(struct tls_names *n, const char *name, size_t len)
         return false;
     for (size_t i = 0; i < len; i++) {
         uint8_t c = (uint8_t)name[i];
-        copy[i] = c > 0x20 && c < 0x7f ? (char)ascii_lower(c) : '?';
+        copy[i] = c >= 0x20 && c < 0x7f ? (char)ascii_lower(c) : '?';
     }
     copy[len] = '\0';
     n->items[n->count++] = copy;
@@ -90,7 +90,10 @@ bool tls_names_read(struct slice der, struct tls_names *out)
     wc_InitDecodedCert(&cert, der.ptr, (word32)der.len, NULL);
     ok = wc_ParseCert(&cert, CERT_TYPE, NO_VERIFY, NULL) == 0;
     if (ok) {
-        out->items = tls_memory_alloc(TLS_NAMES_MAX * sizeof *out->items);
+        size_t room = 1;
+        for (const DNS_entry *e = cert.altNames; e && room < TLS_NAMES_MAX; e = e->next)
+            room++;
+        out->items = tls_memory_alloc(room * sizeof *out->items);
         ok = out->items != NULL;
     }
     for (const DNS_entry *e = ok ? cert.altNames : NULL; ok && e; e = e->next) {
@@ -118,7 +121,7 @@ bool tls_names_read(struct slice der, struct tls_names *out)
 
 void tls_names_text(const struct tls_names *n, char *text, size_t text_size)
 {
-    const size_t tail = sizeof ", and 100 more";
+    const size_t tail = sizeof ", and 1000 more";
     size_t len = 0;
     snprintf(text, text_size, "%s", n->count ? "" : "no name");
     for (uint32_t i = 0; i < n->count; i++) {

@@ -4,12 +4,12 @@
  * Owns:     the WOLFSSL object; for a server the bytes of a ClientHello that is not complete yet.
  * Runs on:  the thread of its context.
  * Contract: a server makes no WOLFSSL object before the whole ClientHello is there, so a silent client costs next to nothing and the
- *           certificate is chosen by name. wolfSSL insists that a write which could not be sent is repeated with the same
- *           length: one write is at most one record, its length is kept here, and `data` moves on only when its ciphertext
- *           is in `out` (FAULTS 42).
- * Failure:  TLS_FAILED once, then for ever; what was read before is delivered first.
- * Bounds:   TLS_HELLO_*, TLS_HANDSHAKE_*, TLS_IDLE_RECORDS_MAX (FAULTS 39, 40).
- * Tests:    tests/unit/test_tls.c, test_tls_faults.c, tests/fuzz/fuzz_tls_server.c
+ *           certificate is chosen by name. wolfSSL insists that a write which could not be sent is
+ * repeated with the same length: one write is at most one record, its length is kept here, and
+ * `data` moves on only when its ciphertext is in `out` (FAULTS 42). Failure:  TLS_FAILED once, then
+ * for ever; what was read before is delivered first. Bounds:   TLS_HELLO_*, TLS_HANDSHAKE_*,
+ * TLS_IDLE_RECORDS_MAX (FAULTS 39, 40). Tests:    tests/unit/test_tls.c, test_tls_faults.c,
+ * tests/fuzz/fuzz_tls_server.c
  */
 #include <assert.h>
 
@@ -44,6 +44,7 @@ struct tls_conn {
     uint32_t handshake_bytes;
     uint32_t records; /* in the handshake; afterwards since data last came */
     uint8_t header[RECORD_HEADER], header_len;
+    bool alien; /* the first bytes of a record are no TLS */
     bool established, flooded, refused, dead, closed, closed_told, close_sent;
     int fault; /* wolfSSL's error that came after data of the same call: told by the next one */
     uint32_t write_pending; /* length of a write that wolfSSL still holds */
@@ -66,6 +67,7 @@ static void follow(struct tls_conn *c, const uint8_t *p, size_t len)
         len--;
         if (c->header_len == RECORD_HEADER) {
             c->header_len = 0;
+            c->alien = c->alien || (!c->established && (c->header[0] < 20 || c->header[0] > 24));
             c->record_left = (uint32_t)c->header[3] << 8 | c->header[4];
             c->records++;
         }
@@ -138,13 +140,18 @@ static enum tls_status failed(struct tls_conn *c, int code)
         why_set(c->why, 454, "4.7.0", "TLS: the peer sent too much that carries no data");
         return TLS_FAILED;
     }
+    if (c->alien) {
+        why_set(c->why, 454, "4.7.0", "TLS: the peer sent something that is not TLS");
+        return TLS_FAILED;
+    }
     if (c->ssl)
         wolfSSL_get_alert_history(c->ssl, &alerts);
     tls_fault(c->why, code, alerts.last_rx.code, c->ctx->server);
     return TLS_FAILED;
 }
 
-/* A failure before there is a WOLFSSL object: the alert is written by hand, in clear (RFC 8446 section 6). */
+/* A failure before there is a WOLFSSL object: the alert is written by hand, in clear (RFC 8446
+ * section 6). */
 static enum tls_status failed_early(struct tls_conn *c, uint8_t alert, const char *text)
 {
     const uint8_t record[] = {21, 3, 3, 0, 2, 2, alert};
@@ -155,7 +162,7 @@ static enum tls_status failed_early(struct tls_conn *c, uint8_t alert, const cha
     return TLS_FAILED;
 }
 
-static void begin(struct tls_conn *c, struct slice *in, struct buf *out, struct why *why)
+void tls_conn_lend(struct tls_conn *c, struct slice *in, struct buf *out, struct why *why)
 {
     c->in = in;
     c->out = out;
@@ -263,7 +270,7 @@ void tls_conn_free(struct tls_conn *c)
 /* Keeps what came of a hello that is not complete. */
 static bool keep(struct tls_conn *c, struct slice *in)
 {
-    uint32_t room = TLS_HELLO_BYTES_MAX + 64 - c->early_len;
+    uint32_t room = TLS_HELLO_BYTES_MAX - c->early_len;
     struct slice part = slice_head(*in, room);
     uint32_t need = c->early_len + (uint32_t)part.len;
     if (need > c->early_size) {
@@ -280,34 +287,38 @@ static bool keep(struct tls_conn *c, struct slice *in)
     return true;
 }
 
+static const char hello_too_long[] = "the client's first message is too long";
+
 /* Reads the hello up to its end and makes the WOLFSSL object for the name it asks for. */
 static enum tls_status await_hello(struct tls_conn *c)
 {
-    uint8_t name[255], name_len = 0;
+    struct tls_hello hello;
     struct slice seen = *c->in;
     if (c->early_len) {
         if (!keep(c, c->in))
             return failed_early(c, ALERT_INTERNAL_ERROR, "no memory left for TLS sessions");
         seen = slice_of(c->early, c->early_len);
     }
-    switch (tls_hello_parse(seen, name, &name_len)) {
+    switch (tls_hello_parse(seen, &hello)) {
     case TLS_HELLO_MORE:
         if (c->early_len == 0 && c->in->len && !keep(c, c->in))
             return failed_early(c, ALERT_INTERNAL_ERROR, "no memory left for TLS sessions");
-        return TLS_WANT_IN;
+        if (c->early_len < TLS_HELLO_BYTES_MAX)
+            return TLS_WANT_IN;
+        return failed_early(c, ALERT_RECORD_OVERFLOW, hello_too_long);
     case TLS_HELLO_BAD:
         return failed_early(c, ALERT_UNEXPECTED_MESSAGE,
                             "the client sent something that is not TLS");
-    case TLS_HELLO_LARGE:
-        return failed_early(c, ALERT_RECORD_OVERFLOW, "the client's first message is too long");
+    case TLS_HELLO_LARGE: return failed_early(c, ALERT_RECORD_OVERFLOW, hello_too_long);
     case TLS_HELLO_ALERT:
         c->dead = true;
         tls_fault(c->why, FATAL_ERROR, seen.ptr[6], true);
         return TLS_FAILED;
     case TLS_HELLO_DONE: break;
     }
-    uint32_t index = tls_ctx_choose(c->ctx, slice_of(name, name_len));
-    if ((name_len && !set_name(c, name, name_len)) || !attach(c, c->ctx->identities[index].ssl))
+    struct slice name = slice_of(hello.name, hello.name_len);
+    WOLFSSL_CTX *ssl = tls_ctx_choose(c->ctx, &hello);
+    if ((name.len && !set_name(c, name.ptr, name.len)) || !attach(c, ssl))
         return failed_early(c, ALERT_INTERNAL_ERROR, "no memory left for TLS sessions");
     return TLS_OK;
 }
@@ -338,7 +349,7 @@ enum tls_status tls_handshake(struct tls_conn *c, struct slice *in, struct buf *
         return dead(c, why);
     if (c->established)
         return TLS_OK;
-    begin(c, in, out, why);
+    tls_conn_lend(c, in, out, why);
     return end(c, handshake(c));
 }
 
@@ -362,7 +373,7 @@ enum tls_status tls_read(struct tls_conn *c, struct slice *in, struct buf *out, 
     if (c->dead)
         return dead(c, why);
     assert(c->established && buf_room(plain));
-    begin(c, in, out, why);
+    tls_conn_lend(c, in, out, why);
     while (!c->closed && !code && buf_room(plain)) {
         int n = wolfSSL_read(c->ssl, plain->ptr + plain->len, (int)buf_room(plain));
         if (n <= 0) {
@@ -393,7 +404,7 @@ enum tls_status tls_write(struct tls_conn *c, struct slice *data, struct buf *ou
     if (c->dead)
         return dead(c, why);
     assert(c->established && data->len >= c->write_pending);
-    begin(c, NULL, out, why);
+    tls_conn_lend(c, NULL, out, why);
     while (data->len) {
         uint32_t room = buf_room(out), len = c->write_pending;
         if (len == 0) {
@@ -421,7 +432,7 @@ void tls_close(struct tls_conn *c, struct buf *out)
 {
     if (c->dead || !c->established || c->close_sent)
         return;
-    begin(c, NULL, out, NULL);
+    tls_conn_lend(c, NULL, out, NULL);
     wolfSSL_shutdown(c->ssl);
     c->close_sent = true;
     end(c, TLS_OK);
@@ -458,7 +469,8 @@ void tls_facts(const struct tls_conn *c, struct tls_facts *out)
 
 /* ---- resumption by clients ---- */
 
-/* wolfSSL's client takes any server that does not resume a TLS 1.2 ticket for a broken one, so 1.2 sessions are not kept. */
+/* wolfSSL's client takes any server that does not resume a TLS 1.2 ticket for a broken one, so 1.2
+ * sessions are not kept. */
 struct tls_session *tls_session_get(struct tls_conn *c)
 {
     if (!c->established || wolfSSL_version(c->ssl) != TLS1_3_VERSION)

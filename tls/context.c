@@ -78,6 +78,7 @@ void tls_ctx_release(struct tls_ctx *c)
     for (uint32_t i = 0; i < c->identity_count; i++) {
         struct tls_ctx_identity *id = &c->identities[i];
         wolfSSL_CTX_free(id->ssl);
+        wolfSSL_CTX_free(id->ssl_ticketless);
         tls_names_free(&id->names);
         if (id->has_ticket)
             tls_ticket_wipe(&id->ticket);
@@ -127,40 +128,65 @@ static bool version_known(uint16_t version_min, uint16_t version_max, struct why
 
 /* ---- servers ---- */
 
+static WOLFSSL_CTX *server_library(const struct tls_server_params *p, const struct tls_identity *id,
+                                   struct why *why)
+{
+    WOLFSSL_CTX *ssl = wolfSSL_CTX_new(p->version_max == 0x0303 ? wolfTLSv1_2_server_method()
+                                                                : wolfSSLv23_server_method());
+    if (!ssl) {
+        why_set(why, 454, "4.7.0", "no memory for a TLS context");
+        return NULL;
+    }
+    if (!common_settings(ssl, p->version_min, p->bits_min > 128 ? SUITES_256 : SUITES_128, why) ||
+        !tls_identity_use(ssl, id, why)) {
+        wolfSSL_CTX_free(ssl);
+        return NULL;
+    }
+    wolfSSL_CTX_set_verify(ssl, WOLFSSL_VERIFY_NONE, NULL);
+    return ssl;
+}
+
+static void no_tickets(WOLFSSL_CTX *ssl)
+{
+    wolfSSL_CTX_no_ticket_TLSv13(ssl);
+    wolfSSL_CTX_NoTicketTLSv12(ssl);
+}
+
+static bool server_tickets(struct tls_ctx *c, struct tls_ctx_identity *id, struct slice leaf_der,
+                           const struct tls_server_params *p, const struct tls_identity *from,
+                           struct why *why)
+{
+    id->has_ticket = tls_ticket_init(&id->ticket, p->ticket_key, leaf_der, &c->rng);
+    if (!id->has_ticket) {
+        why_set(why, 0, "", "the key for session tickets cannot be used");
+        return false;
+    }
+    tls_ticket_use(&id->ticket, id->ssl);
+    id->ssl_ticketless = server_library(p, from, why);
+    if (!id->ssl_ticketless)
+        return false;
+    no_tickets(id->ssl_ticketless);
+    return true;
+}
+
 static bool server_identity(struct tls_ctx *c, uint32_t index, const struct tls_server_params *p,
                             struct why *why)
 {
     struct tls_ctx_identity *id = &c->identities[index];
     const struct tls_identity *from = &p->identities[index];
-    id->ssl = wolfSSL_CTX_new(p->version_max == 0x0303 ? wolfTLSv1_2_server_method()
-                                                       : wolfSSLv23_server_method());
-    if (!id->ssl) {
-        why_set(why, 454, "4.7.0", "no memory for a TLS context");
+    id->ssl = server_library(p, from, why);
+    if (!id->ssl)
         return false;
-    }
-    if (!common_settings(id->ssl, p->version_min, p->bits_min > 128 ? SUITES_256 : SUITES_128,
-                         why) ||
-        !tls_identity_use(id->ssl, from, why))
-        return false;
-    wolfSSL_CTX_set_verify(id->ssl, WOLFSSL_VERIFY_NONE, NULL);
-
     DerBuffer *leaf = tls_leaf_read(from->certificate);
     struct slice der = leaf ? slice_of(leaf->buffer, leaf->length) : slice_of(NULL, 0);
     bool ok = leaf && tls_names_read(der, &id->names);
     if (!ok)
         why_set(why, 0, "", "%s: the certificate cannot be read",
                 from->certificate_name ? from->certificate_name : "certificate");
-    if (ok && p->ticket_key) {
-        id->has_ticket = tls_ticket_init(&id->ticket, p->ticket_key, der, &c->rng);
-        ok = id->has_ticket;
-        if (ok)
-            tls_ticket_use(&id->ticket, id->ssl);
-        else
-            why_set(why, 0, "", "the key for session tickets cannot be used");
-    } else if (ok) {
-        wolfSSL_CTX_no_ticket_TLSv13(id->ssl);
-        wolfSSL_CTX_NoTicketTLSv12(id->ssl);
-    }
+    else if (p->ticket_key)
+        ok = server_tickets(c, id, der, p, from, why);
+    else
+        no_tickets(id->ssl);
     wc_FreeDer(&leaf);
     return ok;
 }
@@ -192,19 +218,26 @@ struct tls_ctx *tls_server_ctx_create(const struct tls_server_params *p, struct 
     return c;
 }
 
-uint32_t tls_ctx_choose(const struct tls_ctx *c, struct slice name)
+WOLFSSL_CTX *tls_ctx_choose(const struct tls_ctx *c, const struct tls_hello *hello)
 {
-    for (uint32_t i = 0; name.len && i < c->identity_count; i++)
-        if (tls_names_match(&c->identities[i].names, name))
-            return i;
-    return 0;
+    const struct tls_ctx_identity *id = &c->identities[0];
+    struct slice name = slice_of(hello->name, hello->name_len);
+    for (uint32_t i = 0; name.len && i < c->identity_count; i++) {
+        if (tls_names_match(&c->identities[i].names, name)) {
+            id = &c->identities[i];
+            break;
+        }
+    }
+    bool foreign = id->has_ticket && hello->ticket_len && !tls_ticket_ours(&id->ticket, hello);
+    return foreign ? id->ssl_ticketless : id->ssl;
 }
 
 /* ---- clients ---- */
 
 static bool client_trust(WOLFSSL_CTX *ssl, const char *ca_file, struct why *why)
 {
-    /* The system's bundle may hold authorities of kinds we do not know or that have expired: those are left out. */
+    /* The system's bundle may hold authorities of kinds we do not know or that have expired: those
+     * are left out. */
     word32 flags = ca_file ? WOLFSSL_LOAD_FLAG_NONE : WOLFSSL_LOAD_FLAG_IGNORE_ERR;
     const char *file = ca_file ? ca_file : SYSTEM_CA_FILE;
     int rc = wolfSSL_CTX_load_verify_locations_ex(ssl, file, NULL, flags);

@@ -18,6 +18,7 @@ enum {
     RECORD_HANDSHAKE = 22,
     CLIENT_HELLO = 1,
     EXTENSION_SNI = 0,
+    EXTENSION_TICKET = 35,
     SNI_HOST = 0
 };
 
@@ -53,13 +54,11 @@ static uint32_t next16(struct cursor *c)
     return high << 8 | next(c);
 }
 
-static bool skip(struct cursor *c, uint32_t len)
+/* Past the end of the message it stops there: what follows is then as if it were not there. */
+static void skip(struct cursor *c, uint32_t len)
 {
-    if (len > c->left)
-        return false;
-    while (len--)
+    for (len = len < c->left ? len : c->left; len; len--)
         next(c);
-    return true;
 }
 
 /* Are all bytes of the hello there? Checks the framing on the way. */
@@ -89,7 +88,7 @@ static enum tls_hello_status framing(struct slice raw, uint32_t *message_len)
             return TLS_HELLO_BAD;
         if (payload + (record < s.len ? record : s.len) >= sizeof head) {
             *message_len = (uint32_t)head[1] << 16 | be16(head + 2);
-            if (*message_len > TLS_HELLO_BYTES_MAX)
+            if (at + 5 + sizeof head + *message_len > TLS_HELLO_BYTES_MAX + payload)
                 return TLS_HELLO_LARGE;
             if (payload + s.len >= sizeof head + *message_len &&
                 payload + record >= sizeof head + *message_len)
@@ -105,7 +104,7 @@ static enum tls_hello_status framing(struct slice raw, uint32_t *message_len)
 }
 
 /* The body of a server_name extension: the first host name of the list. */
-static void take_name(struct cursor *c, uint32_t len, uint8_t name[255], uint8_t *name_len)
+static void take_name(struct cursor *c, uint32_t len, struct tls_hello *out)
 {
     uint32_t end = c->left - len;
     if (len < 2)
@@ -116,46 +115,58 @@ static void take_name(struct cursor *c, uint32_t len, uint8_t name[255], uint8_t
         uint32_t n = next16(c);
         if (n > c->left - end)
             return;
-        if (type != SNI_HOST || n == 0 || n > 255) {
-            if (!skip(c, n))
-                return;
+        if (type != SNI_HOST || n == 0 || n > sizeof out->name) {
+            skip(c, n);
             continue;
         }
         for (uint32_t i = 0; i < n; i++) {
-            name[i] = next(c);
-            if (name[i] == 0)
+            out->name[i] = next(c);
+            if (out->name[i] == 0)
                 return;
         }
-        *name_len = (uint8_t)n;
+        out->name_len = (uint8_t)n;
         return;
     }
 }
 
-enum tls_hello_status tls_hello_parse(struct slice raw, uint8_t name[255], uint8_t *name_len)
+static void take_ticket(struct cursor *c, uint32_t len, struct tls_hello *out)
+{
+    out->ticket_len = (uint16_t)len;
+    memset(out->ticket_name, 0, sizeof out->ticket_name);
+    for (uint32_t i = 0; i < len && i < sizeof out->ticket_name; i++)
+        out->ticket_name[i] = next(c);
+}
+
+static void take_extensions(struct cursor *c, struct tls_hello *out)
+{
+    next16(c); /* their length; the message's own bounds the walk */
+    while (c->left >= 4) {
+        uint32_t type = next16(c), len = next16(c);
+        if (len > c->left)
+            return;
+        uint32_t after = c->left - len;
+        if (type == EXTENSION_SNI && out->name_len == 0)
+            take_name(c, len, out);
+        else if (type == EXTENSION_TICKET)
+            take_ticket(c, len, out);
+        skip(c, c->left - after);
+    }
+}
+
+enum tls_hello_status tls_hello_parse(struct slice raw, struct tls_hello *out)
 {
     uint32_t message_len = 0;
-    *name_len = 0;
+    out->name_len = 0;
+    out->ticket_len = 0;
     enum tls_hello_status status = framing(raw, &message_len);
     if (status != TLS_HELLO_DONE)
         return status;
 
     struct cursor c = {.raw = raw, .left = 4 + message_len};
-    if (!skip(&c, 4 + 2 + 32) || c.left == 0 ||
-        !skip(&c, next(&c)) ||                            /* head, version, random, id */
-        c.left < 2 || !skip(&c, next16(&c)) ||            /* cipher suites */
-        c.left == 0 || !skip(&c, next(&c)) || c.left < 2) /* compression */
-        return TLS_HELLO_DONE;
-    next16(&c); /* length of the extensions; the message's length bounds the walk */
-    while (c.left >= 4) {
-        uint32_t type = next16(&c), len = next16(&c);
-        if (len > c.left)
-            break;
-        if (type == EXTENSION_SNI) {
-            take_name(&c, len, name, name_len);
-            break;
-        }
-        if (!skip(&c, len))
-            break;
-    }
+    skip(&c, 4 + 2 + 32); /* head, version, random */
+    skip(&c, next(&c));   /* session id */
+    skip(&c, next16(&c)); /* cipher suites */
+    skip(&c, next(&c));   /* compression */
+    take_extensions(&c, out);
     return TLS_HELLO_DONE;
 }

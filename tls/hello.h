@@ -14,12 +14,16 @@ enum tls_hello_status {
     TLS_HELLO_ALERT  /* the client sent an alert instead */
 };
 
-/*
- * `raw`: everything received so far, record headers and all (RFC 8446 sections 5.1 and 4.1.2). On DONE `name` holds the host name
- * asked for (RFC 6066 section 3) as it came, opaque, and *name_len its length, 0 when there was none. A host name with a NUL, or one
- * longer than 255 bytes, counts as none.
- */
-enum tls_hello_status tls_hello_parse(struct slice raw, uint8_t name[255], uint8_t *name_len)
+struct tls_hello {
+    uint8_t name[255];       /* host name asked for (RFC 6066 section 3), as it came, opaque */
+    uint8_t name_len;        /* 0: none, or one that is longer than 255 bytes or has a NUL */
+    uint16_t ticket_len;     /* TLS 1.2 session ticket (RFC 5077 section 3.2); 0: none */
+    uint8_t ticket_name[16]; /* its first bytes: the name of the key it is sealed with */
+};
+
+/* `raw`: everything received so far, record headers and all (RFC 8446 sections 5.1 and 4.1.2).
+ * `out` is filled on DONE. */
+enum tls_hello_status tls_hello_parse(struct slice raw, struct tls_hello *out)
     __attribute__((warn_unused_result));
 
 #endif

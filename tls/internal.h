@@ -9,6 +9,7 @@
 #include <wolfssl/wolfcrypt/aes.h>
 #include <wolfssl/wolfcrypt/random.h>
 
+#include "tls/hello.h"
 #include "tls/tls.h"
 
 /* ---- memory.c ---- */
@@ -50,11 +51,17 @@ bool tls_ticket_init(struct tls_ticket_key *t, const uint8_t key[48], struct sli
                      WC_RNG *rng) __attribute__((warn_unused_result));
 void tls_ticket_wipe(struct tls_ticket_key *t);
 void tls_ticket_use(struct tls_ticket_key *t, WOLFSSL_CTX *ssl);
+/* Is the TLS 1.2 ticket of this hello sealed with this key? */
+bool tls_ticket_ours(const struct tls_ticket_key *t, const struct tls_hello *hello);
 
 /* ---- context.c ---- */
 
 struct tls_ctx_identity {
     WOLFSSL_CTX *ssl;
+    /* The same without tickets, for a client that offers a TLS 1.2 ticket which is not ours, as one
+       does that knows this host's name from another server: wolfSSL would end its handshake. NULL:
+       `ssl` itself has none. */
+    WOLFSSL_CTX *ssl_ticketless;
     struct tls_names names;
     struct tls_ticket_key ticket;
     bool has_ticket;
@@ -70,8 +77,8 @@ struct tls_ctx {
 };
 
 void tls_ctx_release(struct tls_ctx *c);
-/* Index of the identity for an asked name; 0 when none fits. */
-uint32_t tls_ctx_choose(const struct tls_ctx *c, struct slice name);
+/* The context for the name asked for (the first identity when none fits) and the ticket offered. */
+WOLFSSL_CTX *tls_ctx_choose(const struct tls_ctx *c, const struct tls_hello *hello);
 
 /* ---- connection.c ---- */
 
@@ -79,6 +86,8 @@ uint32_t tls_ctx_choose(const struct tls_ctx *c, struct slice name);
 int tls_conn_verified(int ok, WOLFSSL_X509_STORE_CTX *store);
 /* For tests: what a connection stands on; NULL for a server before the hello. */
 WOLFSSL *tls_conn_library(struct tls_conn *c);
+/* For tests: buffers for a call into the library. */
+void tls_conn_lend(struct tls_conn *c, struct slice *in, struct buf *out, struct why *why);
 
 /* ---- fault.c ---- */
 

@@ -4,12 +4,10 @@
  * Owns:     one counter and one bound per thread.
  * Runs on:  every thread that uses TLS; nothing is shared between them.
  * Contract: wolfSSL's allocator hooks carry no argument that could lead to a shard, so the counters are
- *           thread-local: the one exception to "no globals" here. Sizes are those the allocator really gave.
- *           Memory freed by another thread than took it (a context handed over) lowers that thread's counter,
- *           which stops at 0.
- * Failure:  past the bound an allocation answers NULL; wolfSSL turns that into MEMORY_E.
- * Bounds:   tls_memory_limit.
- * Tests:    tests/unit/test_tls.c
+ *           thread-local: the one exception to "no globals" here. Sizes are those the allocator
+ * really gave. Memory freed by another thread than took it (a context handed over) lowers that
+ * thread's counter, which stops at 0. Failure:  past the bound an allocation answers NULL; wolfSSL
+ * turns that into MEMORY_E. Bounds:   tls_memory_limit. Tests:    tests/unit/test_tls.c
  */
 #include <malloc.h>
 #include <stdlib.h>

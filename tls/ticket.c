@@ -4,10 +4,9 @@
  * Owns:     the AES key of one identity, derived from the key all shards share.
  * Runs on:  the context's thread.
  * Contract: the key is HKDF-SHA256 over the shared key, salted with the certificate: a ticket resumes only with the same
- *           identity, and a replaced certificate ends all its tickets. AES-256-GCM, random 96-bit nonce,
- *           the key name and the nonce authenticated with the ticket.
- * Failure:  a ticket that is unknown, altered or too long is refused without ending the handshake.
- * Bounds:   TLS_TICKET_SECONDS.
+ *           identity, and a replaced certificate ends all its tickets. AES-256-GCM, random 96-bit
+ * nonce, the key name and the nonce authenticated with the ticket. Failure:  a ticket that is
+ * unknown, altered or too long is refused without ending the handshake. Bounds: TLS_TICKET_SECONDS.
  * Tests:    tests/unit/test_tls.c
  */
 #include "tls/internal.h"
@@ -77,4 +76,10 @@ void tls_ticket_use(struct tls_ticket_key *t, WOLFSSL_CTX *ssl)
     wolfSSL_CTX_set_TicketEncCtx(ssl, t);
     wolfSSL_CTX_set_TicketHint(ssl, (int)TLS_TICKET_SECONDS);
     wolfSSL_CTX_set_timeout(ssl, TLS_TICKET_SECONDS);
+}
+
+bool tls_ticket_ours(const struct tls_ticket_key *t, const struct tls_hello *hello)
+{
+    return hello->ticket_len >= sizeof t->name &&
+           memcmp(hello->ticket_name, t->name, sizeof t->name) == 0;
 }

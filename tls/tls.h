@@ -1,7 +1,9 @@
 /*
- * tls/tls.h - TLS over buffers (wolfSSL), no sockets: ciphertext and plaintext in, ciphertext and plaintext out.
+ * tls/tls.h - TLS over buffers (wolfSSL), no sockets: ciphertext and plaintext in, ciphertext and
+ * plaintext out.
  *
- * Contexts are per shard (wolfSSL's context counts references under a lock); connections belong to one thread. TLS 1.2 and 1.3.
+ * Contexts are per shard (wolfSSL's context counts references under a lock); connections belong to
+ * one thread. TLS 1.2 and 1.3.
  */
 #ifndef HIKYAKU_TLS_H
 #define HIKYAKU_TLS_H
@@ -13,11 +15,13 @@
 struct tls_ctx;
 struct tls_conn;
 
-/* Once per process, before any thread; false: the library does not work here. Sets wolfSSL's allocators (counted, see tls_memory). */
+/* Once per process, before any thread; false: the library does not work here. Sets wolfSSL's
+ * allocators (counted, see tls_memory). */
 bool tls_global_init(struct why *why) __attribute__((warn_unused_result));
 void tls_global_cleanup(void);
 
-/* One certificate chain and its key, PEM bytes that the owner keeps until the context is made. Checked to belong together. */
+/* One certificate chain and its key, PEM bytes that the owner keeps until the context is made.
+ * Checked to belong together. */
 struct tls_identity {
     struct slice certificate, key;
     const char *certificate_name, *key_name; /* file names for messages */
@@ -45,7 +49,8 @@ struct tls_ctx *tls_client_ctx_create(const struct tls_client_params *p, struct 
 /* Connections keep what they need; the context may go first. */
 void tls_ctx_destroy(struct tls_ctx *c);
 
-/* Does any name of the certificate (SAN, else CN; exact or wildcard, RFC 6125) match? For --check. `days_left` and `names` for warnings. */
+/* Does any name of the certificate (SAN, else CN; exact or wildcard, RFC 6125) match? For --check.
+ * `days_left` and `names` for warnings. */
 struct tls_certificate_info {
     bool matches;
     int64_t not_before_s, not_after_s;
@@ -56,7 +61,8 @@ bool tls_identity_check(const struct tls_identity *id, const char *fqdn,
                         struct tls_certificate_info *info, struct why *why)
     __attribute__((warn_unused_result));
 
-/* `name`: SNI and, when the context verifies, the name to check (NULL: none). NULL: no memory (454 4.7.0). */
+/* `name`: SNI and, when the context verifies, the name to check (NULL: none). NULL: no memory
+ * (454 4.7.0). */
 struct tls_conn *tls_server_conn(struct tls_ctx *c);
 struct tls_conn *tls_client_conn(struct tls_ctx *c, const char *name);
 void tls_conn_free(struct tls_conn *c);
@@ -70,7 +76,8 @@ enum tls_status {
 };
 
 /*
- * Ciphertext goes in by `in` (advanced over what was taken) and comes out in `out` (appended, never past its room). Every call may do both.
+ * Ciphertext goes in by `in` (advanced over what was taken) and comes out in `out` (appended, never
+ * past its room). Every call may do both.
  */
 enum tls_status tls_handshake(struct tls_conn *c, struct slice *in, struct buf *out,
                               struct why *why);
@@ -100,7 +107,8 @@ struct tls_facts {
 };
 void tls_facts(const struct tls_conn *c, struct tls_facts *out);
 
-/* Bytes wolfSSL holds for the calling thread, and the bound set by tls_memory_limit (0: none): past it allocations fail and handshakes end with 454. */
+/* Bytes wolfSSL holds for the calling thread, and the bound set by tls_memory_limit (0: none): past
+ * it allocations fail and handshakes end with 454. */
 uint64_t tls_memory(void);
 void tls_memory_limit(uint64_t bytes);
 

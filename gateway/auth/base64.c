@@ -3,8 +3,8 @@
  *
  * Owns:     nothing.
  * Runs on:  any thread.
- * Contract: decode accepts exactly what encode writes: no white space, no missing or surplus padding,
- *           no stray bits in the last character, so that each text has one encoding.
+ * Contract: decode accepts exactly what encode writes: no white space, no missing or surplus
+ *           padding, no stray bits in the last character, so that each text has one encoding.
  * Failure:  false, and `out` is as it was.
  * Bounds:   the room in `out`.
  * Tests:    tests/unit/test_base64.c

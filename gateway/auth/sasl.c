@@ -44,7 +44,8 @@ void sasl_mechanism_list(uint32_t bits, struct buf *out)
 
 void sasl_server_start(struct sasl_server *s, enum sasl_mechanism m, uint8_t store[SASL_STORE_SIZE])
 {
-    *s = (struct sasl_server){.mechanism = (uint8_t)m, .step = STEP_START, .store = store};
+    *s = (struct sasl_server){.mechanism = (uint8_t)m, .step = STEP_START};
+    s->store = store;
 }
 
 void sasl_server_wipe(struct sasl_server *s)

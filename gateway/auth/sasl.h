@@ -1,5 +1,6 @@
 /*
- * gateway/auth/sasl.h - SASL mechanisms (RFC 4422, 4616 PLAIN, LOGIN as deployed), both roles, without I/O.
+ * gateway/auth/sasl.h - SASL mechanisms (RFC 4422, 4616 PLAIN, LOGIN as deployed), both roles,
+ * without I/O.
  *
  * Messages here are decoded; base64 is done by the SMTP machines.
  */
@@ -27,8 +28,8 @@ enum sasl_status {
 struct sasl_server {
     uint8_t mechanism, step;
     uint16_t user_len, pass_len, authzid_len;
-    uint8_t *
-        store; /* user, password: memory lent by the owner, AUTH_USER_MAX*2 + AUTH_PASSWORD_MAX + 8 bytes; wiped at the end */
+    uint8_t *store; /* user, password: memory lent by the owner, AUTH_USER_MAX*2 + AUTH_PASSWORD_MAX
+                       + 8 bytes; wiped at the end */
 };
 
 /* Name without regard to case; 0: unknown. */
@@ -39,7 +40,8 @@ void sasl_mechanism_list(uint32_t mechanisms, struct buf *out);
 #define SASL_STORE_SIZE (AUTH_USER_MAX * 2 + AUTH_PASSWORD_MAX + 8)
 void sasl_server_start(struct sasl_server *s, enum sasl_mechanism m,
                        uint8_t store[SASL_STORE_SIZE]);
-/* `has_response` false: no initial response was given. Challenges for LOGIN: "Username:", "Password:". */
+/* `has_response` false: no initial response was given. Challenges for LOGIN: "Username:",
+ * "Password:". */
 enum sasl_status sasl_server_step(struct sasl_server *s, bool has_response, struct slice response,
                                   struct slice *challenge, struct sasl_credentials *out);
 void sasl_server_wipe(struct sasl_server *s);
@@ -50,11 +52,13 @@ struct sasl_client {
 };
 void sasl_client_start(struct sasl_client *c, enum sasl_mechanism m, struct slice user,
                        struct slice password);
-/* Next response to `challenge` (decoded), appended to `out`. False: the server's challenge makes no sense. `*initial` asks for an initial response at start (challenge empty). */
+/* Next response to `challenge` (decoded), appended to `out`. False: the server's challenge makes no
+ * sense. `*initial` asks for an initial response at start (challenge empty). */
 bool sasl_client_step(struct sasl_client *c, struct slice challenge, struct buf *out)
     __attribute__((warn_unused_result));
 
-/* RFC 4648 section 4, strict: no white space, correct padding. Return false when it does not fit or is malformed. */
+/* RFC 4648 section 4, strict: no white space, correct padding. Return false when it does not fit or
+ * is malformed. */
 bool base64_decode(struct slice in, struct buf *out) __attribute__((warn_unused_result));
 bool base64_encode(struct slice in, struct buf *out) __attribute__((warn_unused_result));
 

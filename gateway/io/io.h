@@ -87,8 +87,8 @@ void io_destroy(struct io *io);
 
 /*
  * One turn of the loop: fire due timers, submit, wait for at least one completion or the next timer
- * (only if `wait`), dispatch every completion and message that is there, then call the turn-end
- * hook.
+ * (only if `wait`, and no timer fired), dispatch every completion and message that is there, then
+ * call the turn-end hook.
  */
 void io_turn(struct io *io, bool wait);
 

@@ -27,6 +27,7 @@
 
 #define SUBMIT_TRIES     1000
 #define CQ_PER_SQ        4u
+#define QUEUE_DEPTH_MIN  8u    /* a link needs two entries */
 #define EVENT_QUEUE_SIZE 4096u /* to begin with */
 #define REAP_BATCH       64u
 
@@ -62,7 +63,8 @@ static bool pin(int32_t cpu, struct why *why)
 
 static bool create_ring(struct io *io, const struct io_params *params, struct why *why)
 {
-    unsigned depth = params->queue_depth ? params->queue_depth : IO_QUEUE_DEPTH;
+    unsigned wanted = params->queue_depth ? params->queue_depth : IO_QUEUE_DEPTH;
+    unsigned depth = wanted < QUEUE_DEPTH_MIN ? QUEUE_DEPTH_MIN : wanted;
     struct io_uring_params p = {
         .flags = URING_SETUP_FLAGS | IORING_SETUP_CLAMP | IORING_SETUP_CQSIZE,
         .cq_entries = depth * CQ_PER_SQ,
@@ -238,17 +240,22 @@ int32_t uring_call(struct io *io, struct io_uring_sqe *sqe)
 
 /* ---- the turn ---- */
 
-static void fire_timers(struct io *io)
+/* True when one fired. */
+static bool fire_timers(struct io *io)
 {
     /*
      * Not more than were set at the start: one that sets itself again to a time gone by must not
      * hold the turn.
      */
     uint32_t left = io->timers.count;
+    bool fired = false;
     struct timer *t;
 
-    while (left-- > 0 && (t = timer_heap_pop(&io->timers, io->now_ns)))
+    while (left-- > 0 && (t = timer_heap_pop(&io->timers, io->now_ns))) {
+        fired = true;
         t->fire(t);
+    }
+    return fired;
 }
 
 static bool kernel_has_work(const struct io *io)
@@ -300,7 +307,9 @@ void io_turn(struct io *io, bool wait)
 
     read_clocks(io);
     start = io->now_ns;
-    fire_timers(io);
+    /* The end of the turn belongs to what a timer did: it must not be slept over. */
+    if (fire_timers(io))
+        wait = false;
     if (uring_recv_restart(io) || io->event_head != io->event_tail)
         wait = false;
     if (io->group && wait)

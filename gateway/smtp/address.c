@@ -22,7 +22,7 @@ static bool is_alnum(uint8_t c)
 /* RFC 5322 section 3.2.3; bytes of 0x80 and above have been checked as UTF-8 before. */
 static bool is_atext(uint8_t c)
 {
-    return is_alnum(c) || c >= 0x80 || (c && memchr("!#$%&'*+-/=?^_`{|}~", c, 19));
+    return is_alnum(c) || c >= 0x80 || (c && strchr("!#$%&'*+-/=?^_`{|}~", c));
 }
 
 bool smtp_has_8bit(struct slice s)
@@ -33,7 +33,7 @@ bool smtp_has_8bit(struct slice s)
     return false;
 }
 
-/* Length of the UTF-8 sequence at p (RFC 3629 section 4: no overlong forms, no surrogates), or 0. */
+/* Length of the UTF-8 sequence at p (RFC 3629 section 4: no overlong forms, surrogates), or 0. */
 static size_t utf8_sequence(const uint8_t *p, size_t len)
 {
     uint8_t c = p[0], low = 0x80, high = 0xbf;
@@ -122,7 +122,7 @@ static bool literal_valid(struct slice in)
     return inet_pton(family, text, &parsed) == 1;
 }
 
-/* Length of the domain at the start of `in`, 0: none. An underscore is taken: host names have them. */
+/* Length of the domain at the start of `in`, 0: none. Host names do have underscores. */
 static size_t domain_length(struct slice in)
 {
     size_t i = 0;
@@ -152,7 +152,7 @@ static size_t domain_length(struct slice in)
 static size_t mailbox_length(struct slice in, struct smtp_address *out)
 {
     size_t local = local_length(in);
-    if (local == 0 || local > SMTP_LOCAL_PART_MAX || local == in.len || in.ptr[local] != '@')
+    if (local == 0 || local > SMTP_LOCAL_PART_MAX || local >= in.len || in.ptr[local] != '@')
         return 0;
     size_t domain = domain_length(slice_from(in, local + 1));
     size_t whole = local + 1 + domain;
@@ -172,7 +172,7 @@ bool smtp_mailbox_parse(struct slice in, bool utf8, struct smtp_address *out)
     return n != 0 && n == in.len;
 }
 
-/* Length of "@a,@b:" at the start of `in` (RFC 5321 appendix C: taken and ignored); -1: malformed. */
+/* Length of "@a,@b:" at the start (RFC 5321 appendix C: taken and ignored); -1: malformed. */
 static int64_t source_route_length(struct slice in)
 {
     size_t i = 0;

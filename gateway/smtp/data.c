@@ -1,13 +1,13 @@
 /*
  * gateway/smtp/data.c - finds the end of data, undoes dots, looks over the header section.
  *
- * Owns:     at most SMTP_FIELD_NAME_MAX bytes of a header line that the input broke off in its name.
+ * Owns:     at most SMTP_FIELD_NAME_MAX bytes of a header line whose name the input broke off.
  * Runs on:  any thread.
- * Contract: ends exactly at CRLF.CRLF however the input is cut; what it gives out of a message that it
- *           finds no fault with is the message, with CRLF as the only use of CR and LF.
- * Failure:  a fault is remembered and told by smtp_data_verdict after the end: 550 5.6.11 bare CR, LF or
- *           NUL; 552 5.3.4 size or header; 550 5.6.0 line length; 554 5.4.6 loop. In that order, so
- *           that how the input was cut does not show.
+ * Contract: ends exactly at CRLF.CRLF however the input is cut; what it gives out of a message
+ *           that it finds no fault with is the message, with CRLF as the only use of CR and LF.
+ * Failure:  a fault is remembered and told by smtp_data_verdict after the end: 550 5.6.11 bare
+ *           CR, LF or NUL; 552 5.3.4 size or header; 550 5.6.0 line length; 554 5.4.6 loop. The
+ *           first of these in this order, so that how the input was cut does not show.
  * Bounds:   SMTP_TEXT_LINE_MAX, SMTP_HEADER_BYTES_MAX, SMTP_HEADER_FIELDS_MAX, SMTP_RECEIVED_MAX.
  * Tests:    tests/unit/test_smtp_data.c, tests/unit/test_smuggling.c, tests/fuzz/fuzz_smtp_in.c
  */
@@ -75,13 +75,15 @@ static void note_field(struct smtp_data *d, struct slice name)
 }
 
 /*
- * What the line that begins with `in` is. A field is a name, perhaps white space (RFC 5322 section 4.5), a colon.
- * A name of SMTP_FIELD_NAME_MAX bytes without a colon yet is taken for a field.
+ * What the line that begins with `in` is. A field is a name, perhaps white space (RFC 5322
+ * section 4.5), a colon. A name of SMTP_FIELD_NAME_MAX bytes without a colon yet is taken for a
+ * field.
  */
 static enum header_line line_classify(const struct smtp_data *d, struct slice in,
                                       struct slice *name)
 {
     uint8_t first = in.ptr[0];
+    *name = slice_of(NULL, 0);
     if (first == '\r')
         return LINE_BLANK;
     if (first == ' ' || first == '\t')
@@ -110,8 +112,9 @@ static void end_header(struct smtp_data *d, bool blank_line)
 }
 
 /*
- * At the start of a line of the header section, `in` being what is there of it. True: go on with the line as
- * text. False: the run before it has to be given out first, or the line goes to d->held.
+ * At the start of a line of the header section, `in` being what is there of it. True: go on with
+ * the line as text. False: the run before it has to be given out first, or the line goes to
+ * d->held.
  */
 static bool begin_header_line(struct smtp_data *d, struct slice in)
 {
@@ -125,42 +128,37 @@ static bool begin_header_line(struct smtp_data *d, struct slice in)
     }
 }
 
-/* The name of a field goes on in a further input: its bytes gather in d->held until it is clear. */
+/* A name that the input broke off: its bytes gather in d->held until it is clear what the line is.
+ */
 static void hold_name(struct smtp_data *d, struct slice *in)
 {
     while (in->len && d->name_open) {
-        struct slice name, held = slice_of(d->held, d->held_len);
-        uint8_t c = in->ptr[0];
-        bool white = c == ' ' || c == '\t';
-        bool after_white =
-            held.len && (held.ptr[held.len - 1] == ' ' || held.ptr[held.len - 1] == '\t');
-        if (white || (c > ' ' && c < 0x7f && c != ':' && !after_white)) {
-            d->held[d->held_len++] = c;
-            *in = slice_from(*in, 1);
-            d->dot = DOT_TEXT;
-            d->line_len++;
-            d->header_bytes++;
-            if (d->held_len < SMTP_FIELD_NAME_MAX)
-                continue;
-            held = slice_of(d->held, d->held_len);
-            (void)line_classify(d, held, &name);
-            note_field(d, name);
-        } else if (c == ':') {
-            (void)line_classify(d, held, &name);
-            note_field(d, name);
-        } else {
+        struct slice name;
+        d->held[d->held_len++] = in->ptr[0];
+        enum header_line line = line_classify(d, slice_of(d->held, d->held_len), &name);
+        d->name_open = line == LINE_UNKNOWN;
+        if (line == LINE_OTHER) {
+            d->held_len--;
+            d->held_due = true;
             end_header(d, false);
+            return;
         }
-        d->name_open = false;
-        d->held_due = true;
+        *in = slice_from(*in, 1);
+        d->dot = DOT_TEXT;
+        d->line_len++;
+        d->header_bytes++;
+        if (line == LINE_FIELD) {
+            d->held_due = true;
+            note_field(d, name);
+        }
     }
 }
 
 /* ---- lines ---- */
 
 /*
- * Takes text up to and with the CRLF that ends the line, or all there is. Returns how much; d->dot says where that
- * leaves us. Each CR and LF that is not part of a CRLF is a fault, as is a NUL.
+ * Takes text up to and with the CRLF that ends the line, or all there is. Returns how much; d->dot
+ * says where that leaves us. Each CR and LF that is not part of a CRLF is a fault, as is a NUL.
  */
 static size_t take_line(struct smtp_data *d, struct slice in)
 {
@@ -191,6 +189,44 @@ static size_t take_line(struct smtp_data *d, struct slice in)
     return n;
 }
 
+#define BLOCK 64
+typedef uint8_t lanes __attribute__((vector_size(16))); /* SSE2, NEON or plain code, as there is */
+
+/*
+ * True: the next BLOCK bytes hold CR and LF as CRLF only, no NUL and no dot that begins a line; a
+ * CR at their end is left to whoever looks at the byte behind it. p[-1] is there too.
+ */
+static bool block_is_plain(const uint8_t *p)
+{
+    lanes special = {0};
+    for (size_t i = 0; i < BLOCK; i += sizeof(lanes)) {
+        lanes c, before;
+        memcpy(&c, p + i, sizeof c);
+        memcpy(&before, p + i - 1, sizeof before);
+        special |= (lanes)((c == '\n') ^ (before == '\r'));
+        special |= (lanes)((c == '.') & (before == '\n'));
+        special |= (lanes)(c == 0);
+    }
+    uint64_t half[2];
+    memcpy(half, &special, sizeof half);
+    return (half[0] | half[1]) == 0;
+}
+
+/* At the start of a line of the body: takes as many plain blocks as there are, if any; no more than
+ * a line may be long. */
+static size_t take_blocks(struct smtp_data *d, struct slice in)
+{
+    size_t n = 0;
+    while (in.len - n >= BLOCK && n < SMTP_TEXT_LINE_MAX - BLOCK && block_is_plain(in.ptr + n))
+        n += BLOCK;
+    if (n == 0)
+        return 0;
+    const uint8_t *lf = memrchr(in.ptr, '\n', n), *end = in.ptr + n;
+    d->line_len = (uint32_t)(lf ? end - lf - 1 : (ptrdiff_t)n);
+    d->dot = end[-1] == '\n' ? DOT_LINE_START : end[-1] == '\r' ? DOT_CR : DOT_TEXT;
+    return n;
+}
+
 /* Behind ". CR" at the start of a line: the end, or a bare CR. */
 static void after_dot_cr(struct smtp_data *d, struct slice *in)
 {
@@ -207,7 +243,8 @@ static void after_dot_cr(struct smtp_data *d, struct slice *in)
 
 /*
  * Runs over the input until a piece of the message has to be given out, and consumes it. A piece
- * is contiguous in the input, so it ends where a dot is taken away, where the header section ends and with the input.
+ * is contiguous in the input, so it ends where a dot is taken away, where the header section ends
+ * and with the input.
  */
 static bool next_run(struct smtp_data *d, struct slice *in, struct slice *body)
 {
@@ -246,7 +283,11 @@ static bool next_run(struct smtp_data *d, struct slice *in, struct slice *body)
             stop = true;
             continue;
         }
-        size_t n = take_line(d, left);
+        size_t n = 0;
+        if (!d->in_header && run && d->dot == DOT_LINE_START)
+            n = take_blocks(d, left);
+        if (n == 0)
+            n = take_line(d, left);
         if (d->in_header && (d->header_bytes += (uint32_t)n) > SMTP_HEADER_BYTES_MAX)
             d->header_large = true;
         left = slice_from(left, n);

@@ -14,16 +14,17 @@
 
 struct smtp_in_headers {
     bool message_id, date, from; /* such a field was there */
-    /* The section did not end in an empty line: a line that is no field came, or the data ended. Who
-     * adds fields adds the empty line too. */
+    /* The section did not end in an empty line: a line that is no field came, or the data ended.
+     * Who adds fields adds the empty line too. */
     bool no_blank_line;
     uint32_t received_count;
 };
 
 enum smtp_data_kind {
-    SMTP_DATA_NEED_INPUT, /* all input is consumed */
-    SMTP_DATA_BODY,       /* the next bytes of the message, dots undone */
-    SMTP_DATA_HEADERS_END, /* the header section is over; the empty line itself comes as body bytes */
+    SMTP_DATA_NEED_INPUT,  /* all input is consumed */
+    SMTP_DATA_BODY,        /* the next bytes of the message, dots undone */
+    SMTP_DATA_HEADERS_END, /* the header section is over; the empty line itself comes as body bytes
+                            */
     SMTP_DATA_END          /* what follows in the input is the next command */
 };
 
@@ -45,9 +46,10 @@ struct smtp_data {
 void smtp_data_start(struct smtp_data *d, uint64_t size_max);
 
 /*
- * Takes the next piece of *in, which is advanced. BODY: *body points into the input or into *d and is valid until
- * the next call. HEADERS_END comes once, before the body bytes that follow the header section;
- * a message with a fault may end without it. After END: no further call before smtp_data_start.
+ * Takes the next piece of *in, which is advanced. BODY: *body points into the input or into *d and
+ * is valid until the next call. HEADERS_END comes once, before the body bytes that follow the
+ * header section; a message with a fault may end without it. After END: no further call before
+ * smtp_data_start.
  */
 enum smtp_data_kind smtp_data_step(struct smtp_data *d, struct slice *in, struct slice *body);
 

@@ -3,7 +3,7 @@
  *
  * Owns:     nothing; results are slices of the input or of the memory given for decoded text.
  * Runs on:  any thread.
- * Contract: each keyword at most once, each value checked in full: no control character can get past
+ * Contract: each keyword at most once, each value checked in full: no control character gets past
  *           here, decoded or not. Whether a size is too large is the caller's question.
  * Failure:  false, and why says 555 5.5.4 (keyword not known) or 501 5.5.4 (all else).
  * Bounds:   SMTP_ENVID_MAX, SMTP_ORCPT_MAX, SMTP_PATH_MAX.
@@ -90,7 +90,7 @@ static int xtext_char(struct slice in, size_t *i)
         return -1;
     int high = hex_value(in.ptr[*i]), low = hex_value(in.ptr[*i + 1]);
     *i += 2;
-    int v = high << 4 | low;
+    int v = high * 16 + low;
     return high < 0 || low < 0 || v < ' ' || v > '~' ? -1 : v;
 }
 
@@ -224,7 +224,8 @@ static bool notify_value(struct slice in, uint8_t *out)
     }
 }
 
-/* addr-type ";" xtext (RFC 3461 section 4.2); in an SMTPUTF8 transaction also UTF-8 (RFC 6533 section 3). */
+/* addr-type ";" xtext (RFC 3461 section 4.2); in an SMTPUTF8 transaction also UTF-8 (RFC 6533
+ * section 3). */
 static bool orcpt_valid(struct slice in, bool utf8)
 {
     size_t type = slice_find(in, ';');

@@ -11,9 +11,9 @@
 #define SMTP_DECODED_MAX (SMTP_ENVID_MAX + SMTP_PATH_MAX + 2)
 
 /*
- * Parse what follows the path: " KEY[=VALUE]" any number of times. Fill all of `out` but the address.
- * `decoded`: where xtext that has escapes is decoded to; values without any stay slices of `in`.
- * `utf8` (RCPT): the transaction is SMTPUTF8. False fills `why`: 501 5.5.4 or 555 5.5.4.
+ * Parse what follows the path: " KEY[=VALUE]" any number of times. Fill all of `out` but the
+ * address. `decoded`: where xtext that has escapes is decoded to; values without any stay slices of
+ * `in`. `utf8` (RCPT): the transaction is SMTPUTF8. False fills `why`: 501 5.5.4 or 555 5.5.4.
  */
 bool smtp_mail_params_parse(struct slice in, struct smtp_mail *out, struct buf *decoded,
                             struct why *why) __attribute__((warn_unused_result));

@@ -4,8 +4,10 @@
  * Owns:     the parser's state; the reply is the caller's.
  * Runs on:  any thread; no I/O, no clock, no memory of its own.
  * Contract: the outcome does not depend on how the input is cut. Only CRLF ends a line.
- * Failure:  a bare CR or LF, a NUL, a code outside 200 to 599, codes that differ within a reply, or a bound hit: BAD, once and for all.
- * Bounds:   SMTP_OUT_REPLY_LINE_MAX, SMTP_OUT_REPLY_LINES_MAX, SMTP_OUT_REPLY_BYTES_MAX; kept: SMTP_OUT_REPLY_KEPT_MAX.
+ * Failure:  a bare CR or LF, a NUL, a code outside 200 to 599, codes that differ within a reply,
+ *           a bound hit: BAD, once and for all.
+ * Bounds:   SMTP_OUT_REPLY_LINE_MAX, SMTP_OUT_REPLY_LINES_MAX, SMTP_OUT_REPLY_BYTES_MAX; kept:
+ *           SMTP_OUT_REPLY_KEPT_MAX.
  * Tests:    tests/unit/test_reply.c, tests/fuzz/fuzz_reply.c
  */
 #include "gateway/smtp/reply.h"
@@ -67,7 +69,8 @@ static size_t digits(struct slice s, size_t from)
     return n;
 }
 
-/* Length of "5.1.1" at the start of `s` (RFC 3463 section 2), when the class is `klass`; 0: there is none. */
+/* Length of "5.1.1" at the start of `s` (RFC 3463 section 2), when the class is `klass`; 0: there
+ * is none. */
 static size_t enhanced_len(struct slice s, uint8_t klass)
 {
     if (s.len < 5 || s.ptr[0] != klass || s.ptr[1] != '.')

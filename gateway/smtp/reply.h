@@ -1,7 +1,9 @@
 /*
- * gateway/smtp/reply.h - an SMTP server's replies, parsed as they come (RFC 5321 section 4.2, RFC 2034, RFC 3463), without I/O.
+ * gateway/smtp/reply.h - an SMTP server's replies, parsed as they come (RFC 5321 section 4.2, RFC
+ * 2034, RFC 3463), without I/O.
  *
- * Only CRLF ends a line. Every line of one reply must have the same code, of 200 to 599. What a hostile server may send is bounded by SMTP_OUT_REPLY_*.
+ * Only CRLF ends a line. Every line of one reply must have the same code, of 200 to 599. What a
+ * hostile server may send is bounded by SMTP_OUT_REPLY_*.
  */
 #ifndef HIKYAKU_SMTP_REPLY_H
 #define HIKYAKU_SMTP_REPLY_H
@@ -10,9 +12,11 @@
 #include "gateway/smtp/smtp.h"
 
 /*
- * A server's reply, RFC 5321 section 4.2. `text`: all lines joined by " / ", without the code and (where `enhanced` has it) without the enhanced
- * status, printable ASCII (anything else is '?'), cut to SMTP_OUT_REPLY_KEPT_MAX. So "code enhanced text" is what the server said.
- * `enhanced` is "" when the server gave none, or one that contradicts its code. Code 0: nobody replied, `text` says what went wrong.
+ * A server's reply, RFC 5321 section 4.2. `text`: all lines joined by " / ", without the code and
+ * (where `enhanced` has it) without the enhanced status, printable ASCII (anything else is '?'),
+ * cut to SMTP_OUT_REPLY_KEPT_MAX. So "code enhanced text" is what the server said. `enhanced` is ""
+ * when the server gave none, or one that contradicts its code. Code 0: nobody replied, `text` says
+ * what went wrong.
  */
 struct smtp_reply {
     uint16_t code;
@@ -39,8 +43,10 @@ struct smtp_reply_parser {
 void smtp_reply_start(struct smtp_reply_parser *p, struct smtp_reply *reply);
 
 /*
- * Consumes up to one line from `in`. DONE: a line is complete (p->line, p->last); with p->last `reply` is complete and the next call needs smtp_reply_start() before.
- * NEED_MORE: `in` is used up. BAD: not a reply; reply->code is 0, enhanced 4.5.0, text says why; the connection cannot be trusted any more.
+ * Consumes up to one line from `in`. DONE: a line is complete (p->line, p->last); with p->last
+ * `reply` is complete and the next call needs smtp_reply_start() before. NEED_MORE: `in` is used
+ * up. BAD: not a reply; reply->code is 0, enhanced 4.5.0, text says why; the connection cannot be
+ * trusted any more.
  */
 enum smtp_parse smtp_reply_parse(struct smtp_reply_parser *p, struct slice *in,
                                  struct smtp_reply *reply) __attribute__((warn_unused_result));
@@ -51,7 +57,8 @@ bool smtp_reply_is_partial(const struct smtp_reply_parser *p);
 /* reply = {0, enhanced, text}. */
 void smtp_reply_set_local(struct smtp_reply *reply, const char *enhanced, const char *text);
 
-/* "550 5.1.1 No such user" (without what is not there) into `out`: up to SMTP_OUT_REPLY_KEPT_MAX + 20 bytes. */
+/* "550 5.1.1 No such user" (without what is not there) into `out`: up to SMTP_OUT_REPLY_KEPT_MAX +
+ * 20 bytes. */
 void smtp_reply_write(const struct smtp_reply *reply, struct buf *out);
 
 #endif

@@ -45,9 +45,10 @@ struct smtp_rcpt {
 };
 
 /*
- * Parses the path after "FROM:"/"TO:" (with optional source route, RFC 5321 section 4.1.2; quoted strings, address literals).
- * `utf8`: non-ASCII allowed (RFC 6531) and checked to be valid UTF-8. `postmaster_ok`: <Postmaster> without a domain.
- * On success *rest is what follows the '>'. False fills `why` (501 5.1.3 or 5.1.7 as `for_rcpt`, 553 5.6.7).
+ * Parses the path after "FROM:"/"TO:" (with optional source route, RFC 5321 section 4.1.2; quoted
+ * strings, address literals). `utf8`: non-ASCII allowed (RFC 6531) and checked to be valid UTF-8.
+ * `postmaster_ok`: <Postmaster> without a domain. On success *rest is what follows the '>'. False
+ * fills `why` (501 5.1.3 or 5.1.7 as `for_rcpt`, 553 5.6.7).
  */
 bool smtp_path_parse(struct slice in, bool for_rcpt, bool utf8, struct smtp_address *out,
                      struct slice *rest, struct why *why) __attribute__((warn_unused_result));

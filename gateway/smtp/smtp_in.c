@@ -3,8 +3,9 @@
  *
  * Owns:     three machines in one struct: connection, command slot, transaction.
  * Runs on:  the session's shard.
- * Contract: one command is open at a time and every command has one reply, in order. No byte that a client
- *           sent is ever part of a reply. What is behind STARTTLS in the input is not looked at.
+ * Contract: one command is open at a time and every command has one reply, in order. No byte that
+ *           a client sent is ever part of a reply. What is behind STARTTLS in the input is not
+ *           looked at.
  * Failure:  replies; too many faults: 421 4.7.0 and CLOSE. A step while an answer is due asserts.
  * Bounds:   SMTP_BAD_COMMANDS_MAX, SMTP_NOOP_MAX, SMTP_RCPT_REJECTED_MAX, SMTP_AUTH_FAILED_MAX.
  * Tests:    tests/unit/test_smtp_in.c, tests/fuzz/fuzz_smtp_in.c
@@ -251,7 +252,8 @@ static void step_data(struct smtp_in *s, struct slice *in, struct buf *out,
     }
 }
 
-/* The first byte that a client sends: a TLS handshake record where SMTP is due (RFC 8446 section 5.1) has no line end to wait for. */
+/* The first byte that a client sends: a TLS handshake record where SMTP is due (RFC 8446
+ * section 5.1) has no line end to wait for. */
 static bool is_tls_hello(const struct smtp_in *s, struct slice in)
 {
     return s->commands == 0 && s->line_len == 0 && !s->line_discarding && in.len &&

@@ -1,19 +1,23 @@
 /*
- * gateway/smtp/smtp_in.h - the server side of SMTP (RFC 5321, 6409, 4954, 3207, 2920, 1870, 6152, 6531, 3461), without I/O.
+ * gateway/smtp/smtp_in.h - the server side of SMTP (RFC 5321, 6409, 4954, 3207, 2920, 1870, 6152,
+ * 6531, 3461), without I/O.
  *
- * The owner feeds input bytes and performs events; replies are appended to a buffer in the order of the commands. Loop:
+ * The owner feeds input bytes and performs events; replies are appended to a buffer in the order of
+ * the commands. Loop:
  *
  *     smtp_in_greet(s, out);                               once, for the banner
  *     for (;;) {
  *         switch (smtp_in_step(s, &in, out, &ev)) { ... }  in: advanced over what was consumed
  *     }
  *
- * An event marked (answer) stops the machine until smtp_in_answer(): steps in between assert. So at most one command is open, and replies
- * keep their order although some answers come later. All slices of an event point into `in` or into the machine and
- * are valid until the next call. The machine allocates nothing and reads no clock.
+ * An event marked (answer) stops the machine until smtp_in_answer(): steps in between assert. So at
+ * most one command is open, and replies keep their order although some answers come later. All
+ * slices of an event point into `in`, into the machine or into the event and are valid until the
+ * next call. The machine allocates nothing and reads no clock.
  *
- * Only CRLF ends a line, only CRLF.CRLF ends data (RFC 5321 section 2.3.8). A bare CR or LF or a NUL in data lets the message run to its true end
- * and refuses it with 550 5.6.11 there; in a command it is 500 5.5.2.
+ * Only CRLF ends a line, only CRLF.CRLF ends data (RFC 5321 section 2.3.8). A bare CR or LF or a
+ * NUL in data lets the message run to its true end and refuses it with 550 5.6.11 there; in a
+ * command it is 500 5.5.2.
  */
 #ifndef HIKYAKU_SMTP_IN_H
 #define HIKYAKU_SMTP_IN_H
@@ -38,19 +42,23 @@ struct smtp_in_config {
 };
 
 enum smtp_in_event_kind {
-    SMTP_IN_NEED_INPUT, /* all input is consumed; flush replies, then wait for more */
-    SMTP_IN_FLUSH,      /* the reply buffer is too full to go on: send it, then step again */
-    SMTP_IN_STARTTLS, /* (answer, through smtp_in_tls_started) 220 is in the buffer. Input behind it: the owner drops the connection */
-    SMTP_IN_AUTH,     /* (answer) check ev->auth */
-    SMTP_IN_MAIL,     /* (answer) ev->mail: may this sender? */
-    SMTP_IN_RCPT,     /* (answer) ev->rcpt: relay policy and routing */
-    SMTP_IN_DATA,     /* (answer) 354 comes next if accepted: reserve room */
-    SMTP_IN_BODY,     /* ev->body: next bytes of the message, dots undone, only CRLF line ends */
-    SMTP_IN_HEADERS_END, /* the header section ends before the next body bytes: ev->headers tells what it had. Exactly once a message */
-    SMTP_IN_END, /* (answer) the message is complete and well formed: make it durable; the answer is the final reply */
-    SMTP_IN_DATA_BAD, /* refused after its end, the reply is in the buffer: throw away what BODY gave. Transaction over */
-    SMTP_IN_RESET, /* RSET, EHLO or HELO: the transaction, if any, is dropped */
-    SMTP_IN_CLOSE  /* flush, then close (QUIT, too many errors, 421) */
+    SMTP_IN_NEED_INPUT,  /* all input is consumed; flush replies, then wait for more */
+    SMTP_IN_FLUSH,       /* the reply buffer is too full to go on: send it, then step again */
+    SMTP_IN_STARTTLS,    /* (answer, through smtp_in_tls_started) 220 is in the buffer. Input behind
+                            it: the owner drops the connection */
+    SMTP_IN_AUTH,        /* (answer) check ev->auth */
+    SMTP_IN_MAIL,        /* (answer) ev->mail: may this sender? */
+    SMTP_IN_RCPT,        /* (answer) ev->rcpt: relay policy and routing */
+    SMTP_IN_DATA,        /* (answer) 354 comes next if accepted: reserve room */
+    SMTP_IN_BODY,        /* ev->body: next bytes of the message, dots undone, only CRLF line ends */
+    SMTP_IN_HEADERS_END, /* the header section ends before the next body bytes: ev->headers tells
+                            what it had. Once a message; one that is refused may lack it */
+    SMTP_IN_END, /* (answer) the message is complete and well formed: make it durable; the answer is
+                    the final reply */
+    SMTP_IN_DATA_BAD, /* refused after its end, the reply is in the buffer: throw away what BODY
+                         gave. Transaction over */
+    SMTP_IN_RESET,    /* RSET, EHLO or HELO: the transaction, if any, is dropped */
+    SMTP_IN_CLOSE     /* flush, then close (QUIT, too many errors, 421) */
 };
 
 struct smtp_in_event {
@@ -62,8 +70,8 @@ struct smtp_in_event {
         struct slice body;
         struct smtp_in_headers headers; /* gateway/smtp/data.h */
     };
-    uint8_t decoded
-        [SMTP_DECODED_MAX]; /* what slices of `mail` may point to: copy them, not the event */
+    uint8_t decoded[SMTP_DECODED_MAX]; /* what slices of `mail` may point to: copy them, not the
+                                          event */
 };
 
 struct smtp_in {
@@ -76,8 +84,8 @@ struct smtp_in {
     uint64_t data_bytes; /* of the message so far */
     uint64_t commands;   /* in all */
     uint32_t messages;   /* accepted with 250 */
-    char helo
-        [256]; /* what the client called itself: printable ASCII or UTF-8 domain, cut to fit; "" before EHLO */
+    char helo[256]; /* what the client called itself: printable ASCII or UTF-8 domain, cut to fit;
+                       "" before EHLO */
     /* everything below is private */
     uint8_t connection, slot, transaction; /* the three machines, see smtp_in_internal.h */
     bool line_wanted, line_discarding, line_cr;
@@ -94,9 +102,10 @@ struct smtp_in {
 void smtp_in_init(struct smtp_in *s, const struct smtp_in_config *config, bool tls);
 
 /*
- * A line that the input breaks off, and what an AUTH exchange has to keep, lies in a buffer of SMTP_AUTH_LINE_MAX bytes that the owner
- * lends (from a slab): so an idle session holds none.
- *   wants: NEED_INPUT was said although `in` is not consumed: lend one, then step again with the same input.
+ * A line that the input breaks off, and what an AUTH exchange has to keep, lies in a buffer of
+ * SMTP_AUTH_LINE_MAX bytes that the owner lends (from a slab): so an idle session holds none.
+ *   wants: NEED_INPUT was said although `in` is not consumed: lend one, then step again with the
+ * same input.
  */
 bool smtp_in_wants_line(const struct smtp_in *s);
 void smtp_in_lend_line(struct smtp_in *s, uint8_t *line);
@@ -113,18 +122,25 @@ enum smtp_in_event_kind smtp_in_step(struct smtp_in *s, struct slice *in, struct
                                      struct smtp_in_event *ev);
 
 /*
- * Answers the open event. `why` NULL or code 0: yes, with the usual reply (END: "250 2.0.0 <text>", text = `detail`, the queue id;
- * `detail` NULL otherwise). A refusal says its code; a code of 421 also closes.
+ * Answers the open event. `why` NULL or code 0: yes, with the usual reply (END: "250 2.0.0 <text>",
+ * text = `detail`, the queue id; `detail` NULL otherwise). A refusal says its code; a code of 421
+ * also closes.
  */
 void smtp_in_answer(struct smtp_in *s, struct buf *out, const struct why *why, const char *detail);
 
-/* After SMTP_IN_STARTTLS: the handshake is done; all knowledge of the client is forgotten (RFC 3207 section 4.2). */
+/* After SMTP_IN_STARTTLS: the handshake is done; all knowledge of the client is forgotten (RFC 3207
+ * section 4.2). */
 void smtp_in_tls_started(struct smtp_in *s);
 
-/* Time limit, drain, overload: appends a 421 (unless inside a reply's wait), and the next step is CLOSE. Not allowed while a message is between DATA and END's answer, except with `force`. */
+/*
+ * Time limit, drain, overload: appends a 421 (unless an answer or a handshake is due), and the next
+ * step is CLOSE. An answer that was due may no longer be given, so a message that may become
+ * durable is waited for first. Twice does no harm.
+ */
 void smtp_in_shutdown(struct smtp_in *s, struct buf *out, const struct why *why);
 
-/* Between transactions and commands: nothing of a command or message is under way. Drain closes such sessions at once. */
+/* Between transactions and commands: nothing of a command or message is under way. Drain closes
+ * such sessions at once. */
 bool smtp_in_is_idle(const struct smtp_in *s);
 /* Between DATA's 354 and the end of data. */
 bool smtp_in_in_data(const struct smtp_in *s);

@@ -3,9 +3,9 @@
  *
  * Owns:     the SASL store behind the line in the lent buffer, while an exchange is under way.
  * Runs on:  the session's shard.
- * Contract: where TLS is missing the secret is not looked at. Secrets are wiped from the machine's memory as
- *           soon as the owner has answered; the input itself is the owner's.
- * Failure:  530 5.7.0 no TLS; 503 5.5.1 twice, inside a transaction, before EHLO; 504 5.5.4 mechanism;
+ * Contract: where TLS is missing the secret is not looked at. Secrets are wiped from the machine's
+ *           memory as soon as the owner has answered; the input itself is the owner's.
+ * Failure:  530 5.7.0 no TLS; 503 5.5.1 twice, in a transaction, before EHLO; 504 5.5.4 mechanism;
  *           501 5.5.2 base64 or message; 501 5.7.0 cancelled; 500 5.5.6 line too long.
  * Bounds:   AUTH_USER_MAX, AUTH_PASSWORD_MAX, SMTP_AUTH_LINE_MAX.
  * Tests:    tests/unit/test_smtp_in_auth.c

@@ -3,9 +3,10 @@
  *
  * Owns:     nothing; see smtp_in.c.
  * Runs on:  the session's shard.
- * Contract: a command is checked for its place, then for its syntax, then given to the owner or answered.
- * Failure:  500 5.5.2 unknown, 501 5.5.4 argument, 502 5.5.1 not implemented, 503 5.5.1 out of order,
- *           530 5.7.0 TLS or AUTH missing; the verbs of other protocols: 421 4.7.0 and CLOSE.
+ * Contract: a command is checked for its place, then for its syntax, then answered or given to the
+ *           owner.
+ * Failure:  500 5.5.2 unknown, 501 5.5.4 argument, 502 5.5.1 not implemented, 503 5.5.1 out of
+ *           order, 530 5.7.0 TLS or AUTH missing; verbs of other protocols: 421 4.7.0 and CLOSE.
  * Bounds:   rcpt_count_max: 452 4.5.3; SMTP_RCPT_SEEN_MAX; message_size_max: 552 5.3.4.
  * Tests:    tests/unit/test_smtp_in.c, tests/fuzz/fuzz_smtp_in.c
  */

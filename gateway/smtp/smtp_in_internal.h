@@ -1,5 +1,6 @@
 /*
- * gateway/smtp/smtp_in_internal.h - what the files of the server machine share; nobody else includes it.
+ * gateway/smtp/smtp_in_internal.h - what the files of the server machine share; nobody else
+ * includes it.
  */
 #ifndef HIKYAKU_SMTP_IN_INTERNAL_H
 #define HIKYAKU_SMTP_IN_INTERNAL_H
@@ -30,7 +31,8 @@ enum transaction_state {
     TRANSACTION_ENDED /* the end of data has come */
 };
 
-/* Of the lent buffer: the line's part; the rest is the SASL store. A longer line is known to be wrong by its length. */
+/* Of the lent buffer: the line's part; the rest is the SASL store. A longer line is known to be
+ * wrong by its length. */
 #define SMTP_IN_LINE_KEPT (SMTP_AUTH_LINE_MAX - SASL_STORE_SIZE)
 
 enum line_result {
@@ -55,7 +57,8 @@ void smtp_in_reply(struct buf *out, unsigned code, const char *enhanced, const c
 /* As above, and the connection closes. */
 void smtp_in_reply_close(struct smtp_in *s, struct buf *out, unsigned code, const char *enhanced,
                          const char *text);
-/* Replies to a command that was wrong, or that brings no message nearer; too many of them: 421 4.7.0 instead. */
+/* Replies to a command that was wrong, or that brings no message nearer; too many of them:
+ * 421 4.7.0 instead. */
 void smtp_in_reply_bad(struct smtp_in *s, struct buf *out, unsigned code, const char *enhanced,
                        const char *text);
 void smtp_in_reply_idle(struct smtp_in *s, struct buf *out, unsigned code, const char *enhanced,

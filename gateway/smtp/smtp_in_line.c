@@ -3,10 +3,11 @@
  *
  * Owns:     the partial line in the lent buffer.
  * Runs on:  the session's shard.
- * Contract: only CRLF ends a line, however the input is cut. A line that is too long, or has a bare CR or LF
- *           or a NUL, is reported once and then discarded up to its CRLF: no byte of it is ever parsed.
+ * Contract: only CRLF ends a line, however the input is cut. A line that is too long, or has a
+ *           bare CR or LF or a NUL, is reported once and then discarded up to its CRLF: no byte
+ *           of it is ever parsed.
  * Failure:  see enum line_result.
- * Bounds:   SMTP_COMMAND_LINE_MAX; SMTP_AUTH_LINE_MAX in an AUTH exchange; SMTP_LINE_DISCARD_MAX.
+ * Bounds:   SMTP_COMMAND_LINE_MAX; SMTP_AUTH_LINE_MAX in AUTH; SMTP_LINE_DISCARD_MAX.
  * Tests:    tests/unit/test_smtp_in.c, tests/fuzz/fuzz_smtp_in.c
  */
 #include <assert.h>

@@ -3,11 +3,12 @@
  *
  * Owns:     the state of one connection and of the transaction on it.
  * Runs on:  any thread; no I/O, no clock, no memory of its own, no log.
- * Contract: replies are matched to commands in order; what the server says unasked is an error (FAULTS 83). The outcome does not depend on how
- *           the input is cut. Nothing learned in clear is believed inside TLS (RFC 3207 section 4.2).
- * Failure:  SMTP_OUT_FAILED once, then SMTP_OUT_CLOSED for ever. A transaction's outcome that was known before is told before.
+ * Contract: replies are matched to commands in order; what the server says unasked is an error
+ *           (FAULTS 83). Nothing learned in clear is believed inside TLS (RFC 3207 section 4.2).
+ * Failure:  SMTP_OUT_FAILED once, then SMTP_OUT_CLOSED for ever. A transaction's outcome that was
+ *           known before is told before.
  * Bounds:   SMTP_OUT_* in gateway/limits.h.
- * Tests:    tests/unit/test_smtp_out.c, tests/unit/test_smtp_out_faults.c
+ * Tests:    tests/unit/test_smtp_out.c, tests/unit/test_smtp_out_faults.c, tests/fuzz/fuzz_reply.c
  */
 #include "gateway/smtp/smtp_out.h"
 

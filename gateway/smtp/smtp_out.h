@@ -1,8 +1,10 @@
 /*
- * gateway/smtp/smtp_out.h - the client side of SMTP (RFC 5321, 2920, 3207, 4954, 1870, 6152, 6531, 3461), without I/O.
+ * gateway/smtp/smtp_out.h - the client side of SMTP (RFC 5321, 2920, 3207, 4954, 1870, 6152, 6531,
+ * 3461), without I/O.
  *
- * One machine a connection, one transaction after another on it. Commands go out pipelined where the server offers it: one
- * cursor sends, one receives. The owner feeds reply bytes, sends what is in `out`, and performs events.
+ * One machine a connection, one transaction after another on it. Commands go out pipelined where
+ * the server offers it: one cursor sends, one receives. The owner feeds reply bytes, sends what is
+ * in `out`, and performs events.
  */
 #ifndef HIKYAKU_SMTP_OUT_H
 #define HIKYAKU_SMTP_OUT_H
@@ -16,10 +18,10 @@ enum smtp_out_tls { SMTP_OUT_TLS_NONE, SMTP_OUT_TLS_OPPORTUNISTIC, SMTP_OUT_TLS_
 
 struct smtp_out_config {
     struct slice helo_name;
-    bool helo_only;        /* HELO instead of EHLO (E22) */
-    enum smtp_out_tls tls; /* whether STARTTLS is asked for; verification is the owner's */
-    uint32_t
-        auth_mechanism; /* enum sasl_mechanism, 0: none; the first that the server offers of PLAIN, LOGIN when several bits */
+    bool helo_only;          /* HELO instead of EHLO (E22) */
+    enum smtp_out_tls tls;   /* whether STARTTLS is asked for; verification is the owner's */
+    uint32_t auth_mechanism; /* enum sasl_mechanism, 0: none; the first that the server offers of
+                                PLAIN, LOGIN when several bits */
     struct slice username, password;
 };
 
@@ -43,13 +45,23 @@ struct smtp_out_tx {
 enum smtp_out_event_kind {
     SMTP_OUT_NEED_INPUT, /* flush `out`, then wait for the server */
     SMTP_OUT_FLUSH,      /* `out` is too full to go on: send it, then step again */
-    SMTP_OUT_STARTTLS, /* 220 came. Input behind it is refused by the owner (FAULTS 80). Handshake, then smtp_out_tls_started() */
-    SMTP_OUT_READY, /* greeted, in TLS and authenticated as asked for: smtp_out_begin() or smtp_out_quit() */
-    SMTP_OUT_RCPT, /* ev->rcpt, ev->reply: refused (4xx, 5xx) or accepted; one event a recipient, in order; none when MAIL was refused */
-    SMTP_OUT_SEND_BODY, /* 354 came: give the body with smtp_out_body() until all is sent, then smtp_out_body_end(). Step meanwhile when input comes; without input that is NEED_INPUT */
-    SMTP_OUT_TX_DONE, /* ev->reply: the final reply of the message, or of the command that ended it (MAIL, DATA, all recipients refused: the last refusal). ev->phase: AT_EOD, AT_MAIL, AT_DATA, AT_RCPT tells which. ev->data_sent tells */
-    SMTP_OUT_FAILED, /* the connection is of no more use: ev->reply (code 0: ev->reply.text says what went wrong), ev->phase. Close it. A transaction under way gets no TX_DONE (where its fate was known before, TX_DONE came first and phase is AT_IDLE) */
-    SMTP_OUT_CLOSED  /* QUIT answered (or not): close */
+    SMTP_OUT_STARTTLS, /* 220 came. Input behind it is refused by the owner (FAULTS 80). Handshake,
+                          then smtp_out_tls_started() */
+    SMTP_OUT_READY,    /* greeted, in TLS and authenticated as asked for: smtp_out_begin() or
+                          smtp_out_quit() */
+    SMTP_OUT_RCPT, /* ev->rcpt, ev->reply: refused (4xx, 5xx) or accepted; one event a recipient, in
+                      order; none when MAIL was refused */
+    SMTP_OUT_SEND_BODY, /* 354 came: give the body with smtp_out_body() until all is sent, then
+                           smtp_out_body_end(). Step meanwhile when input comes; without input that
+                           is NEED_INPUT */
+    SMTP_OUT_TX_DONE, /* ev->reply: the final reply of the message, or of the command that ended it
+                         (MAIL, DATA, all recipients refused: the last refusal). ev->phase: AT_EOD,
+                         AT_MAIL, AT_DATA, AT_RCPT tells which. ev->data_sent tells */
+    SMTP_OUT_FAILED,  /* the connection is of no more use: ev->reply (code 0: ev->reply.text says
+                         what went wrong), ev->phase. Close it. A transaction under way gets no
+                         TX_DONE (where its fate was known before, TX_DONE came first and phase is
+                         AT_IDLE) */
+    SMTP_OUT_CLOSED   /* QUIT answered (or not): close */
 };
 
 enum smtp_out_phase { /* where a failure happened */
@@ -72,8 +84,9 @@ struct smtp_out_event {
     enum smtp_out_phase phase;
     uint32_t rcpt; /* index into tx->rcpts */
     /*
-     * TX_DONE: the final dot was sent. FAILED: it was sent and no valid reply came, so the message may have been taken (dup_possible);
-     * never set when the server did reply (421 to the final dot: it was not taken). "Sent" means put into `out`.
+     * TX_DONE: the final dot was sent. FAILED: it was sent and no valid reply came, so the message
+     * may have been taken (dup_possible); never set when the server did reply (421 to the final
+     * dot: it was not taken). "Sent" means put into `out`.
      */
     bool data_sent;
     struct smtp_reply reply;
@@ -105,21 +118,26 @@ struct smtp_out {
 };
 
 void smtp_out_init(struct smtp_out *s, const struct smtp_out_config *config, bool implicit_tls);
-/* `in` is advanced over what was consumed (all of it, unless an event comes first). `out` holds SMTP_OUT_ROOM_MIN bytes or more when empty. */
+/* `in` is advanced over what was consumed (all of it, unless an event comes first). `out` holds
+ * SMTP_OUT_ROOM_MIN bytes or more when empty. */
 enum smtp_out_event_kind smtp_out_step(struct smtp_out *s, struct slice *in, struct buf *out,
                                        struct smtp_out_event *ev);
 void smtp_out_tls_started(struct smtp_out *s);
 /*
- * Begins a transaction; only after READY or TX_DONE. Where the server lacks what the message needs (SMTPUTF8: 5.6.7; SIZE: 5.3.4), nothing is sent
- * and the next step gives TX_DONE with that reply. 8-bit content to a server without 8BITMIME: TX_DONE 554 5.6.3 (no conversion).
- * An address that would break a command line: TX_DONE 553 5.1.3 or 5.1.7.
+ * Begins a transaction; only after READY or TX_DONE. Where the server lacks what the message needs
+ * (SMTPUTF8: 5.6.7; SIZE: 5.3.4), nothing is sent and the next step gives TX_DONE with that reply.
+ * 8-bit content to a server without 8BITMIME: TX_DONE 554 5.6.3 (no conversion). An address that
+ * would break a command line: TX_DONE 553 5.1.3 or 5.1.7.
  */
 void smtp_out_begin(struct smtp_out *s, const struct smtp_out_tx *tx);
-/* Message bytes, dot-stuffed into `out`; returns how many bytes of `data` were taken (fewer: flush, go on). CRLF only; should a bare CR or LF ever come, it leaves as CRLF. */
+/* Message bytes, dot-stuffed into `out`; returns how many bytes of `data` were taken (fewer: flush,
+ * go on). CRLF only; should a bare CR or LF ever come, it leaves as CRLF. */
 size_t smtp_out_body(struct smtp_out *s, struct slice data, struct buf *out);
-/* The final dot, after a CRLF where the last line lacks one. False: no room in `out` (flush, try again). */
+/* The final dot, after a CRLF where the last line lacks one. False: no room in `out` (flush, try
+ * again). */
 bool smtp_out_body_end(struct smtp_out *s, struct buf *out) __attribute__((warn_unused_result));
-/* The peer closed, a time limit passed, the network failed: gives FAILED through the next step with `text`. */
+/* The peer closed, a time limit passed, the network failed: gives FAILED through the next step with
+ * `text`. */
 void smtp_out_lost(struct smtp_out *s, const char *text);
 /* Only while nothing is under way; else, or without room, the next step is CLOSED at once. */
 void smtp_out_quit(struct smtp_out *s, struct buf *out);

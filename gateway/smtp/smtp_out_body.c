@@ -3,8 +3,9 @@
  *
  * Owns:     s->body_state, what the last byte sent was.
  * Runs on:  any thread; pure.
- * Contract: what leaves has CRLF line ends only and a dot doubled at the start of each line that has one (RFC 5321 sections 2.3.8, 4.5.2), however
- *           the input is cut; so nothing in a message can end it early.
+ * Contract: what leaves has CRLF line ends only and a dot doubled at the start of each line that
+ *           has one (RFC 5321 sections 2.3.8, 4.5.2), however the input is cut; so nothing in a
+ *           message can end it early.
  * Failure:  none; takes as much as `out` has room for.
  * Bounds:   the room of `out`.
  * Tests:    tests/unit/test_smtp_out_body.c
@@ -15,7 +16,8 @@
 
 enum { AT_LINE_START, IN_LINE, BEHIND_CR };
 
-/* Bytes of `s` that can be copied as they are from inside a line: up to and with the first CRLF, or up to a bare CR or LF. */
+/* Bytes of `s` that can be copied as they are from inside a line: up to and with the first CRLF, or
+ * up to a bare CR or LF. */
 static size_t clean_run(struct slice s, bool *line_ended)
 {
     size_t lf = slice_find(s, '\n');

@@ -3,9 +3,11 @@
  *
  * Owns:     the sending cursor (s->sent).
  * Runs on:  any thread; pure.
- * Contract: whole command lines only. Where the server offers PIPELINING the sending cursor runs ahead of the receiving one as far as `out` has
- *           room (RFC 2920); else one command a reply. Nothing from an envelope can end a command line early.
- * Failure:  no room: nothing is appended, flush. What does not fit a command line is refused before anything is sent.
+ * Contract: whole command lines only. Where the server offers PIPELINING the sending cursor runs
+ *           ahead of the receiving one as far as `out` has room (RFC 2920); else one command a
+ *           reply. Nothing from an envelope can end a command line early.
+ * Failure:  no room: nothing is appended, flush. What does not fit a command line is refused before
+ *           anything is sent.
  * Bounds:   SMTP_OUT_COMMAND_MAX, SMTP_OUT_ROOM_MIN; addresses and parameters as on the way in.
  * Tests:    tests/unit/test_smtp_out.c
  */
@@ -13,7 +15,8 @@
 
 #include "gateway/smtp/smtp_out_internal.h"
 
-/* RFC 5321 section 4.5.3.1.4; a longer initial response of AUTH waits for its 334 (RFC 4954 section 4). */
+/* RFC 5321 section 4.5.3.1.4; a longer initial response of AUTH waits for its 334 (RFC 4954 section
+ * 4). */
 #define AUTH_LINE_MAX     512u
 #define SASL_RESPONSE_MAX (AUTH_USER_MAX + AUTH_PASSWORD_MAX + 8u)
 

@@ -1,5 +1,6 @@
 /*
- * gateway/smtp/smtp_out_internal.h - what the files of smtp_out share with one another and with their unit tests.
+ * gateway/smtp/smtp_out_internal.h - what the files of smtp_out share with one another and with
+ * their unit tests.
  */
 #ifndef HIKYAKU_SMTP_OUT_INTERNAL_H
 #define HIKYAKU_SMTP_OUT_INTERNAL_H

@@ -3,8 +3,9 @@
  *
  * Owns:     the receiving cursor (s->answered) and the outcome of a transaction (s->result).
  * Runs on:  any thread; pure.
- * Contract: one call for each complete reply. 421 ends the connection wherever it comes (RFC 5321 section 3.8); a reply that nobody waits for is an error, but
- *           a refusal inside the body is told as what it is.
+ * Contract: one call for each complete reply. 421 ends the connection wherever it comes (RFC 5321
+ *           section 3.8); a reply that nobody waits for is an error, but a refusal inside the body
+ *           is told as what it is.
  * Failure:  smtp_out_fail().
  * Bounds:   SMTP_OUT_AUTH_STEPS_MAX challenges.
  * Tests:    tests/unit/test_smtp_out.c, tests/unit/test_smtp_out_faults.c

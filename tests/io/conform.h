@@ -36,6 +36,9 @@ void conform_descriptors_come_back(const struct conform *c);
 void conform_descriptors_run_out(const struct conform *c);
 void conform_close_after_cancel(const struct conform *c);
 
+/* conform_random.c */
+void conform_random(const struct conform *c);
+
 /* conform_cancel.c */
 void conform_cancel_receive(const struct conform *c);
 void conform_cancel_send(const struct conform *c);
@@ -49,7 +52,7 @@ void conform_timer_storm(const struct conform *c);
 void conform_turn_order(const struct conform *c);
 void conform_time_and_chance(const struct conform *c);
 void conform_restart_in_done(const struct conform *c);
-void conform_message_to_self(const struct conform *c);
+void conform_messages(const struct conform *c);
 
 /* conform_file.c */
 void conform_file_write_read(const struct conform *c);

@@ -1,11 +1,12 @@
 /*
- * tests/unit/smtp_out_dialog.h - plays a written dialog against smtp_out and tells what the owner heard.
+ * tests/unit/smtp_out_dialog.h - plays a written dialog against smtp_out and tells what the owner
+ * heard.
  *
  * A script has one line for each thing that happens:
  *   S: text   the server says it, with CRLF       P: text   the same without CRLF
  *   C: text   the client has said it, with CRLF   X: text   the connection is lost
- * Consecutive S lines come in one piece (or byte by byte), consecutive C lines are all that was sent since.
- * The owner begins one transaction after another and quits after the last.
+ * Consecutive S lines come in one piece (or byte by byte), consecutive C lines are all that was
+ * sent since. The owner begins one transaction after another and quits after the last.
  */
 #ifndef HIKYAKU_TESTS_SMTP_OUT_DIALOG_H
 #define HIKYAKU_TESTS_SMTP_OUT_DIALOG_H
@@ -19,7 +20,8 @@ struct dialog {
     const struct smtp_out_tx *tx[4]; /* NULL: no more */
     const char *body;
     const char *script;
-    /* Words: starttls ready rcpt:N:CODE body done:CODE:PHASE[:sent] failed:CODE:PHASE[:dup] closed */
+    /* Words: starttls ready rcpt:N:CODE body done:CODE:PHASE[:sent] failed:CODE:PHASE[:dup] closed
+     */
     const char *events;
     const char *last_text; /* part of the last reply told, or NULL */
 };

@@ -18,6 +18,7 @@ struct kept {
     struct bench_buf body;
     unsigned begun, ended, abandoned;
     bool refuse;
+    char first_rcpt[64];
 };
 
 static void hook_begin(void *ctx)
@@ -30,10 +31,14 @@ static void hook_body(void *ctx, const char *data, size_t count)
     bench_buf_add(&((struct kept *)ctx)->body, data, count);
 }
 
+static struct bench_smtpd session;
+
 static bool hook_end(void *ctx)
 {
-    ((struct kept *)ctx)->ended++;
-    return !((struct kept *)ctx)->refuse;
+    struct kept *k = ctx;
+    k->ended++;
+    snprintf(k->first_rcpt, sizeof(k->first_rcpt), "%s", bench_buf_head(&session.rcpts));
+    return !k->refuse;
 }
 
 static void hook_abandon(void *ctx)
@@ -44,7 +49,6 @@ static void hook_abandon(void *ctx)
 static const struct bench_smtpd_hooks hooks = {hook_begin, hook_body, hook_end, hook_abandon};
 static struct bench_script script;
 static struct bench_smtpd_config config;
-static struct bench_smtpd session;
 static struct kept kept;
 
 static void begin(void)
@@ -157,9 +161,11 @@ Test(bench_smtpd, scripted_refusals)
                        "354 End data with <CR><LF>.<CR><LF>\r\n451 4.3.0 later\r\n");
     cr_assert_eq(kept.ended, 0);
     cr_assert_eq(kept.abandoned, 1);
-    cr_assert_eq(feed("MAIL FROM:<a@x>\r\nRCPT TO:<b@y>\r\nDATA\r\nx\r\n.\r\n", 7),
-                 BENCH_SMTPD_MORE);
+    cr_assert_eq(
+        feed("MAIL FROM:<a@x>\r\nRCPT TO:<bad@y>\r\nRCPT TO:<b@y>\r\nDATA\r\nx\r\n.\r\n", 7),
+        BENCH_SMTPD_MORE);
     cr_assert_eq(kept.ended, 1);
+    cr_assert_str_eq(kept.first_rcpt, "b@y");
     end();
 }
 
@@ -221,6 +227,10 @@ Test(bench_smtpd, auth_is_required_and_checked)
     begin();
     cr_assert_eq(feed("EHLO c\r\nAUTH PLAIN\r\nAHVzZXIAc2VjcmV0\r\n", 1), BENCH_SMTPD_MORE);
     cr_assert(session.authenticated);
+    bench_smtpd_tls_on(&session);
+    bench_buf_clear(&session.out);
+    cr_assert_eq(feed("EHLO c\r\nMAIL FROM:<a@x>\r\n", 1), BENCH_SMTPD_MORE);
+    assert_out("250-sink.test\r\n250 AUTH PLAIN LOGIN\r\n530 5.7.0 Authentication required\r\n");
     end();
 }
 

@@ -391,8 +391,8 @@ Test(dsn, internationalized)
         "To: <j\xc3\xb6@example.com>\r\n",
         "Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n",
         "Content-Type: message/global-delivery-status\r\nContent-Transfer-Encoding: 8bit\r\n",
-        "Original-Recipient: utf-8; a\\x{FC}+b@example.org\r\nFinal-Recipient: utf-8; "
-        "\xc3\xbc@example.org\r\n",
+        "Original-Recipient: utf-8; a\\x{FC}+b@example.org\r\n",
+        "Final-Recipient: utf-8; \xc3\xbc@example.org\r\n",
         "Final-Recipient: rfc822; x@example.org\r\n",
         "Content-Type: message/global-headers\r\nContent-Transfer-Encoding: 8bit\r\n",
         "Subject: caf\xc3\xa9\r\n",

@@ -7,7 +7,8 @@
 
 #define COUNT(a) (sizeof(a) / sizeof((a)[0]))
 
-/* Parses `in`, `step` bytes at a time, up to the end of the first reply. Returns the lines' number, 0: NEED_MORE at the end, -1: BAD. */
+/* Parses `in`, `step` bytes at a time, up to the end of the first reply. Returns the lines' number,
+ * 0: NEED_MORE at the end, -1: BAD. */
 static int parse(struct slice in, size_t step, struct smtp_reply *reply, size_t *used)
 {
     struct smtp_reply_parser p;

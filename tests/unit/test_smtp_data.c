@@ -1,6 +1,6 @@
 /*
- * Tests of gateway/smtp/data.c: end of data, dots, faults, header section. Each case whole, byte by byte
- * and in two pieces at every place.
+ * Tests of gateway/smtp/data.c: end of data, dots, faults, header section. Each case whole, byte by
+ * byte and in two pieces at every place.
  */
 #include <criterion/criterion.h>
 #include <stdlib.h>

@@ -1,5 +1,6 @@
 /*
- * tests/unit/test_smtp_out.c - dialogs of the SMTP client, whole, byte by byte and through a small buffer.
+ * tests/unit/test_smtp_out.c - dialogs of the SMTP client, whole, byte by byte and through a small
+ * buffer.
  */
 #include <criterion/criterion.h>
 
@@ -50,6 +51,40 @@ static const struct smtp_out_config AUTH_LOGIN = AUTH_AS(SASL_LOGIN);
 #define RCPT_Y      "C: RCPT TO:<y@example.org>\n"
 #define RCPT_Z      "C: RCPT TO:<z@example.org>\n"
 #define BYE         "C: QUIT\nS: 221 bye\n"
+
+/* A client alone, for what a script cannot say. */
+struct client {
+    struct smtp_out s;
+    struct smtp_out_event ev;
+    uint8_t memory[4096];
+    struct buf out;
+};
+
+static enum smtp_out_event_kind hear(struct client *c, const char *said)
+{
+    struct slice in = slice_str(said);
+    c->out.len = 0;
+    return smtp_out_step(&c->s, &in, &c->out, &c->ev);
+}
+
+/* Greeted, and told what the server offers. */
+static enum smtp_out_event_kind greet(struct client *c, const struct smtp_out_config *config,
+                                      const char *offers)
+{
+    c->out = buf_over(c->memory, SMTP_OUT_ROOM_MIN);
+    smtp_out_init(&c->s, config, false);
+    cr_assert_not(smtp_out_is_ready(&c->s));
+    cr_assert_eq(hear(c, "220 mx\r\n"), SMTP_OUT_NEED_INPUT);
+    return hear(c, offers);
+}
+
+static uint32_t lines_out(const struct client *c)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < c->out.len; i++)
+        n += c->out.ptr[i] == '\n';
+    return n;
+}
 
 static void play_all(const struct dialog *rows, size_t count)
 {
@@ -160,20 +195,12 @@ Test(smtp_out, starttls)
 /* FAULTS 80 */
 Test(smtp_out, data_behind_the_answer_to_starttls_is_an_attack)
 {
-    struct smtp_out s;
-    struct smtp_out_event ev;
-    uint8_t text[4096];
-    struct buf out = buf_over(text, sizeof text);
-    struct slice in = SLICE_LIT("220 mx\r\n");
-    smtp_out_init(&s, &MUST, false);
-    cr_assert_eq(smtp_out_step(&s, &in, &out, &ev), SMTP_OUT_NEED_INPUT);
-    in = SLICE_LIT("250-mx\r\n250 STARTTLS\r\n");
-    cr_assert_eq(smtp_out_step(&s, &in, &out, &ev), SMTP_OUT_NEED_INPUT);
-    in = SLICE_LIT("220 go\r\n250 AUTH PLAIN\r\n");
-    cr_assert_eq(smtp_out_step(&s, &in, &out, &ev), SMTP_OUT_FAILED);
-    cr_assert_eq(ev.phase, SMTP_OUT_AT_STARTTLS);
-    cr_assert_eq(ev.reply.code, 0);
-    cr_assert_str_eq(ev.reply.enhanced, "4.7.5");
+    struct client c;
+    cr_assert_eq(greet(&c, &MUST, "250-mx\r\n250 STARTTLS\r\n"), SMTP_OUT_NEED_INPUT);
+    cr_assert_eq(hear(&c, "220 go\r\n250 AUTH PLAIN\r\n"), SMTP_OUT_FAILED);
+    cr_assert_eq(c.ev.phase, SMTP_OUT_AT_STARTTLS);
+    cr_assert_eq(c.ev.reply.code, 0);
+    cr_assert_str_eq(c.ev.reply.enhanced, "4.7.5");
 }
 
 Test(smtp_out, auth)
@@ -357,44 +384,27 @@ Test(smtp_out, unasked_replies)
     play_all(rows, COUNT(rows));
 }
 
-static const struct smtp_out_config *const configs[] = {&PLAIN, &MAY};
-
 /* A reply that comes with the one before it, before its command was sent. */
 Test(smtp_out, early_replies)
 {
-    static const struct {
-        const char *first, *then, *text;
-    } rows[] = {
-        {"220 mx\r\n250 mx\r\n", "", "unasked: 250 mx"},
-        {"220 mx\r\n", "250 mx\r\n250 ok\r\n", "unasked: 250 ok"},
-        {"220 mx\r\n", "250 mx\r\n2", NULL},
-    };
-    for (size_t i = 0; i < COUNT(rows); i++) {
-        struct smtp_out s;
-        struct smtp_out_event ev;
-        uint8_t text[4096];
-        struct buf out = buf_over(text, sizeof text);
-        struct slice in = slice_str(rows[i].first), then = slice_str(rows[i].then);
-        smtp_out_init(&s, configs[i % 2], false);
-        enum smtp_out_event_kind kind = smtp_out_step(&s, &in, &out, &ev);
-        if (then.len > 0)
-            kind = smtp_out_step(&s, &then, &out, &ev);
-        if (kind == SMTP_OUT_READY) {
-            out.len = 0;
-            smtp_out_begin(&s, &TX_ONE);
-            kind = smtp_out_step(&s, &then, &out, &ev);
-        }
-        if (rows[i].text) {
-            cr_assert_eq(kind, SMTP_OUT_FAILED);
-            cr_assert_not_null(strstr(ev.reply.text, rows[i].text), "%s", ev.reply.text);
-            continue;
-        }
-        /* half of it: nothing goes out, so that the rest cannot pass as an answer to MAIL */
-        cr_assert_eq(kind, SMTP_OUT_NEED_INPUT);
-        cr_assert_eq(out.len, 0);
-        struct slice rest = SLICE_LIT("50 ok\r\n");
-        cr_assert_eq(smtp_out_step(&s, &rest, &out, &ev), SMTP_OUT_FAILED);
-    }
+    struct client c;
+    smtp_out_init(&c.s, &PLAIN, false);
+    c.out = buf_over(c.memory, sizeof c.memory);
+    cr_assert_eq(hear(&c, "220 mx\r\n250 mx\r\n"), SMTP_OUT_FAILED);
+    cr_assert_not_null(strstr(c.ev.reply.text, "unasked: 250 mx"));
+
+    cr_assert_eq(greet(&c, &PLAIN, "250 mx\r\n250 ok\r\n"), SMTP_OUT_READY);
+    smtp_out_begin(&c.s, &TX_ONE);
+    cr_assert_eq(hear(&c, "250 ok\r\n"), SMTP_OUT_FAILED);
+    cr_assert_eq(c.out.len, 0);
+
+    /* half of it: nothing goes out, so that the rest cannot pass as an answer to MAIL */
+    cr_assert_eq(greet(&c, &PLAIN, "250 mx\r\n"), SMTP_OUT_READY);
+    cr_assert_eq(hear(&c, "2"), SMTP_OUT_NEED_INPUT);
+    smtp_out_begin(&c.s, &TX_ONE);
+    cr_assert_eq(hear(&c, ""), SMTP_OUT_NEED_INPUT);
+    cr_assert_eq(c.out.len, 0);
+    cr_assert_eq(hear(&c, "50 ok\r\n"), SMTP_OUT_FAILED);
 }
 
 Test(smtp_out, what_the_server_lacks_is_told_before_anything_is_sent)
@@ -470,49 +480,30 @@ Test(smtp_out, pipelining_is_bounded_by_the_buffer)
 {
     enum { N = 400 };
     static struct smtp_out_rcpt rcpts[N];
-    static char names[N][24], commands[65536], replies[65536], script[200000], events[16384];
-    struct buf c = buf_over(commands, sizeof commands), r = buf_over(replies, sizeof replies);
-    struct buf e = buf_over(events, sizeof events);
-    buf_add_str(&e, "ready");
+    static char names[N][32];
     for (int i = 0; i < N; i++) {
         snprintf(names[i], sizeof names[i], "r%d@example.org", i);
         rcpts[i].mailbox = slice_str(names[i]);
-        buf_addf(&c, "C: RCPT TO:<%s>\n", names[i]);
-        buf_addf(&r, "S: %d ok\n", i % 7 ? 250 : 550);
-        if (e.len < 3900)
-            buf_addf(&e, " rcpt:%d:%d", i, i % 7 ? 250 : 550);
     }
     struct smtp_out_tx tx = {TX(rcpts)};
-    snprintf(script, sizeof script, HELLO_PIPE MAIL "%sC: DATA\nS: 250 ok\n%sS: 451 later\n" BYE,
-             commands, replies);
-    struct smtp_out s;
-    struct smtp_out_event ev;
-    uint8_t text[SMTP_OUT_ROOM_MIN];
-    struct buf out = buf_over(text, sizeof text);
-    struct slice in = SLICE_LIT("220 mx\r\n"), ehlo = SLICE_LIT("250-mx\r\n250 PIPELINING\r\n");
-    smtp_out_init(&s, &PLAIN, false);
-    cr_assert_eq(smtp_out_step(&s, &in, &out, &ev), SMTP_OUT_NEED_INPUT);
-    cr_assert_eq(smtp_out_step(&s, &ehlo, &out, &ev), SMTP_OUT_READY);
-    smtp_out_begin(&s, &tx);
+    struct client c;
+    cr_assert_eq(greet(&c, &PLAIN, "250-mx\r\n250 PIPELINING\r\n"), SMTP_OUT_READY);
+    smtp_out_begin(&c.s, &tx);
     uint32_t sent = 0, answered = 0, flushes = 0;
-    out.len = 0;
     for (;;) {
-        in = slice_of(NULL, 0);
-        enum smtp_out_event_kind kind = smtp_out_step(&s, &in, &out, &ev);
-        for (uint32_t i = 0; i < out.len; i++)
-            sent += out.ptr[i] == '\n';
-        out.len = 0;
+        enum smtp_out_event_kind kind = hear(&c, "");
+        sent += lines_out(&c);
         if (kind == SMTP_OUT_NEED_INPUT)
             break;
         cr_assert_eq(kind, SMTP_OUT_FLUSH);
         flushes++;
-        /* the server answers a few meanwhile */
+        /* the server answers a few meanwhile; RCPT is told before more is sent */
         for (int k = 0; k < 3; k++, answered++) {
-            in = SLICE_LIT("250 ok\r\n");
-            kind = smtp_out_step(&s, &in, &out, &ev);
+            kind = hear(&c, "250 ok\r\n");
+            sent += lines_out(&c);
             cr_assert_eq(kind == SMTP_OUT_RCPT, answered > 0);
             if (kind == SMTP_OUT_RCPT)
-                cr_assert_eq(ev.rcpt, answered - 1);
+                cr_assert_eq(c.ev.rcpt, answered - 1);
         }
     }
     cr_assert_eq(sent, N + 2);
@@ -526,34 +517,21 @@ Test(smtp_out, refusal_stops_what_was_not_sent_yet)
     for (int i = 0; i < N; i++)
         rcpts[i] = ONE[0];
     struct smtp_out_tx tx = {TX(rcpts)};
-    struct smtp_out s;
-    struct smtp_out_event ev;
-    uint8_t text[SMTP_OUT_ROOM_MIN];
-    struct buf out = buf_over(text, sizeof text);
-    struct slice in = SLICE_LIT("220 mx\r\n"), ehlo = SLICE_LIT("250-mx\r\n250 PIPELINING\r\n");
-    smtp_out_init(&s, &PLAIN, false);
-    cr_assert_eq(smtp_out_step(&s, &in, &out, &ev), SMTP_OUT_NEED_INPUT);
-    cr_assert_eq(smtp_out_step(&s, &ehlo, &out, &ev), SMTP_OUT_READY);
-    out.len = 0;
-    smtp_out_begin(&s, &tx);
-    in = slice_of(NULL, 0);
-    cr_assert_eq(smtp_out_step(&s, &in, &out, &ev), SMTP_OUT_FLUSH);
-    uint32_t sent = 0;
-    for (uint32_t i = 0; i < out.len; i++)
-        sent += out.ptr[i] == '\n';
+    struct client c;
+    cr_assert_eq(greet(&c, &PLAIN, "250-mx\r\n250 PIPELINING\r\n"), SMTP_OUT_READY);
+    smtp_out_begin(&c.s, &tx);
+    cr_assert_eq(hear(&c, ""), SMTP_OUT_FLUSH);
+    uint32_t sent = lines_out(&c);
     cr_assert_lt(sent, N);
-    out.len = 0;
-    in = SLICE_LIT("550 5.7.1 not you\r\n");
-    cr_assert_eq(smtp_out_step(&s, &in, &out, &ev), SMTP_OUT_NEED_INPUT);
+    cr_assert_eq(hear(&c, "550 5.7.1 not you\r\n"), SMTP_OUT_NEED_INPUT);
     for (uint32_t i = 1; i < sent; i++) {
-        in = SLICE_LIT("503 no\r\n");
-        cr_assert_eq(smtp_out_step(&s, &in, &out, &ev),
+        cr_assert_eq(hear(&c, "503 no\r\n"),
                      i + 1 == sent ? SMTP_OUT_TX_DONE : SMTP_OUT_NEED_INPUT);
+        cr_assert_eq(c.out.len, 0);
     }
-    cr_assert_eq(out.len, 0);
-    cr_assert_eq(ev.reply.code, 550);
-    cr_assert_str_eq(ev.reply.enhanced, "5.7.1");
-    cr_assert(smtp_out_is_ready(&s));
+    cr_assert_eq(c.ev.reply.code, 550);
+    cr_assert_str_eq(c.ev.reply.enhanced, "5.7.1");
+    cr_assert(smtp_out_is_ready(&c.s));
 }
 
 Test(smtp_out, idle_connection)
@@ -563,45 +541,31 @@ Test(smtp_out, idle_connection)
         uint16_t code;
     } rows[] = {{"421 4.4.2 idle too long\r\n", 421}, {"250 boo\r\n", 0}, {"\n", 0}};
     for (size_t i = 0; i <= COUNT(rows); i++) {
-        struct smtp_out s;
-        struct smtp_out_event ev;
-        uint8_t text[4096];
-        struct buf out = buf_over(text, sizeof text);
-        struct slice in = SLICE_LIT("220 mx\r\n"), ehlo = SLICE_LIT("250 mx\r\n");
-        smtp_out_init(&s, &PLAIN, false);
-        cr_assert_not(smtp_out_is_ready(&s));
-        cr_assert_eq(smtp_out_step(&s, &in, &out, &ev), SMTP_OUT_NEED_INPUT);
-        cr_assert_eq(smtp_out_step(&s, &ehlo, &out, &ev), SMTP_OUT_READY);
-        cr_assert(smtp_out_is_ready(&s));
-        in = slice_str(i < COUNT(rows) ? rows[i].said : "");
+        struct client c;
+        cr_assert_eq(greet(&c, &PLAIN, "250 mx\r\n"), SMTP_OUT_READY);
+        cr_assert(smtp_out_is_ready(&c.s));
         if (i == COUNT(rows))
-            smtp_out_lost(&s, "closed");
-        cr_assert_eq(smtp_out_step(&s, &in, &out, &ev), SMTP_OUT_FAILED);
-        cr_assert_eq(ev.phase, SMTP_OUT_AT_IDLE);
-        cr_assert_eq(ev.reply.code, i < COUNT(rows) ? rows[i].code : 0);
-        cr_assert_not(ev.data_sent);
-        cr_assert_not(smtp_out_is_ready(&s));
-        smtp_out_begin(&s, &TX_ONE); /* too late, but not wrong */
-        cr_assert_eq(smtp_out_step(&s, &in, &out, &ev), SMTP_OUT_CLOSED);
+            smtp_out_lost(&c.s, "closed");
+        cr_assert_eq(hear(&c, i < COUNT(rows) ? rows[i].said : ""), SMTP_OUT_FAILED);
+        cr_assert_eq(c.ev.phase, SMTP_OUT_AT_IDLE);
+        cr_assert_eq(c.ev.reply.code, i < COUNT(rows) ? rows[i].code : 0);
+        cr_assert_not(c.ev.data_sent);
+        cr_assert_not(smtp_out_is_ready(&c.s));
+        smtp_out_begin(&c.s, &TX_ONE); /* too late, but not wrong */
+        cr_assert_eq(hear(&c, ""), SMTP_OUT_CLOSED);
     }
 }
 
 Test(smtp_out, quit_in_the_middle_just_closes)
 {
-    struct smtp_out s;
-    struct smtp_out_event ev;
-    uint8_t text[4096];
-    struct buf out = buf_over(text, sizeof text);
-    struct slice in = SLICE_LIT("220 mx\r\n");
-    smtp_out_init(&s, &PLAIN, false);
-    cr_assert_eq(smtp_out_step(&s, &in, &out, &ev), SMTP_OUT_NEED_INPUT);
-    out.len = 0;
-    smtp_out_quit(&s, &out);
-    cr_assert_eq(out.len, 0);
-    cr_assert_eq(smtp_out_step(&s, &in, &out, &ev), SMTP_OUT_CLOSED);
-    smtp_out_quit(&s, &out);
-    smtp_out_lost(&s, "late");
-    cr_assert_eq(smtp_out_step(&s, &in, &out, &ev), SMTP_OUT_CLOSED);
+    struct client c;
+    cr_assert_eq(greet(&c, &PLAIN, ""), SMTP_OUT_NEED_INPUT);
+    smtp_out_quit(&c.s, &c.out);
+    cr_assert_eq(c.out.len, 0);
+    cr_assert_eq(hear(&c, ""), SMTP_OUT_CLOSED);
+    smtp_out_quit(&c.s, &c.out);
+    smtp_out_lost(&c.s, "late");
+    cr_assert_eq(hear(&c, ""), SMTP_OUT_CLOSED);
 }
 
 /* Every state can be lost or closed but the last two; nothing leads out of CLOSED. */

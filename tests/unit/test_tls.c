@@ -279,6 +279,16 @@ Test(tls, verify_accepts)
     refused("mail", true, NULL);
 }
 
+Test(tls, verify_accepts_a_chain_with_a_link_too_many)
+{
+    refused("chain", true, NULL);
+}
+
+Test(tls, verify_accepts_many_names)
+{
+    refused("many", true, NULL);
+}
+
 Test(tls, verify_expired)
 {
     refused("expired", true, "the certificate for mail.example.test expired on 2021-01-01");
@@ -424,7 +434,8 @@ static void resume(bool tls12)
         cr_assert(f.resumed);
         check_both_ways(shards[i], 5000);
     }
-    /* Another name has another certificate: the ticket does not open there, a full handshake follows. */
+    /* Another name has another certificate: the ticket does not open there, a full handshake
+     * follows. */
     pair_connect(&p, "other.example.test");
     if (tls12)
         pair_force_tls12(&p);
@@ -477,6 +488,30 @@ Test(tls, no_tickets_without_key)
         tls_session_free(session);
     }
     pair_free(&p);
+}
+
+/* A client may know this host's name from another server and offer that one's ticket: no reason to
+ * fail. */
+Test(tls, foreign_tickets_are_ignored)
+{
+    static const uint32_t sizes[] = {1, 16, 17, 100, 174, 192, 208, 700};
+    static uint8_t ticket[700];
+    struct tls_identity mail = pair_identity("mail");
+    struct tls_server_params s = pair_server_params(&mail);
+    s.ticket_key = ticket_key;
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        struct tls_pair p;
+        pair_init(&p, &s, NULL);
+        pair_connect(&p, "mail.example.test");
+        pair_force_tls12(&p);
+        memset(ticket, (int)i, sizeof ticket);
+        pair_client_ticket(&p, ticket, sizes[i]);
+        cr_assert_eq(pair_step(&p, false), TLS_WANT_IN);
+        cr_assert_eq(pair_step(&p, true), TLS_WANT_IN, "%u: %s", sizes[i], p.server_why.text);
+        cr_assert_gt(p.to_client.len, 500, "certificate and key exchange follow");
+        cr_assert_eq(p.to_client.bytes[0], 22);
+        pair_free(&p);
+    }
 }
 
 /* ---- the end ---- */

@@ -3,10 +3,16 @@
  * kernel shows.
  */
 #include <criterion/criterion.h>
+#include <netinet/tcp.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
 #include <stdlib.h>
+#include <sys/mount.h>
 #include <unistd.h>
 
-#include "tests/io/conform.h"
+#include "gateway/io/uring_internal.h"
+#include "tests/io/conform_kit.h"
 
 static struct io *create(const struct io_params *params)
 {
@@ -48,3 +54,351 @@ CONFORM(connect_errors)
 CONFORM(source_address)
 CONFORM(bad_fd)
 CONFORM(listen_errors)
+CONFORM(many_connections)
+CONFORM(buffers_run_out)
+CONFORM(parked_receive_is_cancelled)
+CONFORM(descriptors_come_back)
+CONFORM(descriptors_run_out)
+CONFORM(close_after_cancel)
+CONFORM(random)
+CONFORM(cancel_receive)
+CONFORM(cancel_send)
+CONFORM(cancel_connect)
+CONFORM(cancel_idle)
+CONFORM(accept_stop)
+CONFORM(timers)
+CONFORM(timer_storm)
+CONFORM(turn_order)
+CONFORM(time_and_chance)
+CONFORM(restart_in_done)
+CONFORM(messages)
+CONFORM(file_write_read)
+CONFORM(file_write_sync)
+CONFORM(file_names)
+CONFORM(file_errors)
+CONFORM(file_direct)
+CONFORM(dir_and_disk)
+CONFORM(lock)
+
+/* ---- what only a real kernel shows ---- */
+
+/* A number of the process for a descriptor of the ring, to look at it from outside. */
+static int raw_of(struct kit *k, int32_t fd)
+{
+    struct io_uring_sqe *sqe = uring_sqe(k->io);
+
+    io_uring_prep_rw(URING_OP_FIXED_FD_INSTALL, sqe, fd, NULL, 0, 0);
+    sqe->flags |= IOSQE_FIXED_FILE;
+    return uring_call(k->io, sqe);
+}
+
+static int no_delay(struct kit *k, int32_t fd)
+{
+    int raw = raw_of(k, fd), value = 0;
+    socklen_t len = sizeof value;
+
+    cr_assert_geq(raw, 0);
+    cr_assert_eq(getsockopt(raw, IPPROTO_TCP, TCP_NODELAY, &value, &len), 0);
+    close(raw);
+    return value;
+}
+
+static const struct conform real = {
+    .create = create, .destroy = io_destroy, .turn = turn, .dir = "/tmp"};
+
+Test(uring, connections_of_both_sides_have_nodelay)
+{
+    struct kit k;
+    struct kit_listener l;
+    struct kit_conn client, *server;
+
+    kit_open(&k, &real, 0, 0);
+    kit_listen(&k, &l, 1);
+    kit_connect(&l, &client, &server);
+    cr_assert_neq(no_delay(&k, client.fd), 0);
+    cr_assert_neq(no_delay(&k, server->fd), 0);
+    kit_disconnect(&client);
+    kit_disconnect(server);
+    kit_unlisten(&l);
+    kit_close(&k);
+}
+
+/* Nobody accepts: once the backlog is full, a connect hangs until it is cancelled. */
+Test(uring, connect_that_hangs_is_cancelled, .timeout = 30)
+{
+    enum { COUNT = 8 };
+    struct io_listen_opts opts = {.backlog = 1};
+    struct kit_op ops[COUNT];
+    struct io_addr addr;
+    struct why why;
+    struct kit k;
+    int32_t fd;
+    uint32_t hung = 0;
+
+    kit_open(&k, &real, 0, 0);
+    cr_assert(io_addr_parse(&addr, SLICE_LIT("127.0.0.1"), 0));
+    cr_assert(io_listen(k.io, &addr, &opts, &fd, &why), "%s", why.text);
+    cr_assert(io_local_addr(k.io, fd, &addr));
+    for (int i = 0; i < COUNT; i++) {
+        kit_op_init(&k, &ops[i]);
+        START(&k, io_connect(k.io, &ops[i].op, &addr, NULL));
+    }
+    for (int i = 0; i < 100; i++)
+        io_turn(k.io, false);
+    for (int i = 0; i < COUNT; i++) {
+        if (io_op_running(&ops[i].op)) {
+            hung++;
+            START(&k, io_cancel(k.io, &ops[i].op));
+            cr_assert_eq(kit_wait(&ops[i]), -ECANCELED);
+        } else {
+            cr_assert_geq(ops[i].res, 0);
+            io_close(k.io, ops[i].res);
+        }
+    }
+    cr_assert_gt(hung, 0u);
+    io_close(k.io, fd);
+    kit_close(&k);
+}
+
+Test(uring, poll_raw_tells_and_is_cancelled, .timeout = 30)
+{
+    struct kit_op o;
+    struct kit k;
+    int pipes[2];
+
+    kit_open(&k, &real, 0, 0);
+    cr_assert_eq(pipe(pipes), 0);
+    kit_op_init(&k, &o);
+    START(&k, io_poll_raw(k.io, &o.op, pipes[0], POLLIN));
+    for (int i = 0; i < 5; i++)
+        io_turn(k.io, false);
+    cr_assert(io_op_running(&o.op));
+    cr_assert_eq(write(pipes[1], "x", 1), 1);
+    cr_assert_eq(kit_wait(&o), POLLIN);
+    START(&k, io_poll_raw(k.io, &o.op, pipes[0], POLLIN));
+    cr_assert_eq(kit_wait(&o), POLLIN, "still readable: at once");
+    START(&k, io_poll_raw(k.io, &o.op, pipes[1], POLLIN));
+    io_turn(k.io, false);
+    START(&k, io_cancel(k.io, &o.op));
+    cr_assert_eq(kit_wait(&o), -ECANCELED);
+    close(pipes[0]);
+    START(&k, io_poll_raw(k.io, &o.op, pipes[1], POLLOUT));
+    cr_assert(kit_wait(&o) & POLLERR);
+    START(&k, io_poll_raw(k.io, &o.op, pipes[0], POLLIN));
+    cr_assert_eq(kit_wait(&o), -EBADF);
+    close(pipes[1]);
+    kit_close(&k);
+}
+
+/*
+ * So few completion entries that the kernel must keep some back, and ends multishot receives
+ * early.
+ */
+Test(uring, completions_overflow_and_none_is_lost, .timeout = 60)
+{
+    enum { COUNT = 300 };
+    static struct kit_conn clients[COUNT];
+    static uint8_t data[20000];
+    struct io_params params = {.queue_depth = 1,
+                               .fd_count_max = 2 * COUNT + 8,
+                               .recv_buf_count = 1024,
+                               .recv_buf_size = 1024,
+                               .cpu = -1};
+    struct kit k = {.c = &real, .io = create(&params)};
+    struct kit_listener l;
+    struct kit_conn *server;
+
+    kit_fill(data, sizeof data, 0);
+    kit_listen(&k, &l, COUNT);
+    for (int i = 0; i < COUNT; i++) {
+        kit_connect(&l, &clients[i], &server);
+        kit_receive(server);
+    }
+    for (int i = 0; i < COUNT; i++)
+        kit_send(&clients[i], data, sizeof data);
+    cr_assert_geq(io_uring_submit_and_get_events(&k.io->ring), 0);
+    cr_assert(IO_URING_READ_ONCE(*k.io->ring.sq.kflags) & IORING_SQ_CQ_OVERFLOW);
+    for (int i = 0; i < COUNT; i++) {
+        KIT_UNTIL(&k, l.conns[i].got_len == sizeof data);
+        cr_assert(kit_holds(l.conns[i].got, sizeof data, 0));
+        cr_assert_eq(kit_wait(&clients[i].send), (int32_t)sizeof data);
+    }
+    for (int i = 0; i < COUNT; i++) {
+        kit_disconnect(&clients[i]);
+        kit_disconnect(&l.conns[i]);
+    }
+    kit_unlisten(&l);
+    kit_close(&k);
+}
+
+/* One call sleeps while completions of others come in: they are kept. */
+Test(uring, a_synchronous_call_keeps_other_completions, .timeout = 30)
+{
+    struct kit k;
+    struct kit_listener l;
+    struct kit_conn client, *server;
+    struct io_addr addr;
+
+    kit_open(&k, &real, 0, 0);
+    kit_listen(&k, &l, 1);
+    kit_connect(&l, &client, &server);
+    kit_receive(server);
+    kit_send(&client, "hello", 5);
+    for (int i = 0; i < 20; i++) {
+        k.starting++;
+        cr_assert(io_local_addr(k.io, client.fd, &addr));
+        k.starting--;
+    }
+    KIT_UNTIL(&k, server->got_len == 5 && client.send.done_count == 1);
+    kit_disconnect(&client);
+    kit_disconnect(server);
+    kit_unlisten(&l);
+    kit_close(&k);
+}
+
+/* On a thread of its own, so that the namespace is nobody else's, nor the kernel's workers. */
+static void *full_disk(void *dir)
+{
+    static uint8_t data[3 << 20];
+    char path[256];
+    struct conform c = real;
+    struct kit_op o;
+    struct kit k;
+    int32_t fd;
+
+    if (unshare(CLONE_NEWNS) < 0 || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+        mount("none", dir, "tmpfs", 0, "size=1m") < 0)
+        return NULL;
+    c.dir = dir;
+    kit_open(&k, &c, 0, 0);
+    kit_op_init(&k, &o);
+    fd = kit_open_file(&k, kit_path(&k, "file", path), IO_WRITE | IO_CREATE);
+    cr_assert_geq(fd, 0);
+    START(&k, io_write_sync(k.io, &o.op, fd, data, sizeof data, 0));
+    cr_assert_eq(kit_wait(&o), -EIO, "some of it fits: a short write");
+    START(&k, io_write_sync(k.io, &o.op, fd, data, sizeof data, 1 << 20));
+    cr_assert_eq(kit_wait(&o), -ENOSPC);
+    START(&k, io_allocate(k.io, &o.op, fd, 1 << 20, 2 << 20));
+    cr_assert_eq(kit_wait(&o), -ENOSPC);
+    io_close(k.io, fd);
+    kit_close(&k);
+    return dir;
+}
+
+Test(uring, a_full_disk_is_told, .timeout = 30)
+{
+    char dir[] = "/tmp/hikyaku-full-XXXXXX";
+    pthread_t thread;
+    void *result;
+
+    cr_assert_not_null(mkdtemp(dir));
+    cr_assert_eq(pthread_create(&thread, NULL, full_disk, dir), 0);
+    pthread_join(thread, &result);
+    rmdir(dir);
+    if (!result)
+        cr_skip_test("mounting needs root");
+}
+
+/* ---- threads ---- */
+
+#define THREADS     3u
+#define THREAD_SENT 20000u
+
+struct thread {
+    pthread_t id;
+    struct io_group *group;
+    struct io *io;
+    uint32_t peer;
+    uint64_t sent[THREADS], got[THREADS];
+    uint32_t wrong;
+    struct timer pace;
+    atomic_uint *finished;
+};
+
+static void thread_got(void *arg, const struct ring_item *item)
+{
+    struct thread *t = arg;
+
+    if (item->a != t->got[item->from] || *(uint64_t *)item->ptr != item->a)
+        t->wrong++;
+    free(item->ptr);
+    t->got[item->from]++;
+}
+
+/* Sends in bursts, with pauses in which everybody falls asleep. */
+static void thread_send(struct thread *t)
+{
+    for (uint32_t to = 0; to < THREADS; to++) {
+        for (uint32_t burst = 0; burst < 500 && t->sent[to] < THREAD_SENT; burst++) {
+            struct ring_item item = {.kind = 1, .a = t->sent[to], .ptr = malloc(8)};
+            *(uint64_t *)item.ptr = item.a;
+            if (!io_post(t->io, to, &item)) {
+                free(item.ptr);
+                break;
+            }
+            t->sent[to]++;
+        }
+    }
+}
+
+static void thread_pace(struct timer *timer)
+{
+    struct thread *t = container_of(timer, struct thread, pace);
+    bool more = false;
+
+    thread_send(t);
+    for (uint32_t to = 0; to < THREADS; to++)
+        more |= t->sent[to] < THREAD_SENT;
+    if (more)
+        io_timer_set(t->io, timer, io_now_ns(t->io) + io_chance(t->io, 300 * NS_PER_US));
+}
+
+static void *thread_run(void *arg)
+{
+    struct thread *t = arg;
+    struct io_params params = {
+        .group = t->group, .peer = t->peer, .queue_depth = 64, .fd_count_max = 8, .cpu = -1};
+    struct why why;
+
+    t->io = io_create(&params, &why);
+    if (!t->io)
+        return NULL;
+    io_on_message(t->io, thread_got, t);
+    t->pace.fire = thread_pace;
+    io_timer_set(t->io, &t->pace, 0);
+    for (;;) {
+        bool all = !timer_is_set(&t->pace);
+        for (uint32_t from = 0; from < THREADS; from++)
+            all &= t->got[from] == THREAD_SENT;
+        if (all)
+            break;
+        io_turn(t->io, true); /* once all is sent there is no timer: only a wake-up ends it */
+    }
+    /* Wake-ups of the last turn are on their way; leave when everybody has all. */
+    atomic_fetch_add(t->finished, 1);
+    while (atomic_load(t->finished) < THREADS) {
+        io_turn(t->io, false);
+        sched_yield();
+    }
+    io_destroy(t->io);
+    return t;
+}
+
+Test(uring, threads_lose_no_message_and_no_wake_up, .timeout = 60)
+{
+    static struct thread threads[THREADS];
+    struct io_group *group = io_group_create(THREADS);
+    atomic_uint finished = 0;
+    void *result;
+
+    for (uint32_t i = 0; i < THREADS; i++) {
+        threads[i] = (struct thread){.group = group, .peer = i, .finished = &finished};
+        cr_assert_eq(pthread_create(&threads[i].id, NULL, thread_run, &threads[i]), 0);
+    }
+    for (uint32_t i = 0; i < THREADS; i++) {
+        pthread_join(threads[i].id, &result);
+        cr_assert_eq(result, &threads[i]);
+        cr_assert_eq(threads[i].wrong, 0);
+    }
+    io_group_destroy(group);
+}

@@ -54,6 +54,10 @@ void pair_force_tls12(struct tls_pair *p);
 /* ---- tls_force.c: what our own contexts never do ---- */
 
 void pair_client_suites(struct tls_pair *p, const char *suites);
+/* The client offers a TLS 1.2 ticket of somebody else. */
+void pair_client_ticket(struct tls_pair *p, const uint8_t *ticket, uint32_t len);
+/* The client sends a TLS 1.3 KeyUpdate that asks for one in return. */
+void pair_key_update(struct tls_pair *p);
 /* The client's session, also a TLS 1.2 one. */
 struct tls_session *pair_session(struct tls_pair *p);
 

@@ -1,0 +1,496 @@
+/*
+ * gateway/config_bind.c - nodes into structs, by the table: names, types, ranges, defaults.
+ *
+ * Owns:     nothing; what is stored belongs to the configuration's pool.
+ * Runs on:  the control thread, at start and at reload.
+ * Contract: what is absent gets the default of the table, read like anything else. A key that is
+ *           not supported yet is refused unless it says what is done anyway. Values of texts, which
+ *           may be passwords, never stand in messages.
+ * Failure:  FILE:LINE:COLUMN of the key when the key is wrong, of the value when the value is.
+ * Bounds:   those of the table.
+ * Tests:    tests/unit/test_config.c
+ */
+#include <assert.h>
+
+#include "gateway/config_internal.h"
+#include "routing/domain.h"
+
+#define PATH_MAX_TEXT 96
+
+/* Where a value goes and what messages call it. */
+struct slot {
+    struct config_reader *r;
+    const struct config_key *key;
+    const struct config_node *node;
+    char *base;
+    const char *path; /* "tls.mode" */
+};
+
+static bool wrong(const struct slot *s, const struct config_node *n, const char *expected)
+{
+    return config_fail(s->r, n->place, "%s: expected %s", s->path, expected);
+}
+
+/* A number of `width` bytes; every machine we run on stores the low byte first. */
+static void store(const struct slot *s, uint64_t value)
+{
+    char *at = s->base + s->key->offset;
+    switch (s->key->width) {
+    case 0: break;
+    case 1: *(uint8_t *)at = (uint8_t)value; break;
+    case 2: *(uint16_t *)at = (uint16_t)value; break;
+    case 4: *(uint32_t *)at = (uint32_t)value; break;
+    default: *(uint64_t *)at = value; break;
+    }
+}
+
+static bool store_text(const struct slot *s, const char *text)
+{
+    if (s->key->width == 0)
+        return true;
+    char **at = (char **)(void *)(s->base + s->key->offset);
+    *at = *text ? config_copy(s->r, s->r->pool, text, strlen(text)) : NULL;
+    return !s->r->failed;
+}
+
+/* ---- words, numbers ---- */
+
+static bool bind_name(const struct slot *s)
+{
+    const char *text = s->node->text;
+    size_t len = strlen(text);
+    bool ok = len > 0 && len <= CONFIG_NAME_MAX;
+    for (size_t i = 0; ok && i < len; i++) {
+        uint8_t c = ascii_lower((uint8_t)text[i]);
+        ok = (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || strchr("-_.", c);
+    }
+    return ok ? store_text(s, text) : wrong(s, s->node, "1 to 64 letters, digits, '-', '_' or '.'");
+}
+
+static bool bind_domain(const struct slot *s)
+{
+    struct why why;
+    char ascii[DOMAIN_TEXT_MAX];
+    struct slice text = slice_str(s->node->text);
+    if (text.len == 0 && s->key->standard)
+        return store_text(s, "");
+    if (s->key->type == CONFIG_TYPE_SPACE ? !domain_pattern_to_ascii(text, ascii, &why)
+                                          : !domain_to_ascii(text, ascii, &why)) {
+        const char *reason = strstr(why.text, ": ");
+        return config_fail(s->r, s->node->place, "%s: %.64s is no %s: %s", s->path, s->node->text,
+                           s->key->type == CONFIG_TYPE_SPACE ? "address space" : "domain",
+                           reason ? reason + 2 : why.text);
+    }
+    return store_text(s, ascii);
+}
+
+/* "14400000000000" is of no use in a message; the largest unit that divides it is. */
+static void number_text(const struct config_key *k, uint64_t value, char text[32])
+{
+    static const struct {
+        uint64_t factor;
+        const char *word;
+    } sizes[] = {{1024 * GIB, "TiB"}, {GIB, "GiB"}, {MIB, "MiB"}, {KIB, "KiB"}, {1, ""}},
+      times[] = {{86400 * NS_PER_S, "d"}, {3600 * NS_PER_S, "h"}, {60 * NS_PER_S, "m"},
+                 {NS_PER_S, "s"},         {NS_PER_MS, "ms"},      {1, "ns"}};
+    bool time = k->type == CONFIG_TYPE_TIME || k->type == CONFIG_TYPE_TIMES;
+    snprintf(text, 32, "%llu", (unsigned long long)value);
+    if (value == 0 || (!time && k->type != CONFIG_TYPE_SIZE))
+        return;
+    value *= time ? k->unit : 1;
+    for (uint32_t i = 0; i < 5; i++) {
+        uint64_t factor = time ? times[i].factor : sizes[i].factor;
+        if (value % factor == 0) {
+            snprintf(text, 32, "%llu%s", (unsigned long long)(value / factor),
+                     time ? times[i].word : sizes[i].word);
+            return;
+        }
+    }
+}
+
+void config_range_text(const struct config_key *k, char text[80])
+{
+    char min[32], max[32];
+    number_text(k, k->min, min);
+    number_text(k, k->max, max);
+    snprintf(text, 80, "%s to %s", min, max);
+}
+
+/* A number, size or time of node `n`; range checked. */
+static bool number_of(const struct slot *s, const struct config_node *n, uint64_t *out)
+{
+    const struct config_key *k = s->key;
+    char range[80];
+    bool ok = n->kind == CONFIG_SCALAR;
+    switch (k->type) {
+    case CONFIG_TYPE_SIZE:
+        if (!ok || !config_size_parse(n->text, out))
+            return wrong(s, n, "a size such as 500KiB, 25MiB, 20GiB or a number of bytes");
+        break;
+    case CONFIG_TYPE_TIME:
+    case CONFIG_TYPE_TIMES:
+        if (!ok || !config_time_parse(n->text, out))
+            return wrong(s, n, "a time such as 90s, 5m, 2h or 2d");
+        if (*out % k->unit)
+            return wrong(s, n, "whole seconds");
+        *out /= k->unit;
+        break;
+    default:
+        if (ok && k->zero && strcmp(n->text, k->zero) == 0) {
+            *out = 0;
+            return true;
+        }
+        if (!ok || !config_count_parse(n->text, out)) {
+            config_range_text(k, range);
+            return config_fail(s->r, n->place, "%s: expected %s%sa number from %s", s->path,
+                               k->zero ? k->zero : "", k->zero ? " or " : "", range);
+        }
+    }
+    if (*out >= k->min && *out <= k->max)
+        return true;
+    config_range_text(k, range);
+    return config_fail(s->r, n->place, "%s: %.32s is out of range, %s", s->path, n->text, range);
+}
+
+static const char *choice_word(const void *arg, uint32_t i)
+{
+    return ((const struct config_choice *)arg)[i].word;
+}
+
+static bool choice_of(const struct slot *s, const struct config_node *n, uint32_t *out)
+{
+    const struct config_choice *c = s->key->choices;
+    char words[200] = "";
+    uint32_t count = 0;
+    size_t len = 0;
+    for (; c->word; c++, count++) {
+        if (n->kind == CONFIG_SCALAR && strcmp(n->text, c->word) == 0) {
+            *out = c->value;
+            return !c->unsupported ||
+                   config_fail(s->r, n->place, "%s: %s is not supported yet", s->path, c->word);
+        }
+        if (!c->unsupported && len < sizeof words)
+            len += (size_t)snprintf(words + len, sizeof words - len, "%s%s", len ? " | " : "",
+                                    c->word);
+    }
+    const char *near = n->kind == CONFIG_SCALAR && !n->quoted && n->text[0]
+                           ? config_nearest(n->text, choice_word, s->key->choices, count)
+                           : NULL;
+    return config_fail(s->r, n->place, "%s: expected %s%s%s%s", s->path, words,
+                       near ? "; did you mean " : "", near ? near : "", near ? "?" : "");
+}
+
+static bool address_of(const struct slot *s, const struct config_node *n, struct io_addr *out)
+{
+    uint32_t port = s->key->unit;
+    if (n->kind == CONFIG_SCALAR && config_address_parse(n->text, port, out))
+        return true;
+    return wrong(s, n,
+                 port == CONFIG_PORT_NONE ? "an address such as 192.0.2.1 or 2001:db8::1"
+                 : port == CONFIG_PORT_GIVEN
+                     ? "an address with port, such as 0.0.0.0:25 or \"[::]:25\""
+                     : "an address such as 192.0.2.1 or \"[2001:db8::1]:5353\"");
+}
+
+static bool bind_scalar(const struct slot *s)
+{
+    const struct config_key *k = s->key;
+    uint64_t number;
+    uint32_t choice;
+    bool yes;
+    struct io_addr a = {0};
+    if (s->node->kind != CONFIG_SCALAR)
+        return wrong(s, s->node, "one value, no list and no map");
+    if (s->node->text[0] == '\0' && !s->node->quoted)
+        return config_fail(s->r, s->node->place, "%s: no value; give one or leave the key out",
+                           s->path);
+    switch (k->type) {
+    case CONFIG_TYPE_STRING: return store_text(s, s->node->text);
+    case CONFIG_TYPE_NAME: return bind_name(s);
+    case CONFIG_TYPE_DOMAIN:
+    case CONFIG_TYPE_SPACE: return bind_domain(s);
+    case CONFIG_TYPE_PATH: {
+        char *path = s->node->text[0] ? config_path(s->r, &s->r->scratch, s->node) : "";
+        return path && store_text(s, path);
+    }
+    case CONFIG_TYPE_BOOL:
+        if (!config_bool_parse(s->node->text, &yes))
+            return wrong(s, s->node, "true or false");
+        store(s, yes);
+        return true;
+    case CONFIG_TYPE_CHOICE:
+        if (!choice_of(s, s->node, &choice))
+            return false;
+        store(s, choice);
+        return true;
+    case CONFIG_TYPE_ADDRESS:
+        if (s->node->text[0] && !address_of(s, s->node, &a))
+            return false;
+        if (k->width)
+            *(struct io_addr *)(void *)(s->base + k->offset) = a;
+        return true;
+    default:
+        if (!number_of(s, s->node, &number))
+            return false;
+        store(s, number);
+        return true;
+    }
+}
+
+/* ---- lists of values ---- */
+
+static bool network_of(const struct slot *s, const struct config_node *n,
+                       struct config_network *out)
+{
+    struct why why;
+    if (n->kind == CONFIG_SCALAR && config_network_parse(n->text, out, &why))
+        return true;
+    return config_fail(s->r, n->place, "%s: %s", s->path,
+                       n->kind == CONFIG_SCALAR ? why.text : "expected a list of networks");
+}
+
+static bool string_of(const struct slot *s, const struct config_node *n, char **out)
+{
+    if (n->kind != CONFIG_SCALAR || n->text[0] == '\0')
+        return wrong(s, n, "a list of words");
+    *out = config_copy(s->r, s->r->pool, n->text, strlen(n->text));
+    return *out != NULL;
+}
+
+static bool bind_choices(const struct slot *s)
+{
+    uint32_t bits = 0, one;
+    for (uint32_t i = 0; i < s->node->count; i++) {
+        if (!choice_of(s, s->node->entries[i].value, &one))
+            return false;
+        bits |= one;
+    }
+    store(s, bits);
+    return true;
+}
+
+static bool bind_list(const struct slot *s)
+{
+    const struct config_node *n = s->node;
+    const struct config_key *k = s->key;
+    uint32_t max = k->count_max ? k->count_max : CONFIG_LIST_MAX;
+    size_t size = k->type == CONFIG_TYPE_ADDRESSES  ? sizeof(struct io_addr)
+                  : k->type == CONFIG_TYPE_NETWORKS ? sizeof(struct config_network)
+                                                    : sizeof(uint64_t);
+    static_assert(sizeof(char *) == sizeof(uint64_t), "lists of strings have items of this size");
+    if (n->kind != CONFIG_LIST)
+        return wrong(s, n, "a list, such as [a, b]");
+    if (n->count > max)
+        return config_fail(s->r, n->place, "%s: more than %u entries", s->path, max);
+    if (k->type == CONFIG_TYPE_CHOICES)
+        return bind_choices(s);
+    char *items = config_alloc(s->r, s->r->pool, n->count, size);
+    bool ok = items != NULL;
+    for (uint32_t i = 0; ok && i < n->count; i++) {
+        const struct config_node *v = n->entries[i].value;
+        void *item = items + i * size;
+        ok = k->type == CONFIG_TYPE_ADDRESSES  ? address_of(s, v, item)
+             : k->type == CONFIG_TYPE_NETWORKS ? network_of(s, v, item)
+             : k->type == CONFIG_TYPE_STRINGS  ? string_of(s, v, item)
+                                               : number_of(s, v, item);
+    }
+    if (!ok || k->width == 0)
+        return ok;
+    if (k->count_offset == 0) { /* struct config_networks and config_strings have one shape */
+        struct config_networks *out = (void *)(s->base + k->offset);
+        *out = (struct config_networks){(void *)items, n->count};
+    } else {
+        *(void **)(void *)(s->base + k->offset) = items;
+        *(uint32_t *)(void *)(s->base + k->count_offset) = n->count;
+    }
+    return true;
+}
+
+/* ---- lists of maps ---- */
+
+/* A scalar that stands for {item_key: scalar}. */
+static struct config_node *item_of(const struct slot *s, struct config_node *scalar)
+{
+    struct config_node *map = config_node_new(s->r, CONFIG_MAP, scalar->place);
+    struct config_node *key = config_node_new(s->r, CONFIG_SCALAR, scalar->place);
+    if (!map || !key || !config_node_room(s->r, map, 1))
+        return NULL;
+    key->text = config_copy(s->r, &s->r->scratch, s->key->item_key, strlen(s->key->item_key));
+    map->entries[map->count++] = (struct config_entry){key, scalar};
+    return key->text ? map : NULL;
+}
+
+/* "a;b" as a list of a and b. Each part keeps the place of the text, as far as that is known. */
+static struct config_node *split(const struct slot *s, const struct config_node *n)
+{
+    struct config_node *list = config_node_new(s->r, CONFIG_LIST, n->place);
+    if (!list || !config_node_room(s->r, list, (uint32_t)strlen(n->text) + 1))
+        return NULL;
+    for (const char *p = n->text; *p;) {
+        const char *end = strchrnul(p, s->key->separator);
+        const char *from = p, *to = end;
+        while (from < to && *from == ' ')
+            from++;
+        while (to > from && to[-1] == ' ')
+            to--;
+        struct config_node *part = config_node_new(s->r, CONFIG_SCALAR, n->place);
+        if (!part)
+            return NULL;
+        part->quoted = true;
+        part->text = config_copy(s->r, &s->r->scratch, from, (size_t)(to - from));
+        if (!part->text)
+            return NULL;
+        list->entries[list->count++].value = part;
+        p = *end ? end + 1 : end;
+    }
+    return list;
+}
+
+static bool bind_items(const struct slot *s)
+{
+    const struct config_key *k = s->key;
+    const struct config_node *n = s->node;
+    if (n->kind == CONFIG_SCALAR && k->separator && !(n = split(s, n)))
+        return false;
+    if (n->kind != CONFIG_LIST)
+        return wrong(s, n, k->separator ? "a list, or one text with ';' between" : "a list");
+    if (n->count > k->count_max)
+        return config_fail(s->r, n->place, "%s: more than %u entries", s->path, k->count_max);
+    char *items = config_alloc(s->r, s->r->pool, n->count, k->item_size);
+    if (!items)
+        return false;
+    for (uint32_t i = 0; i < n->count; i++) {
+        struct config_node *item = n->entries[i].value;
+        if (item->kind == CONFIG_SCALAR && k->item_key && !(item = item_of(s, item)))
+            return false;
+        if (item->kind != CONFIG_MAP)
+            return config_fail(s->r, item->place, "%s: expected a map, such as {%s: ...}", s->path,
+                               k->keys->items[0].name);
+        if (!config_bind(s->r, k->keys, item, items + i * k->item_size))
+            return false;
+    }
+    *(void **)(void *)(s->base + k->offset) = items;
+    *(uint32_t *)(void *)(s->base + k->count_offset) = n->count;
+    return true;
+}
+
+/* ---- maps ---- */
+
+static bool bind_map(struct config_reader *r, const struct config_keys *keys,
+                     const struct config_node *map, char *base, const char *prefix);
+
+/* Does an unsupported key ask for nothing but what is done anyway? */
+static bool asks_nothing(const struct slot *s)
+{
+    const struct config_node *n = s->node;
+    bool yes = true;
+    if (n->kind != CONFIG_SCALAR)
+        return n->count == 0;
+    if (s->key->type == CONFIG_TYPE_BOOL)
+        return config_bool_parse(n->text, &yes) && !yes;
+    return n->text[0] == '\0' && n->quoted;
+}
+
+static bool bind_value(const struct slot *s)
+{
+    switch (s->key->type) {
+    case CONFIG_TYPE_GROUP:
+        if (s->node->kind != CONFIG_MAP)
+            return config_fail(s->r, s->node->place, "%s: expected a map, such as {%s: ...}",
+                               s->path, s->key->keys->items[0].name);
+        return bind_map(s->r, s->key->keys, s->node, s->base, s->path);
+    case CONFIG_TYPE_ITEMS: return bind_items(s);
+    case CONFIG_TYPE_CHOICES:
+    case CONFIG_TYPE_ADDRESSES:
+    case CONFIG_TYPE_NETWORKS:
+    case CONFIG_TYPE_STRINGS:
+    case CONFIG_TYPE_TIMES: return bind_list(s);
+    default: return bind_scalar(s);
+    }
+}
+
+/* The default as a node at the place of the map that lacks the key. */
+static struct config_node *standard_node(struct config_reader *r, const struct config_key *k,
+                                         struct config_place at)
+{
+    if (k->type == CONFIG_TYPE_GROUP)
+        return config_node_new(r, CONFIG_MAP, at);
+    if (k->standard[0] == '[' && k->standard[1] != ']')
+        return config_yaml(r, at.file, slice_str(k->standard));
+    struct config_node *n =
+        config_node_new(r, k->standard[0] == '[' ? CONFIG_LIST : CONFIG_SCALAR, at);
+    if (!n)
+        return NULL;
+    n->quoted = k->standard[0] == '"';
+    size_t len = strlen(k->standard);
+    n->text = config_copy(r, &r->scratch, k->standard + n->quoted, len - 2 * n->quoted);
+    return n->text ? n : NULL;
+}
+
+static bool bind_key(const struct slot *slot, const struct config_node *map,
+                     const struct config_node *key)
+{
+    struct slot s = *slot;
+    if (!s.node) {
+        if (!s.key->standard && s.key->type != CONFIG_TYPE_GROUP)
+            return config_fail(s.r, map->place, "%s is missing", s.path);
+        if (s.key->unsupported)
+            return true;
+        s.node = standard_node(s.r, s.key, map->place);
+        return s.node && bind_value(&s);
+    }
+    if (s.key->unsupported)
+        return asks_nothing(&s) || config_fail(s.r, key->place, "%s is not supported yet", s.path);
+    return bind_value(&s);
+}
+
+static const char *key_word(const void *arg, uint32_t i)
+{
+    return ((const struct config_keys *)arg)->items[i].name;
+}
+
+static bool check_known(struct config_reader *r, const struct config_keys *keys,
+                        const struct config_node *map, const char *prefix)
+{
+    for (uint32_t i = 0; i < map->count; i++) {
+        const struct config_node *key = map->entries[i].key;
+        bool known = false;
+        for (uint32_t k = 0; k < keys->count && !known; k++)
+            known = strcmp(keys->items[k].name, key->text) == 0;
+        if (known)
+            continue;
+        const char *near = config_nearest(key->text, key_word, keys, keys->count);
+        return config_fail(r, key->place, "unknown key %s%s%.64s%s%s%s", prefix, *prefix ? "." : "",
+                           key->text, near ? "; did you mean " : "", near ? near : "",
+                           near ? "?" : "");
+    }
+    return true;
+}
+
+static bool bind_map(struct config_reader *r, const struct config_keys *keys,
+                     const struct config_node *map, char *base, const char *prefix)
+{
+    char path[PATH_MAX_TEXT];
+    if (!check_known(r, keys, map, prefix))
+        return false;
+    for (uint32_t i = 0; i < keys->count; i++) {
+        const struct config_key *k = &keys->items[i];
+        const struct config_node *key = NULL, *value = NULL;
+        for (uint32_t e = 0; e < map->count && !value; e++)
+            if (strcmp(map->entries[e].key->text, k->name) == 0) {
+                key = map->entries[e].key;
+                value = map->entries[e].value;
+            }
+        snprintf(path, sizeof path, "%s%s%s", prefix, *prefix ? "." : "", k->name);
+        struct slot s = {r, k, value, base, path};
+        if (!bind_key(&s, map, key))
+            return false;
+    }
+    return true;
+}
+
+bool config_bind(struct config_reader *r, const struct config_keys *keys,
+                 const struct config_node *map, void *base)
+{
+    return bind_map(r, keys, map, base, "");
+}
