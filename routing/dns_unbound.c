@@ -154,6 +154,7 @@ static int context_set_servers(struct ub_ctx *c, const struct dns_params *p)
     return rc;
 }
 
+/* NOLINTNEXTLINE(readability-non-const-parameter): the type is libunbound's */
 static void ignore_answer(void *arg, int rcode, void *packet, int len, int sec, char *bogus,
                           int limited)
 {
@@ -265,19 +266,13 @@ static void lookup_release(struct dns_lookup *l)
 static void merge_addresses(struct dns_lookup *l)
 {
     struct dns_answer *a = &l->answer;
-    uint32_t taken[2] = {0, 0};
 
-    for (uint32_t turn = 0; a->addr_count < DNS_ADDR_MAX; turn++) {
-        struct dns_part *p = &l->parts[turn % l->part_count];
-        uint32_t *at = &taken[turn % l->part_count];
-        if (p->answered && *at < p->got.addr_count)
-            a->addr[a->addr_count++] = p->got.addr[(*at)++];
-        bool more = false;
-        for (uint32_t i = 0; i < l->part_count; i++)
-            more = more || (l->parts[i].answered && taken[i] < l->parts[i].got.addr_count);
-        if (!more)
-            break;
-    }
+    for (uint32_t turn = 0; turn < DNS_ADDR_MAX; turn++)
+        for (uint32_t i = 0; i < l->part_count; i++) {
+            const struct dns_part *p = &l->parts[i];
+            if (p->answered && turn < p->got.addr_count && a->addr_count < DNS_ADDR_MAX)
+                a->addr[a->addr_count++] = p->got.addr[turn];
+        }
 }
 
 /* One answer out of those of the parts that are there. */

@@ -128,7 +128,8 @@ bool domain_pattern_to_ascii(struct slice pattern, char out[DOMAIN_TEXT_MAX], st
     size_t len = strlen(name);
     if (len + 3 > DOMAIN_TEXT_MAX)
         return domain_refuse(why, "too long");
-    memcpy(out, "*.", 2);
+    out[0] = '*';
+    out[1] = '.';
     memcpy(out + 2, name, len + 1);
     return true;
 }

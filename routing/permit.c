@@ -223,18 +223,16 @@ static void lent_set(struct permit_lent *l, uint32_t granted)
 }
 
 /*
- * The fair share of each: nobody has more than he wants; who wants more than an equal part gets an
- * equal part of what the modest leave. What cannot be divided goes one each, from the shard whose
- * turn it is.
+ * The fair share of each (`share`: zeroed): nobody has more than he wants; who wants more than an
+ * equal part gets an equal part of what the modest leave. What cannot be divided goes one each,
+ * from the shard whose turn it is.
  */
 static void home_share(const struct permit_home *h, uint32_t share[SHARD_COUNT_MAX])
 {
     uint32_t left = h->limit, hungry = 0;
 
-    for (uint32_t i = 0; i < h->shard_count; i++) {
-        share[i] = 0;
+    for (uint32_t i = 0; i < h->shard_count; i++)
         hungry += h->shards[i].demand > 0;
-    }
     while (hungry && left >= hungry) {
         uint32_t part = left / hungry;
         for (uint32_t i = 0; i < h->shard_count; i++) {
@@ -306,7 +304,7 @@ static void home_recall(struct permit_home *h, const uint32_t share[SHARD_COUNT_
 
 static void home_balance(struct permit_home *h)
 {
-    uint32_t share[SHARD_COUNT_MAX];
+    uint32_t share[SHARD_COUNT_MAX] = {0};
 
     home_share(h, share);
     home_recall(h, share, home_raise(h, share));

@@ -450,7 +450,7 @@ Test(permit, a_limit_of_20_serves_every_shard_and_is_used)
         cr_expect_gt(use, 0.9, "%u shards use %.0f %%", w->shards, use * 100);
         cr_expect_leq(most, least * 2, "%u shards: from %lu to %lu", w->shards, least, most);
         cr_expect_leq(w->wait_max, 64 * PERMIT_TURN_NS, "somebody waited %lu s",
-                      w->wait_max / NS_PER_S);
+                      w->wait_max / (uint64_t)NS_PER_S);
         world_end(w);
         world_free(w);
     }
