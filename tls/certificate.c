@@ -2,9 +2,10 @@
  * tls/certificate.c - what a certificate says: names, dates, and whether a key is its own.
  *
  * Owns:     copies of names (tls_names), freed by the caller.
- * Runs on:  the thread that makes contexts or checks the configuration; a shard only when a verification failed.
- * Contract: subject alternative names count; the common name only when there are none of type DNS (RFC 6125
- *           section 6.4.4). `*` stands for exactly one whole leftmost label.
+ * Runs on:  the thread that makes contexts or checks the configuration; a shard only when a
+ *           verification failed.
+ * Contract: subject alternative names count; the common name only when there are none of type DNS
+ *           (RFC 6125 section 6.4.4). `*` stands for exactly one whole leftmost label.
  * Failure:  one line that names the files and says what to do.
  * Bounds:   TLS_NAMES_MAX names.
  * Tests:    tests/unit/test_tls_certificate.c

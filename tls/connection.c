@@ -3,13 +3,14 @@
  *
  * Owns:     the WOLFSSL object; for a server the bytes of a ClientHello that is not complete yet.
  * Runs on:  the thread of its context.
- * Contract: a server makes no WOLFSSL object before the whole ClientHello is there, so a silent client costs next to nothing and the
- *           certificate is chosen by name. wolfSSL insists that a write which could not be sent is
- * repeated with the same length: one write is at most one record, its length is kept here, and
- * `data` moves on only when its ciphertext is in `out` (FAULTS 42). Failure:  TLS_FAILED once, then
- * for ever; what was read before is delivered first. Bounds:   TLS_HELLO_*, TLS_HANDSHAKE_*,
- * TLS_IDLE_RECORDS_MAX (FAULTS 39, 40). Tests:    tests/unit/test_tls.c, test_tls_faults.c,
- * tests/fuzz/fuzz_tls_server.c
+ * Contract: a server makes no WOLFSSL object before the whole ClientHello is there, so a silent
+ *           client costs next to nothing and the certificate is chosen by name. wolfSSL insists
+ *           that a write which could not be sent is repeated with the same length: one write is at
+ *           most one record, its length is kept here, and `data` moves on only when its ciphertext
+ *           is in `out` (FAULTS 42).
+ * Failure:  TLS_FAILED once, then for ever; what was read before is delivered first.
+ * Bounds:   TLS_HELLO_*, TLS_HANDSHAKE_*, TLS_IDLE_RECORDS_MAX (FAULTS 39, 40).
+ * Tests:    tests/unit/test_tls.c, test_tls_faults.c, tests/fuzz/fuzz_tls_server.c
  */
 #include <assert.h>
 

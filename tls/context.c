@@ -1,11 +1,13 @@
 /*
  * tls/context.c - contexts: certificates, versions, ciphers, trust; one set per shard.
  *
- * Owns:     one WOLFSSL_CTX per identity (a client context has one), the ticket keys, one random generator.
- * Runs on:  made by any thread, then used by one: counts and the generator are not locked. A context may be
- *           handed over before its first connection.
- * Contract: connections hold a reference; the owner may let go first. AEAD suites with forward secrecy only; an
- *           opportunistic client also takes CBC suites, since the alternative would be clear text.
+ * Owns:     one WOLFSSL_CTX per identity (a client context has one), the ticket keys, one random
+ *           generator.
+ * Runs on:  made by any thread, then used by one: counts and the generator are not locked. A
+ *           context may be handed over before its first connection.
+ * Contract: connections hold a reference; the owner may let go first. AEAD suites with forward
+ *           secrecy only; an opportunistic client also takes CBC suites, since the alternative
+ *           would be clear text.
  * Failure:  NULL and one line that names the file.
  * Bounds:   TLS_IDENTITY_MAX.
  * Tests:    tests/unit/test_tls.c

@@ -3,8 +3,8 @@
  *
  * Owns:     the two tables of words.
  * Runs on:  any thread.
- * Contract: fills `why` with 454 and 4.7.0 (4.7.5 for a certificate that cannot be trusted, RFC 8461 section 5);
- *           delivery turns that into a deferral, a server only logs it.
+ * Contract: fills `why` with 454 and 4.7.0 (4.7.5 for a certificate that cannot be trusted, RFC
+ *           8461 section 5); delivery turns that into a deferral, a server only logs it.
  * Failure:  an unknown code is named by its number and wolfSSL's own text.
  * Bounds:   WHY_TEXT_MAX.
  * Tests:    tests/unit/test_tls.c
@@ -48,7 +48,7 @@ static const struct words fault_words[] = {
     {SIG_VERIFY_E, "the peer could not prove that it owns its certificate"},
     {OUT_OF_ORDER_E, "the peer sent TLS messages out of order"},
     {SANITY_MSG_E, "the peer sent TLS messages out of order"},
-    {DUPLICATE_MSG_E, "the peer sent a TLS message twice"},
+    {DUPLICATE_MSG_E, "the peer repeated its handshake; there is no renegotiation here"},
     {SECURE_RENEGOTIATION_E, "the peer asked for renegotiation"},
     {ALERT_COUNT_E, "the peer sent too many alerts"},
     {NO_PEER_CERT, "the peer showed no certificate"},

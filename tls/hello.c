@@ -3,8 +3,9 @@
  *
  * Owns:     nothing; the walk reads through record borders with a cursor, so nothing is copied.
  * Runs on:  any thread.
- * Contract: pure; the same bytes give the same answer. wolfSSL parses the hello again, and strictly: what
- *           is malformed beyond the framing counts here as "no name" and is refused there.
+ * Contract: pure; the same bytes give the same answer. wolfSSL parses the hello again, and
+ *           strictly: what is malformed beyond the framing counts here as "no name" and is refused
+ *           there.
  * Failure:  BAD, LARGE or ALERT; the caller answers with an alert in clear.
  * Bounds:   TLS_HELLO_BYTES_MAX, TLS_HELLO_RECORDS_MAX.
  * Tests:    tests/unit/test_tls_hello.c, tests/fuzz/fuzz_tls_hello.c
@@ -81,6 +82,8 @@ static enum tls_hello_status framing(struct slice raw, uint32_t *message_len)
         uint32_t record = be16(s.ptr + 3);
         if (record == 0)
             return TLS_HELLO_BAD; /* RFC 8446 section 5.1: no empty handshake records */
+        if (record >= TLS_HELLO_BYTES_MAX)
+            return TLS_HELLO_LARGE;
         s = slice_from(s, 5);
         for (uint32_t i = 0; payload + i < sizeof head && i < record && i < s.len; i++)
             head[payload + i] = s.ptr[i];
@@ -94,8 +97,6 @@ static enum tls_hello_status framing(struct slice raw, uint32_t *message_len)
                 payload + record >= sizeof head + *message_len)
                 return TLS_HELLO_DONE;
         }
-        if (record >= TLS_HELLO_BYTES_MAX)
-            return TLS_HELLO_LARGE;
         if (s.len < record)
             return TLS_HELLO_MORE;
         payload += record;

@@ -3,11 +3,13 @@
  *
  * Owns:     one counter and one bound per thread.
  * Runs on:  every thread that uses TLS; nothing is shared between them.
- * Contract: wolfSSL's allocator hooks carry no argument that could lead to a shard, so the counters are
- *           thread-local: the one exception to "no globals" here. Sizes are those the allocator
- * really gave. Memory freed by another thread than took it (a context handed over) lowers that
- * thread's counter, which stops at 0. Failure:  past the bound an allocation answers NULL; wolfSSL
- * turns that into MEMORY_E. Bounds:   tls_memory_limit. Tests:    tests/unit/test_tls.c
+ * Contract: wolfSSL's allocator hooks carry no argument that could lead to a shard, so the counters
+ *           are thread-local: the one exception to "no globals" here. Sizes are those the allocator
+ *           really gave. Memory freed by another thread than took it (a context handed over) lowers
+ *           that thread's counter, which stops at 0.
+ * Failure:  past the bound an allocation answers NULL; wolfSSL turns that into MEMORY_E.
+ * Bounds:   tls_memory_limit.
+ * Tests:    tests/unit/test_tls.c
  */
 #include <malloc.h>
 #include <stdlib.h>
@@ -43,12 +45,16 @@ void tls_memory_free(void *p)
 void *tls_memory_realloc(void *p, size_t size)
 {
     size_t before = p ? malloc_usable_size(p) : 0;
+    if (size == 0) {
+        tls_memory_free(p);
+        return NULL;
+    }
     if (size > before && memory_max && memory_used + (size - before) > memory_max)
         return NULL;
     void *q = realloc(p, size);
-    if (q || size == 0) {
+    if (q) {
         taken_off(before);
-        memory_used += q ? malloc_usable_size(q) : 0;
+        memory_used += malloc_usable_size(q);
     }
     return q;
 }

@@ -3,10 +3,12 @@
  *
  * Owns:     the AES key of one identity, derived from the key all shards share.
  * Runs on:  the context's thread.
- * Contract: the key is HKDF-SHA256 over the shared key, salted with the certificate: a ticket resumes only with the same
- *           identity, and a replaced certificate ends all its tickets. AES-256-GCM, random 96-bit
- * nonce, the key name and the nonce authenticated with the ticket. Failure:  a ticket that is
- * unknown, altered or too long is refused without ending the handshake. Bounds: TLS_TICKET_SECONDS.
+ * Contract: the key is HKDF-SHA256 over the shared key, salted with the certificate: a ticket
+ *           resumes only with the same identity, and a replaced certificate ends all its tickets.
+ *           AES-256-GCM, random 96-bit nonce, the key name and the nonce authenticated with the
+ *           ticket.
+ * Failure:  a ticket that is unknown, altered or too long is refused without ending the handshake.
+ * Bounds:   TLS_TICKET_SECONDS.
  * Tests:    tests/unit/test_tls.c
  */
 #include "tls/internal.h"

@@ -2,8 +2,9 @@
  * tls/tls.h - TLS over buffers (wolfSSL), no sockets: ciphertext and plaintext in, ciphertext and
  * plaintext out.
  *
- * Contexts are per shard (wolfSSL's context counts references under a lock); connections belong to
- * one thread. TLS 1.2 and 1.3.
+ * A context and its connections belong to one thread: wolfSSL is built without locks. Each shard
+ * has contexts of its own; another thread may make one and hand it over before its first
+ * connection. TLS 1.2 and 1.3.
  */
 #ifndef HIKYAKU_TLS_H
 #define HIKYAKU_TLS_H
@@ -50,7 +51,8 @@ struct tls_ctx *tls_client_ctx_create(const struct tls_client_params *p, struct 
 void tls_ctx_destroy(struct tls_ctx *c);
 
 /* Does any name of the certificate (SAN, else CN; exact or wildcard, RFC 6125) match? For --check.
- * `days_left` and `names` for warnings. */
+ * Times (seconds since 1970) and `names` are for warnings; an expired certificate is no error here.
+ */
 struct tls_certificate_info {
     bool matches;
     int64_t not_before_s, not_after_s;
@@ -84,11 +86,16 @@ enum tls_status tls_handshake(struct tls_conn *c, struct slice *in, struct buf *
 /* Plaintext into `plain` (appended). OK with at least one byte, else WANT_IN. */
 enum tls_status tls_read(struct tls_conn *c, struct slice *in, struct buf *out, struct buf *plain,
                          struct why *why);
-/* Takes all of `data` or (WANT_OUT) a part: `data` is advanced. */
+/*
+ * Takes all of `data` or (WANT_OUT) a part: `data` is advanced over what lies in `out` as
+ * ciphertext. After WANT_OUT, with something sent, call again with the same bytes (or more behind
+ * them).
+ */
 enum tls_status tls_write(struct tls_conn *c, struct slice *data, struct buf *out, struct why *why);
 /* close_notify into `out`. */
 void tls_close(struct tls_conn *c, struct buf *out);
-/* True when ciphertext already taken in holds unread plaintext: read again before waiting. */
+/* True when what was taken in holds unread plaintext, or an end not told yet: read again before
+ * waiting. */
 bool tls_pending(const struct tls_conn *c);
 
 /* A client's session, to resume it later with the same context and name; belongs to its thread. */

@@ -4,11 +4,13 @@
  *
  * Owns:     a fixed table of tags; no name, hash or password is kept.
  * Runs on:  its shard.
- * Contract: a tag is HMAC-SHA256 under a key of this process over account, stored hash and password: a changed hash or
- *           password misses, and a dump of the table is worth nothing without the key. Only right
- * passwords are added, so that a guess always costs the slow check. Failure:  none: what is not
- * known is checked. Bounds:   the entries given at the start, in sets of WAYS; a full set gives up
- * its oldest entry. Tests:    tests/unit/test_auth_cache.c
+ * Contract: a tag is HMAC-SHA256 under a key of this process over account, stored hash and
+ *           password: a changed hash or password misses, and a dump of the table is worth nothing
+ *           without the key. Only right passwords are added, so that a guess always costs the slow
+ *           check.
+ * Failure:  none: what is not known is checked.
+ * Bounds:   the entries given at the start, in sets of WAYS; a full set gives up its oldest entry.
+ * Tests:    tests/unit/test_auth_cache.c
  */
 #include <wolfssl/options.h>
 

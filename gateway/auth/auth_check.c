@@ -3,10 +3,12 @@
  *
  * Owns:     the check: one block with password and hash, wiped when it is freed.
  * Runs on:  made and freed by a shard, run by a worker thread; owned by one of them at a time.
- * Contract: an unknown or locked account costs the same work as a known one and never succeeds (FAULTS 46).
+ * Contract: an unknown or locked account costs the same work as a known one and never succeeds
+ *           (FAULTS 46).
  * Failure:  no memory: create answers NULL, run sets `failed`; both mean 454 4.7.0, not a wrong
- * password. Bounds:   AUTH_PASSWORD_MAX; what crypt(3) takes (512 bytes) is less: a longer password
- * is wrong. Tests:    tests/unit/test_auth_check.c
+ *           password.
+ * Bounds:   AUTH_PASSWORD_MAX; what crypt(3) takes (512 bytes) is less: a longer password is wrong.
+ * Tests:    tests/unit/test_auth_check.c
  */
 #include <crypt.h>
 #include <errno.h>

@@ -2,10 +2,12 @@
  * gateway/auth/users.c - the users file: accounts, their hashes, the addresses they may send as.
  *
  * Owns:     one copy of the file, cut into strings; a table of names.
- * Runs on:  read at start and at reload by the control thread; afterwards read by all threads, changed by none.
- * Contract: one account a line, `user:hash[:sender,sender,...]`; `#` begins a comment line. Names are found in constant time
- *           and without regard to ASCII case. Hashes are strong crypt(3) strings: yescrypt,
- * sha512crypt, bcrypt and the like. `!` before the name, or as the hash, locks the account.
+ * Runs on:  read at start and at reload by the control thread; afterwards read by all threads,
+ *           changed by none.
+ * Contract: one account a line, `user:hash[:sender,sender,...]`; `#` begins a comment line. Names
+ *           are found in constant time and without regard to ASCII case. Hashes are strong crypt(3)
+ *           strings: yescrypt, sha512crypt, bcrypt and the like. `!` before the name, or as the
+ *           hash, locks the account.
  * Failure:  NULL and "FILE:LINE: message"; hashes are never quoted in it.
  * Bounds:   USERS_FILE_MAX, AUTH_USER_MAX, USERS_SENDERS_MAX.
  * Tests:    tests/unit/test_users.c

@@ -11,11 +11,14 @@
 #include "gateway/auth/auth.h"
 #include "gateway/limits.h"
 
+#define SHA512                                                                                     \
+    "$6$dbm5weruIDC3jWJ7$d6e0grWkgTQcpz.b/fQd9OTTHW/WI2Ra12F9ADNbneAtEhgFvvYJGeFAizMIRhhxq4tV9200" \
+    "zkMVw9MRYOAlw0"
+
 /* All of "secret". */
 static const char *const hashes[] = {
     "$y$j9T$TnfmdaF5G6VJZr.wrG00T0$.8Bs/zZ0x6.TJhxFfP1g0TpVw4aZDqnAGl/XUdPZMrD",
-    "$6$dbm5weruIDC3jWJ7$d6e0grWkgTQcpz.b/fQd9OTTHW/WI2Ra12F9ADNbneAtEhgFvvYJGeFAizMIRhhxq4tV9200"
-    "zkMVw9MRYOAlw0",
+    SHA512,
     "$2b$05$8mHS6aGuIol.VQ2sh/.u1OcJNNqDa9TBYcpcvTJs63MLQeLJ/H68W",
 };
 

@@ -1,5 +1,6 @@
 /*
- * tests/unit/tls_force.c - make a connection behave as our own contexts never do: the tests' reach into tls/internal.h.
+ * tests/unit/tls_force.c - make a connection behave as our own contexts never do: the tests' reach
+ * into tls/internal.h.
  */
 #include "tls/internal.h"
 

@@ -1,9 +1,11 @@
 /*
- * tests/unit/tls_pair.c - a TLS client and a TLS server in one thread, with two wires of bytes between them.
+ * tests/unit/tls_pair.c - a TLS client and a TLS server in one thread, with two wires of bytes
+ * between them.
  *
  * Owns:     both ends and the wires.
  * Runs on:  the test's thread.
- * Contract: what one end puts into `out` is what the other end gets, cut into pieces as in_max and out_max say.
+ * Contract: what one end puts into `out` is what the other end gets, cut into pieces as in_max and
+ *           out_max say.
  * Failure:  aborts where the test's own set-up is at fault.
  * Bounds:   WIRE_SIZE each way.
  * Tests:    used by test_tls*.c
@@ -21,27 +23,39 @@ static void must(bool ok, const char *what)
     }
 }
 
-static struct slice file_read(const char *path)
+/* Files are read once and kept in static memory: identities point into it. */
+struct kept_file {
+    char path[96];
+    uint8_t bytes[16384];
+    size_t len;
+};
+static struct kept_file kept[32];
+
+static const struct kept_file *file_read(const char *name, const char *suffix)
 {
-    FILE *f = fopen(path, "rb");
-    must(f != NULL, path);
-    char *text = calloc(1, 65536);
-    size_t n = fread(text, 1, 65536, f);
-    fclose(f);
-    return slice_of(text, n); /* lives as long as the test */
+    char path[sizeof kept[0].path];
+    uint32_t i = 0;
+    snprintf(path, sizeof path, "tests/unit/data/tls/%s.%s", name, suffix);
+    while (i < 32 && kept[i].path[0] && strcmp(kept[i].path, path) != 0)
+        i++;
+    must(i < 32, "too many files");
+    if (!kept[i].path[0]) {
+        FILE *f = fopen(path, "rb");
+        must(f != NULL, path);
+        kept[i].len = fread(kept[i].bytes, 1, sizeof kept[i].bytes, f);
+        fclose(f);
+        strcpy(kept[i].path, path);
+    }
+    return &kept[i];
 }
 
 struct tls_identity pair_identity(const char *name)
 {
-    struct tls_identity id;
-    char *path[2];
-    must(asprintf(&path[0], "tests/unit/data/tls/%s.pem", name) > 0, "memory");
-    must(asprintf(&path[1], "tests/unit/data/tls/%s.key", name) > 0, "memory");
-    id.certificate = file_read(path[0]);
-    id.key = file_read(path[1]);
-    id.certificate_name = path[0];
-    id.key_name = path[1];
-    return id;
+    const struct kept_file *certificate = file_read(name, "pem"), *key = file_read(name, "key");
+    return (struct tls_identity){.certificate = slice_of(certificate->bytes, certificate->len),
+                                 .key = slice_of(key->bytes, key->len),
+                                 .certificate_name = certificate->path,
+                                 .key_name = key->path};
 }
 
 struct tls_server_params pair_server_params(const struct tls_identity *id)

@@ -1,5 +1,6 @@
 /*
- * tests/unit/tls_pair.h - a TLS client and a TLS server in one thread, with two wires of bytes between them.
+ * tests/unit/tls_pair.h - a TLS client and a TLS server in one thread, with two wires of bytes
+ * between them.
  */
 #ifndef HIKYAKU_TESTS_TLS_PAIR_H
 #define HIKYAKU_TESTS_TLS_PAIR_H
@@ -28,7 +29,10 @@ struct tls_pair {
 
 /* tests/unit/data/tls/NAME.pem and .key. */
 struct tls_identity pair_identity(const char *name);
-/* Contexts with what the test wants; NULL params: one identity "mail", TLS 1.2 and up; a client that trusts ca.pem. */
+/*
+ * Contexts with what the test wants; NULL params: one identity "mail", TLS 1.2 and up; a client
+ * that trusts ca.pem.
+ */
 void pair_init(struct tls_pair *p, const struct tls_server_params *s,
                const struct tls_client_params *c);
 struct tls_server_params pair_server_params(const struct tls_identity *id);
