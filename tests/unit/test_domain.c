@@ -102,7 +102,7 @@ Test(domain, converts_patterns)
     cr_expect_str_eq(pattern("*.[192.0.2.1]"), "(refused)");
 }
 
-/* ---- the map ------------------------------------------------------------------------------------------- */
+/* ---- the map ---- */
 
 static void put(struct domain_map *m, const char *p, uint32_t value)
 {

@@ -53,8 +53,9 @@ Test(relay, accepted_domains)
 }
 
 /*
- * The forms that open-relay scanners send, as the address parser hands them on: it has removed a source route, split at the last '@'
- * that is not quoted, and refuses what has no domain (tried here too: no domain, no relaying).
+ * The forms that open-relay scanners send, as the address parser hands them on: it has removed a
+ * source route, split at the last '@' that is not quoted, and refuses what has no domain (tried
+ * here too: no domain, no relaying).
  */
 static const struct {
     const char *form, *local, *domain;
@@ -158,7 +159,7 @@ Test(relay, an_open_connector_opens_its_space_only)
     cr_expect_not(relay_may(&q, NULL));
 }
 
-/* ---- senders ----------------------------------------------------------------------------------------- */
+/* ---- senders ---- */
 
 static bool may_send(const char *account, const char *senders, const char *from)
 {

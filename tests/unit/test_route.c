@@ -225,7 +225,7 @@ Test(route, a_connector_that_names_a_space_twice_counts_once_and_cheap)
     route_table_destroy(t);
 }
 
-/* ---- equal cost ------------------------------------------------------------------------------------- */
+/* ---- equal cost ---- */
 
 struct balance {
     uint32_t chosen[3];
@@ -294,7 +294,7 @@ Test(route, equal_cost_shares_by_weight_and_moves_only_what_must)
             cr_assert_eq(less.where[i], all.where[i], "message %u moved for nothing", i);
 }
 
-/* ---- against a plain reading of the rules ---------------------------------------------------------------- */
+/* ---- against a plain reading of the rules ---- */
 
 static int plain_specificity(const char *space, const char *domain)
 {
@@ -366,7 +366,7 @@ Test(route, agrees_with_a_plain_reference)
     }
 }
 
-/* ---- speed --------------------------------------------------------------------------------------------- */
+/* ---- speed ---- */
 
 Test(route, ten_thousand_spaces_cost_well_under_a_microsecond)
 {
