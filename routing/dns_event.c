@@ -282,10 +282,7 @@ static const struct ub_event_vmt event_vmt = {vmt_add_bits,
                                               vmt_unregister_wsaevent,
                                               vmt_tcp_wouldblock};
 
-/*
- * ---- the table of the base
- * ---------------------------------------------------------------------------
- */
+/* ---- the table of the base ---- */
 
 static struct ub_event *base_new_event(struct ub_event_base *base, int fd, short bits,
                                        void (*cb)(int, short, void *), void *arg)

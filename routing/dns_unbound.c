@@ -70,10 +70,7 @@ struct dns {
 /* What dns_query.waiting says. */
 enum { QUERY_IDLE, QUERY_WAITING, QUERY_LITERAL, QUERY_BUSY, QUERY_BAD_NAME };
 
-/*
- * ---- making a context
- * -----------------------------------------------------------------------------
- */
+/* ---- making a context ---- */
 
 /*
  * libunbound sets up process-wide state (log, random numbers, locks) in a way that is not safe when
@@ -241,10 +238,7 @@ void dns_destroy(struct dns *d)
         dns_free(d);
 }
 
-/*
- * ---- a lookup
- * ------------------------------------------------------------------------------------------
- */
+/* ---- a lookup ---- */
 
 static bool lookup_is_complete(const struct dns_lookup *l)
 {
@@ -371,10 +365,7 @@ static void part_answered(void *arg, int rcode, void *packet, int len, int sec, 
     lookup_release(l);
 }
 
-/*
- * ---- queries
- * ---------------------------------------------------------------------------------------------
- */
+/* ---- queries ---- */
 
 static void answer_without_lookup(struct dns_answer *a, uint32_t reason)
 {

@@ -31,10 +31,7 @@ bool domain_pattern_to_ascii(struct slice pattern, char out[DOMAIN_TEXT_MAX], st
 /* "[...]" */
 bool domain_is_literal(struct slice domain);
 
-/*
- * ---- patterns, found from the most to the least specific
- * -------------------------------------------
- */
+/* ---- patterns, found from the most to the least specific ---- */
 
 #define DOMAIN_MAP_NONE UINT32_MAX
 

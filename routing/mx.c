@@ -161,10 +161,7 @@ void mx_drop_self(struct mx_list *l, uint32_t host, struct why *why)
         mx_loop(l, domain, why);
 }
 
-/*
- * ---- addresses
- * ----------------------------------------------------------------------------------------
- */
+/* ---- addresses ---- */
 
 struct net4 {
     uint32_t net;

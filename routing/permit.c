@@ -57,8 +57,7 @@ void permit_unpack(const uint64_t in[3], struct permit_message *m)
                                  .max = (uint16_t)in[2]};
 }
 
-/* ---- the borrower
- * --------------------------------------------------------------------------------- */
+/* ---- the borrower ---- */
 
 void permit_borrower_init(struct permit_borrower *b, uint64_t key, uint32_t limit)
 {
@@ -189,8 +188,7 @@ bool permit_borrower_is_idle(const struct permit_borrower *b)
            b->seq == b->acked && !b->answer_due;
 }
 
-/* ---- the home
- * --------------------------------------------------------------------------------------- */
+/* ---- the home ---- */
 
 size_t permit_home_size(uint32_t shard_count)
 {

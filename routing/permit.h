@@ -29,8 +29,7 @@ struct permit_message {
 void permit_pack(const struct permit_message *m, uint64_t out[3]);
 void permit_unpack(const uint64_t in[3], struct permit_message *m);
 
-/* ---- the borrower: one for each site of a shard
- * -------------------------------------------------- */
+/* ---- the borrower: one for each site of a shard ---- */
 
 struct permit_borrower {
     uint64_t key;
@@ -67,8 +66,7 @@ uint64_t permit_borrower_next_ns(const struct permit_borrower *b);
 /* Holds nothing and owes nothing: it may be forgotten. */
 bool permit_borrower_is_idle(const struct permit_borrower *b);
 
-/* ---- the home: one for each site, at the shard its key leads to
- * ------------------------------------ */
+/* ---- the home: one for each site, at the shard its key leads to ---- */
 
 struct permit_lent {
     uint32_t seen;     /* last state taken; 0: none yet */

@@ -117,10 +117,7 @@ bool relay_may(const struct relay_query *q, struct why *why)
     return false;
 }
 
-/*
- * ---- senders
- * ------------------------------------------------------------------------------------------
- */
+/* ---- senders ---- */
 
 /* Splits at the last '@': a quoted local part may have others. */
 static bool relay_address_split(struct slice address, struct slice *local, struct slice *domain)

@@ -13,8 +13,7 @@
 #include "routing/dns.h"
 #include "routing/dns_packet.h"
 
-/* ---- the name server
- * --------------------------------------------------------------------------------- */
+/* ---- the name server ---- */
 
 struct server {
     int udp, tcp;
@@ -245,8 +244,7 @@ static void server_stop(struct server *s)
     close(s->tcp);
 }
 
-/* ---- asking
- * ---------------------------------------------------------------------------------------------- */
+/* ---- asking ---- */
 
 struct asked {
     struct dns_query query; /* first */
@@ -471,8 +469,7 @@ Test(dns, an_unsigned_root_is_bogus)
     close_dns();
 }
 
-/* ---- cancelling and ending at any moment
- * --------------------------------------------------------------- */
+/* ---- cancelling and ending at any moment ---- */
 
 Test(dns, cancel_at_any_moment)
 {
@@ -591,8 +588,7 @@ Test(dns, more_than_it_will_hold_is_said_and_not_lost)
     free(many);
 }
 
-/* ---- several shards
- * ---------------------------------------------------------------------------------------- */
+/* ---- several shards ---- */
 
 static void *one_shard(void *arg)
 {

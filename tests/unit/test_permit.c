@@ -17,8 +17,7 @@ Test(permit, messages_survive_packing)
               back.used == m.used && back.waiting == m.waiting && back.max == m.max);
 }
 
-/* ---- one message at a time
- * ---------------------------------------------------------------------------- */
+/* ---- one message at a time ---- */
 
 struct pair {
     struct permit_home *home;
@@ -269,8 +268,7 @@ Test(permit, a_lost_question_is_asked_again)
     free(p->home);
 }
 
-/* ---- a network that delays, doubles, reorders and loses
- * ------------------------------------------------ */
+/* ---- a network that delays, doubles, reorders and loses ---- */
 
 #define SHARDS_MAX 64
 #define FLIGHT_MAX 4096
