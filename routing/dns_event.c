@@ -182,9 +182,7 @@ static void event_poll_done(struct io_op *op, int32_t res, uint32_t flags)
     free(p);
 }
 
-/*
- * ---- the table of an event ----------------------------------------------------------------------
- */
+/* ---- the table of an event ---- */
 
 static void vmt_add_bits(struct ub_event *ub, short bits)
 {
