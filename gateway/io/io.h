@@ -98,7 +98,10 @@ void io_turn(struct io *io, bool wait);
  */
 void io_on_turn_end(struct io *io, void (*hook)(void *arg), void *arg);
 
-/* What this thread did: for metrics. */
+/*
+ * What this thread did: for metrics. A turn's time is that outside of a system call that was
+ * allowed to wait; what the kernel does for the thread in such a call is not in it.
+ */
 struct io_stats {
     uint64_t turns, submits, completions, busy_ns, longest_turn_ns;
     uint64_t recv_buf_empty; /* times the kernel found no provided buffer */
@@ -166,7 +169,10 @@ struct io_listen_opts {
     bool v6_only;
 };
 
-/* Synchronous (start and reload only). `why->text` names the address and the reason, in words. */
+/*
+ * Synchronous (start and reload only). `why->text` names the address and the reason, in words. An
+ * address in use is tried for up to 200 ms: what a killed process leaves goes away by then.
+ */
 bool io_listen(struct io *io, const struct io_addr *addr, const struct io_listen_opts *opts,
                int32_t *fd, struct why *why) __attribute__((warn_unused_result));
 

@@ -9,7 +9,7 @@
  *           one of the two always sees the other, and a sleeper is woken. A wake-up (MSG_RING) is
  *           sent only to who may sleep, with the sender's next submission.
  * Failure:  a full ring: false, the caller keeps its item.
- * Bounds:   RING_ITEMS a pair; a turn takes at most that many of one sender.
+ * Bounds:   RING_ITEMS a pair; a turn takes at most DELIVER_MAX of one sender.
  * Tests:    tests/unit/test_uring.c (also under ThreadSanitizer)
  */
 #include <assert.h>
@@ -19,8 +19,9 @@
 #include "gateway/io/uring_internal.h"
 #include "gateway/limits.h"
 
-#define WORD_BITS 64u
-#define WORDS     4u /* 256 peers */
+#define WORD_BITS   64u
+#define WORDS       4u   /* 256 peers */
+#define DELIVER_MAX 512u /* items of one sender in a turn */
 
 struct group_peer {
     _Alignas(64) _Atomic uint64_t posted[WORDS]; /* a bit for each sender */
@@ -121,7 +122,7 @@ static void deliver_from(struct io *io, uint32_t from)
     struct ring_msg *ring = ring_of(io->group, from, io->peer);
     struct ring_item item;
 
-    for (uint32_t n = 0; n < RING_ITEMS; n++) {
+    for (uint32_t n = 0; n < DELIVER_MAX; n++) {
         if (!ring_msg_pop(ring, &item))
             return;
         assert(item.from == from);

@@ -26,6 +26,8 @@
 #endif
 
 #define ACCEPT_PAUSE_NS (100 * NS_PER_MS)
+#define LISTEN_TRIES    10 /* LISTEN_PAUSE_NS apart */
+#define LISTEN_PAUSE_NS (20 * NS_PER_MS)
 
 /* ---- listening ---- */
 
@@ -57,6 +59,25 @@ static int make_listener(const struct io_addr *addr, const struct io_listen_opts
     return s;
 }
 
+/*
+ * The kernel frees the sockets of a process that was killed some 40 ms after it ended, since they
+ * are its ring's: who starts again at once must not be told that somebody else listens.
+ */
+static int make_listener_patiently(struct io *io, const struct io_addr *addr,
+                                   const struct io_listen_opts *opts)
+{
+    struct __kernel_timespec pause = {.tv_nsec = LISTEN_PAUSE_NS};
+    int s = make_listener(addr, opts);
+
+    for (int i = 1; s == -EADDRINUSE && i < LISTEN_TRIES; i++) {
+        struct io_uring_sqe *sqe = uring_sqe(io);
+        io_uring_prep_timeout(sqe, &pause, 0, 0);
+        (void)uring_call(io, sqe);
+        s = make_listener(addr, opts);
+    }
+    return s;
+}
+
 static const char *listen_problem(int error)
 {
     switch (error) {
@@ -73,7 +94,7 @@ bool io_listen(struct io *io, const struct io_addr *addr, const struct io_listen
 {
     char text[IO_ADDR_TEXT_MAX];
     struct io_uring_sqe *sqe;
-    int s = make_listener(addr, opts), slot = s, r = s;
+    int s = make_listener_patiently(io, addr, opts), slot = s, r = s;
 
     if (s >= 0) {
         sqe = uring_sqe(io);

@@ -34,6 +34,7 @@ void conform_buffers_run_out(const struct conform *c);
 void conform_parked_receive_is_cancelled(const struct conform *c);
 void conform_descriptors_come_back(const struct conform *c);
 void conform_descriptors_run_out(const struct conform *c);
+void conform_accept_pauses(const struct conform *c);
 void conform_close_after_cancel(const struct conform *c);
 
 /* conform_random.c */

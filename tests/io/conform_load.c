@@ -201,6 +201,56 @@ void conform_descriptors_run_out(const struct conform *c)
     kit_close(&k);
 }
 
+static void nothing(struct timer *t)
+{
+    (void)t;
+}
+
+/* More connections than descriptors, until every slot of the acceptor has failed. */
+void conform_accept_pauses(const struct conform *c)
+{
+    enum { COUNT = 60, ROOM = 4 };
+    struct kit k, other;
+    struct kit_listener l;
+    struct kit_op connects[COUNT];
+    struct timer late = {.fire = nothing};
+
+    kit_open(&k, c, ROOM + 1, 0);
+    kit_open(&other, c, 0, 0);
+    for (int round = 0; round < 2; round++) {
+        uint64_t start;
+        kit_listen(&k, &l, ROOM);
+        for (int i = 0; i < COUNT; i++) {
+            kit_op_init(&other, &connects[i]);
+            START(&other, io_connect(other.io, &connects[i].op, &l.addr, NULL));
+        }
+        for (int i = 0; i < 100; i++) {
+            io_turn(other.io, false);
+            io_turn(k.io, false);
+        }
+        cr_assert_eq(l.conn_count, ROOM);
+        cr_assert_eq(l.errors, 1, "told once a pause");
+        cr_assert(l.last_error == -ENFILE || l.last_error == -EMFILE);
+        if (round == 1) { /* and once more after it, since nothing got better */
+            start = io_now_ns(k.io);
+            KIT_UNTIL(&k, l.errors == 2);
+            cr_assert_geq(io_now_ns(k.io) - start, 50 * NS_PER_MS);
+        }
+        while (l.conn_count > 0)
+            io_close(k.io, l.conns[--l.conn_count].fd);
+        kit_unlisten(&l); /* while it pauses */
+        for (int i = 0; i < COUNT; i++)
+            if (kit_wait(&connects[i]) >= 0)
+                io_close(other.io, connects[i].res);
+        io_turn(other.io, false);
+        /* Nothing of it wakes up after the pause. */
+        io_timer_set(k.io, &late, io_now_ns(k.io) + 150 * NS_PER_MS);
+        KIT_UNTIL(&k, !timer_is_set(&late));
+    }
+    kit_close(&other);
+    kit_close(&k);
+}
+
 /* Descriptors are reused while cancelled receives still end: nobody may hear what is meant for
  * another. */
 void conform_close_after_cancel(const struct conform *c)

@@ -58,6 +58,12 @@ void conform_timers(const struct conform *c)
     KIT_UNTIL(&k, a.fired);
     cr_assert_geq(io_now_ns(k.io), start + 9 * NS_PER_MS);
     cr_assert_eq(cleared.fired, 0);
+    past.again = UINT32_MAX;
+    past.fired = 0;
+    io_timer_set(k.io, &past.timer, 0);
+    c->turn(k.io);
+    cr_assert_leq(past.fired, 2u, "one that is always due does not hold the turn");
+    io_timer_clear(k.io, &past.timer);
     io_timer_set(k.io, &b.timer, UINT64_MAX);
     io_timer_clear(k.io, &b.timer);
     io_timer_clear(k.io, &b.timer);

@@ -59,6 +59,7 @@ CONFORM(buffers_run_out)
 CONFORM(parked_receive_is_cancelled)
 CONFORM(descriptors_come_back)
 CONFORM(descriptors_run_out)
+CONFORM(accept_pauses)
 CONFORM(close_after_cancel)
 CONFORM(random)
 CONFORM(cancel_receive)
@@ -187,6 +188,42 @@ Test(uring, poll_raw_tells_and_is_cancelled, .timeout = 30)
     START(&k, io_poll_raw(k.io, &o.op, pipes[0], POLLIN));
     cr_assert_eq(kit_wait(&o), -EBADF);
     close(pipes[1]);
+    kit_close(&k);
+}
+
+/* Holds a port for a moment, as the kernel does for a process that was killed. */
+struct squatter {
+    int fd;
+    struct io_addr addr;
+};
+
+static void *squat(void *arg)
+{
+    struct squatter *s = arg;
+
+    usleep(50000);
+    close(s->fd);
+    return s;
+}
+
+Test(uring, listening_waits_for_what_a_killed_process_leaves, .timeout = 30)
+{
+    struct squatter s = {.fd = socket(AF_INET, SOCK_STREAM, 0)};
+    struct io_listen_opts opts = {.backlog = 5};
+    struct why why = {0};
+    pthread_t thread;
+    struct kit k;
+    int32_t fd;
+
+    kit_open(&k, &real, 0, 0);
+    cr_assert(io_addr_parse(&s.addr, SLICE_LIT("127.0.0.1"), 0));
+    cr_assert_eq(bind(s.fd, &s.addr.sa, s.addr.len), 0);
+    cr_assert_eq(listen(s.fd, 5), 0);
+    cr_assert_eq(getsockname(s.fd, &s.addr.sa, &s.addr.len), 0);
+    cr_assert_eq(pthread_create(&thread, NULL, squat, &s), 0);
+    cr_assert(io_listen(k.io, &s.addr, &opts, &fd, &why), "%s", why.text);
+    pthread_join(thread, NULL);
+    io_close(k.io, fd);
     kit_close(&k);
 }
 

@@ -3,6 +3,12 @@
  */
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <pthread.h>
+#include <stddef.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
 
 #include "gateway/io/uring_internal.h"
 
@@ -35,4 +41,52 @@ Test(uring_probe, is_content_where_the_tests_run)
     struct why why = {0};
 
     cr_assert(io_probe(&why), "%s", why.text);
+}
+
+struct refusal {
+    uint32_t syscall;
+    int error;
+    bool probed;
+    struct why why;
+};
+
+/* What a container's profile does; it holds for this thread alone. */
+static void *probe_refused(void *arg)
+{
+    struct refusal *r = arg;
+    struct sock_filter code[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, r->syscall, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | (uint32_t)r->error),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog program = {.len = sizeof code / sizeof *code, .filter = code};
+
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ||
+        prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) < 0)
+        return NULL;
+    r->probed = io_probe(&r->why);
+    return r;
+}
+
+static void refuse(uint32_t syscall, int error, const char *text)
+{
+    struct refusal r = {.syscall = syscall, .error = error};
+    pthread_t thread;
+    void *result;
+
+    cr_assert_eq(pthread_create(&thread, NULL, probe_refused, &r), 0);
+    pthread_join(thread, &result);
+    if (!result)
+        cr_skip_test("no seccomp here");
+    cr_expect_not(r.probed);
+    cr_expect_not_null(strstr(r.why.text, text), "%s", r.why.text);
+}
+
+Test(uring_probe, says_so_when_a_profile_forbids_it)
+{
+    refuse(SYS_io_uring_setup, EPERM, "seccomp profile");
+    refuse(SYS_io_uring_setup, ENOSYS, "seccomp profile hides it");
+    refuse(SYS_io_uring_register, EPERM, "io_uring_register");
+    refuse(SYS_io_uring_enter, EPERM, "io_uring_enter");
 }
