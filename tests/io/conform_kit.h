@@ -74,12 +74,13 @@ void kit_op_init(struct kit *k, struct kit_op *o);
 /* Turns until the operation is done; returns its result. */
 int32_t kit_wait(struct kit_op *o);
 /* Turns until `cond`; fails after KIT_TURNS_MAX turns. */
-#define KIT_UNTIL(k, cond)                                  \
-    do {                                                    \
-        for (uint32_t turns_ = 0; !(cond); turns_++) {      \
-            cr_assert(turns_ < KIT_TURNS_MAX, "%s", #cond); \
-            (k)->c->turn((k)->io);                          \
-        }                                                   \
+#define KIT_UNTIL(k, cond)                                    \
+    do {                                                      \
+        uint32_t turns_ = 0;                                  \
+        while (!(cond)) {                                     \
+            cr_assert(turns_++ < KIT_TURNS_MAX, "%s", #cond); \
+            (k)->c->turn((k)->io);                            \
+        }                                                     \
     } while (0)
 
 void kit_listen(struct kit *k, struct kit_listener *l, uint32_t conn_max);
