@@ -310,6 +310,12 @@ Test(tls, verify_wrong_name)
     refused("other", true, "the certificate is for other.example.test, not for mail.example.test");
 }
 
+/* RFC 6125 section 6.4.4: the common name counts only where there is no DNS name. */
+Test(tls, verify_common_name_beside_others)
+{
+    refused("both", true, "the certificate is for both.example.test, not for mail.example.test");
+}
+
 Test(tls, opportunistic_takes_anything)
 {
     refused("expired", false, NULL);
