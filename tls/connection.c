@@ -37,6 +37,7 @@ struct tls_conn {
     struct slice *in;
     struct buf *out;
     struct why *why;
+    struct why *refusal; /* why a certificate was refused, kept until the handshake has failed */
     /* The hello, until wolfSSL has taken it. */
     uint8_t *early;
     uint32_t early_len, early_size, early_at;
@@ -46,7 +47,7 @@ struct tls_conn {
     uint32_t records; /* in the handshake; afterwards since data last came */
     uint8_t header[RECORD_HEADER], header_len;
     bool alien; /* the first bytes of a record are no TLS */
-    bool established, flooded, refused, dead, closed, closed_told, close_sent;
+    bool established, flooded, dead, closed, closed_told, close_sent;
     int fault; /* wolfSSL's error that came after data of the same call: told by the next one */
     uint32_t write_pending; /* length of a write that wolfSSL still holds */
 };
@@ -118,13 +119,12 @@ static int transmit(WOLFSSL *ssl, char *data, int size, void *arg)
 int tls_conn_verified(int ok, WOLFSSL_X509_STORE_CTX *store)
 {
     struct tls_conn *c = store->userCtx;
-    if (!ok && c && !c->refused) {
+    if (!ok && c && !c->refusal && (c->refusal = tls_memory_alloc(sizeof *c->refusal))) {
         struct slice der = {0};
         if (store->certs && store->error_depth >= 0 && store->error_depth < store->totalCerts)
             der = slice_of(store->certs[store->error_depth].buffer,
                            store->certs[store->error_depth].length);
-        tls_fault_certificate(c->why, store->error, der, c->name);
-        c->refused = true;
+        tls_fault_certificate(c->refusal, store->error, der, c->name);
     }
     return ok;
 }
@@ -135,8 +135,11 @@ static enum tls_status failed(struct tls_conn *c, int code)
 {
     WOLFSSL_ALERT_HISTORY alerts = {.last_rx = {.code = -1}};
     c->dead = true;
-    if (c->refused && c->why && c->why->text[0])
+    if (c->refusal) {
+        if (c->why)
+            *c->why = *c->refusal;
         return TLS_FAILED;
+    }
     if (c->flooded) {
         why_set(c->why, 454, "4.7.0", "TLS: the peer sent too much that carries no data");
         return TLS_FAILED;
@@ -178,9 +181,8 @@ static enum tls_status end(struct tls_conn *c, enum tls_status status)
     return status;
 }
 
-static enum tls_status dead(struct tls_conn *c, struct why *why)
+static enum tls_status dead(struct why *why)
 {
-    (void)c;
     why_set(why, 454, "4.7.0", "TLS: the connection has failed before");
     return TLS_FAILED;
 }
@@ -240,7 +242,7 @@ struct tls_conn *tls_client_conn(struct tls_ctx *ctx, const char *name)
     size_t len = name ? strlen(name) : 0;
     if (!c)
         return NULL;
-    if (len && name[len - 1] == '.')
+    if (len > 1 && name[len - 1] == '.')
         len--;
     bool ok = attach(c, ctx->identities[0].ssl) && (len == 0 || set_name(c, name, len));
     if (ok && len && len <= 255 && !is_address(c->name))
@@ -262,6 +264,7 @@ void tls_conn_free(struct tls_conn *c)
     wolfSSL_free(c->ssl);
     tls_memory_free(c->name);
     tls_memory_free(c->early);
+    tls_memory_free(c->refusal);
     tls_ctx_release(c->ctx);
     tls_memory_free(c);
 }
@@ -282,7 +285,8 @@ static bool keep(struct tls_conn *c, struct slice *in)
         c->early = early;
         c->early_size = size;
     }
-    memcpy(c->early + c->early_len, part.ptr, part.len);
+    if (part.len)
+        memcpy(c->early + c->early_len, part.ptr, part.len);
     c->early_len = need;
     *in = slice_from(*in, part.len);
     return true;
@@ -347,7 +351,7 @@ enum tls_status tls_handshake(struct tls_conn *c, struct slice *in, struct buf *
                               struct why *why)
 {
     if (c->dead)
-        return dead(c, why);
+        return dead(why);
     if (c->established)
         return TLS_OK;
     tls_conn_lend(c, in, out, why);
@@ -372,7 +376,7 @@ enum tls_status tls_read(struct tls_conn *c, struct slice *in, struct buf *out, 
     uint32_t before = plain->len;
     int code = c->fault;
     if (c->dead)
-        return dead(c, why);
+        return dead(why);
     assert(c->established && buf_room(plain));
     tls_conn_lend(c, in, out, why);
     while (!c->closed && !code && buf_room(plain)) {
@@ -403,7 +407,7 @@ enum tls_status tls_read(struct tls_conn *c, struct slice *in, struct buf *out, 
 enum tls_status tls_write(struct tls_conn *c, struct slice *data, struct buf *out, struct why *why)
 {
     if (c->dead)
-        return dead(c, why);
+        return dead(why);
     assert(c->established && data->len >= c->write_pending);
     tls_conn_lend(c, NULL, out, why);
     while (data->len) {
@@ -457,8 +461,10 @@ WOLFSSL *tls_conn_library(struct tls_conn *c)
 void tls_facts(const struct tls_conn *c, struct tls_facts *out)
 {
     *out = (struct tls_facts){.version = "", .cipher = ""};
-    if (c->name)
-        snprintf(out->sni, sizeof out->sni, "%s", c->name);
+    for (size_t i = 0; c->name && c->name[i] && i + 1 < sizeof out->sni; i++) {
+        uint8_t byte = (uint8_t)c->name[i]; /* the peer's: it goes into logs */
+        out->sni[i] = byte > ' ' && byte < 0x7f ? (char)byte : '?';
+    }
     if (!c->ssl || !c->established)
         return;
     out->version = wolfSSL_get_version(c->ssl);

@@ -55,6 +55,7 @@ static const struct words fault_words[] = {
     {RSA_KEY_SIZE_E, "the peer's RSA key is too short"},
     {ECC_KEY_SIZE_E, "the peer's elliptic curve key is too short"},
     {SOCKET_PEER_CLOSED_E, "the peer closed the connection"},
+    {WOLFSSL_ERROR_ZERO_RETURN, "the peer closed the connection"},
 };
 
 static const struct words certificate_words[] = {

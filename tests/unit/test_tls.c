@@ -244,6 +244,28 @@ Test(tls, client_without_name)
     pair_free(&p);
 }
 
+/* FAULTS 40: a name is opaque; what goes into logs is printable. */
+Test(tls, f40_odd_names)
+{
+    static const char *const names[] = {"a\\b", "a\nb\x1b[31m", "\xff\xfe", "."};
+    static const char *const shown[] = {"a\\b", "a?b?[31m", "??", "."};
+    struct tls_pair p;
+    struct tls_facts f;
+    struct tls_client_params c = pair_client_params(false);
+    pair_init(&p, NULL, &c);
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        pair_connect(&p, names[i]);
+        cr_assert(pair_handshake(&p), "%s", p.server_why.text);
+        tls_facts(p.server, &f);
+        cr_assert_str_eq(f.sni, i == 3 ? "" : shown[i]);
+    }
+    pair_free(&p);
+    pair_init(&p, NULL, NULL);
+    pair_connect(&p, "."); /* a name that is none is no reason to skip the check */
+    cr_assert_not(pair_handshake(&p));
+    pair_free(&p);
+}
+
 /* ---- trust ---- */
 
 static void refused(const char *identity, bool verify, const char *words)
@@ -270,6 +292,24 @@ static void refused(const char *identity, bool verify, const char *words)
             cr_assert_eq(pair_step(&p, false), TLS_FAILED);
             cr_assert_eq(pair_step(&p, true), TLS_FAILED);
         }
+        pair_free(&p);
+    }
+}
+
+/* The reason survives when there is no room for the alert, or next to none. */
+Test(tls, verify_refuses_without_room)
+{
+    for (uint32_t out_max = 1; out_max < 9; out_max += 3) {
+        struct tls_pair p;
+        struct tls_identity id = pair_identity("expired");
+        struct tls_server_params s = pair_server_params(&id);
+        pair_init(&p, &s, NULL);
+        pair_connect(&p, "mail.example.test");
+        p.out_max = out_max;
+        cr_assert_not(pair_handshake(&p));
+        cr_assert_eq(p.client_status, TLS_FAILED);
+        cr_assert_str_eq(p.client_why.text,
+                         "TLS: the certificate for mail.example.test expired on 2021-01-01");
         pair_free(&p);
     }
 }
