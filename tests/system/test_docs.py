@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """What the documents say, held against the programs and the tree: examples that --check accepts,
-links that lead somewhere, commands and options that have their place in a man page, tests that exist."""
+links that lead somewhere, commands and options that stand in a man page, tests that exist."""
 import glob
 import os
 import re
@@ -51,7 +51,8 @@ def examples():
     for path in markdown():
         for number, block in enumerate(re.findall(r"^```yaml\n(.*?)^```", read(path), re.M | re.S)):
             yield f"{path} ({number + 1})", block
-    found = re.search(r"^\.Bd -literal.*?\n(hostname:.*?)^\.Ed", page("hikyaku.yaml.5"), re.M | re.S)
+    text = page("hikyaku.yaml.5")
+    found = re.search(r"^\.Bd -literal.*?\n(hostname:.*?)^\.Ed", text, re.M | re.S)
     yield "hikyaku.yaml.5", found.group(1)
 
 
@@ -61,9 +62,9 @@ def rule_examples():
     count = 0
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt",
-                        "ec_paramgen_curve:P-256", "-nodes", "-days", "30", "-subj", "/CN=localhost",
-                        "-keyout", "tls.key", "-out", "tls.crt"], cwd=folder, check=True,
-                       capture_output=True)
+                        "ec_paramgen_curve:P-256", "-nodes", "-days", "30", "-subj",
+                        "/CN=localhost", "-keyout", "tls.key", "-out", "tls.crt"], cwd=folder,
+                       check=True, capture_output=True)
         for name, text in (("token", "token\n"), ("isp.secret", "secret\n"), ("users", "a:!\n")):
             with open(os.path.join(folder, name), "w", encoding="utf-8") as file:
                 file.write(text)
