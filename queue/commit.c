@@ -29,7 +29,11 @@ uint64_t commit_number(const struct lane *l)
 
 uint64_t commit_quiet(const struct lane *l)
 {
-    return l->stash_count ? UINT64_MAX : l->filling->number;
+    if (l->stash_count)
+        return UINT64_MAX;
+    if (l->filling->len)
+        return l->filling->number;
+    return l->writing ? l->writing->number : l->batch_durable;
 }
 
 bool commit_idle(const struct lane *l)

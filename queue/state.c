@@ -301,6 +301,6 @@ bool state_unstash(struct lane *l)
     l->stash_count -= done;
     memmove(l->stash, l->stash + done, l->stash_count * sizeof *l->stash);
     if (l->stash_count == 0)
-        segments_requiet(&l->segments, UINT64_MAX, commit_number(l));
+        segments_requiet(&l->segments, UINT64_MAX, commit_quiet(l));
     return l->stash_count == 0;
 }

@@ -75,7 +75,8 @@ Test(envelope, encode_and_decode_agree)
     free(rcpts);
 }
 
-/* Truncated anywhere, or longer by a byte: refused; the copy is exactly as long, so that a sanitizer sees a read too far. */
+/* Truncated anywhere, or longer by a byte: refused; the copy is exactly as long, so that a
+ * sanitizer sees a read too far. */
 Test(envelope, other_lengths_are_refused)
 {
     struct envelope_rcpt rcpts[3];
