@@ -3,14 +3,16 @@
  *
  * Owns:     the two commit buffers, the tail of the open segment, the waiters of each batch.
  * Runs on:  the shard that owns the lane, never another.
- * Contract: a waiter hears OK only after the sync that covers it returned 0; batches reach a segment one at a time,
- *           in order. With nobody writing, a batch somebody waits for is written at the end of the
- * turn. Failure:  write or sync error: the segment is left as it stands, waiters get 451 (452
- * without room), what was lost of states is written again from the index; SPOOL_SYNC_FAILED_MAX
- * times in a row: the lane stops taking mail and tries again with growing pauses. A sync is never
- * retried on the same segment. Bounds:   two buffers of COMMIT_BUF_SIZE, COMMIT_WAITERS_MAX waiters
- * a batch, COMMIT_STATE_NS of delay. Tests:    tests/unit/test_lane.c; format: queue/FORMAT.md
- * section 4
+ * Contract: a waiter hears OK only after the sync that covers it returned 0; batches reach a
+ *           segment one at a time, in order. With nobody writing, a batch somebody waits for is
+ *           written at the end of the turn.
+ * Failure:  write or sync error: the segment is left as it stands, waiters get 451 (452 without
+ *           room), what was lost of states is written again from the index; SPOOL_SYNC_FAILED_MAX
+ *           times in a row: the lane stops taking mail and tries again with growing pauses. A sync
+ *           is never retried on the same segment.
+ * Bounds:   two buffers of COMMIT_BUF_SIZE, COMMIT_WAITERS_MAX waiters a batch, COMMIT_STATE_NS of
+ *           delay.
+ * Tests:    tests/unit/test_lane.c; format: queue/FORMAT.md section 4
  */
 #include <assert.h>
 #include <errno.h>

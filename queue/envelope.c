@@ -4,10 +4,12 @@
  *
  * Owns:     nothing.
  * Runs on:  any thread.
- * Contract: decode(encode(e)) equals e; decode reads no byte outside `in` and accepts no trailing byte.
+ * Contract: decode(encode(e)) equals e; decode reads no byte outside `in` and accepts no trailing
+ *           byte.
  * Failure:  encode: buffer too small. decode: false for anything not written by encode, or no room
- * in the arena. Bounds:   RCPT_COUNT_LIMIT recipients, strings of up to 65535 bytes. Tests:
- * tests/unit/test_envelope.c
+ *           in the arena.
+ * Bounds:   RCPT_COUNT_LIMIT recipients, strings of up to 65535 bytes.
+ * Tests:    tests/unit/test_envelope.c
  */
 #include "queue/envelope.h"
 
@@ -16,7 +18,7 @@
 #include "gateway/limits.h"
 
 #define ENVELOPE_VERSION  1u
-#define ENVELOPE_HEAD     24u /* version u32, flags u32, accepted u64, recipients u32, strings u32 */
+#define ENVELOPE_HEAD     24u /* version, flags, accepted (u64), recipients, strings */
 #define ENVELOPE_STRINGS  8u
 #define ENVELOPE_RCPT_MIN 5u /* two lengths and notify */
 

@@ -3,11 +3,12 @@
  *
  * Owns:     the buckets; messages belong to the lane.
  * Runs on:  the shard that owns the lane.
- * Contract: insert, remove and find take constant time, with no pause when the table grows (linear hashing). index_next
- *           walks in the order of the bit-reversed hash: a bucket is a range of it and a split
- * halves a range, so a walk neither repeats nor misses what stays. Failure:  no memory for another
- * bucket: chains become longer. Bounds:   a bucket pointer a message. Tests:
- * tests/unit/test_index.c
+ * Contract: insert, remove and find take constant time, with no pause when the table grows (linear
+ *           hashing). index_next walks in the order of the bit-reversed hash: a bucket is a range
+ *           of it and a split halves a range, so a walk neither repeats nor misses what stays.
+ * Failure:  no memory for another bucket: chains become longer.
+ * Bounds:   a bucket pointer a message.
+ * Tests:    tests/unit/test_index.c
  */
 #include "queue/index.h"
 

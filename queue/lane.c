@@ -4,8 +4,8 @@
  *
  * Owns:     struct lane and all its parts.
  * Runs on:  the shard that owns the lane.
- * Contract: `opened` once, then mail is accepted; `recovered` once; callbacks never run inside a call of the owner, only from io_turn
- *           or lane_turn_end.
+ * Contract: `opened` once, then mail is accepted; `recovered` once; callbacks never run inside a
+ *           call of the owner, only from io_turn or lane_turn_end.
  * Failure:  a lane that cannot be made tells why through `opened`; it is still to be closed.
  * Bounds:   DUE_PER_TURN_MAX due messages a turn; SPOOL_MESSAGES_MAX messages.
  * Tests:    tests/unit/test_lane.c
@@ -241,9 +241,7 @@ void lane_turn_end(struct lane *l)
     lane_health_tell(l);
 }
 
-/* ---- life
- * --------------------------------------------------------------------------------------------------------
- */
+/* ---- life ---- */
 
 void lane_soon(struct lane *l)
 {

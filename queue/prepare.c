@@ -4,11 +4,12 @@
  *
  * Owns:     one file under its .tmp name until it is the spare; the pause after a failure.
  * Runs on:  the shard that owns the lane.
- * Contract: the spare is allocated, its header synced, its name .seg and its directory synced before anything is appended to it.
+ * Contract: the spare is allocated, its header synced, its name .seg and its directory synced
+ *           before anything is appended to it.
  * Failure:  the file is removed; tried again after a pause that grows to PREPARE_RETRY_NS_MAX.
- * Meanwhile the lane uses up what it has, then refuses mail. Bounds:   one spare, RECYCLE_STOCK_MAX
- * dead files kept for it. Tests:    tests/unit/test_lane.c; format: queue/FORMAT.md sections 1 and
- * 7
+ *           Meanwhile the lane uses up what it has, then refuses mail.
+ * Bounds:   one spare, RECYCLE_STOCK_MAX dead files kept for it.
+ * Tests:    tests/unit/test_lane.c; format: queue/FORMAT.md sections 1 and 7
  */
 #include <assert.h>
 #include <errno.h>

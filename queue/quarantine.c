@@ -3,7 +3,8 @@
  *
  * Owns:     one small job a copy, until it is done.
  * Runs on:  the shard that owns the lane.
- * Contract: the segment itself is not touched; the same damage found again is written to the same file.
+ * Contract: the segment itself is not touched; the same damage found again is written to the same
+ *           file.
  * Failure:  a copy that cannot be made is given up; the damage was told already.
  * Bounds:   QUARANTINE_JOBS_MAX copies at a time, RECORD_BYTES_MAX bytes each; more are only told.
  * Tests:    tests/unit/test_recovery.c

@@ -1,11 +1,14 @@
 /*
  * queue/read.c - bodies and envelopes from segments, checked by CRC before a byte is handed out.
  *
+ *
  * Owns:     the segments' read descriptors and one job a read.
  * Runs on:  the shard that owns the lane.
- * Contract: bytes are given only from records whose CRC was good, record by record. `done` never runs inside the call.
- * Failure:  -errno; -EBADMSG for damage, which is also told and set aside; -ENOENT when an extent's
- * segment is missing. Bounds:   READ_FDS_MAX descriptors kept open; one record of memory a read.
+ * Contract: bytes are given only from records whose CRC was good, record by record. `done` never
+ *           runs inside the call.
+ * Failure:  -errno; -EBADMSG for damage, which is also told and set aside; -ENOENT when an
+ *           extent's segment is missing.
+ * Bounds:   READ_FDS_MAX descriptors kept open; one record of memory a read.
  * Tests:    tests/unit/test_lane.c
  */
 #include <assert.h>
@@ -224,9 +227,7 @@ static struct slice good_payload(const struct read_job *j, struct slice bytes, u
     return slice_of(bytes.ptr + RECORD_HEADER_SIZE, h->length - RECORD_HEADER_SIZE);
 }
 
-/* ---- bodies
- * ----------------------------------------------------------------------------------------------------
- */
+/* ---- bodies ---- */
 
 static void copy_part(struct lane_read *r, struct slice body, uint64_t body_at)
 {
@@ -385,9 +386,7 @@ void lane_body_read(struct lane *l, struct queue_msg *m, struct lane_read *r, ui
     fetch(r, m->segment, m->offset, list < m->record_size ? (uint32_t)list : m->record_size);
 }
 
-/* ---- envelopes
- * ----------------------------------------------------------------------------------------------------
- */
+/* ---- envelopes ---- */
 
 static void envelope_finish(struct lane_envelope_read *e, struct slice error, const char *failed)
 {

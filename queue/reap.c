@@ -3,12 +3,12 @@
  *
  * Owns:     the segments it has marked as dying.
  * Runs on:  the shard that owns the lane.
- * Contract: only what segments_next_dead gives; a segment is forgotten - and so no longer holds back those that
- *           depend on it - only after the directory was synced.
+ * Contract: only what segments_next_dead gives; a segment is forgotten - and so no longer holds
+ *           back those that depend on it - only after the directory was synced.
  * Failure:  a file that cannot be removed is left alone until the next start; after a failed sync
- * of the directory nothing of that round is ever taken for gone. Bounds:   REAP_BATCH segments a
- * round. Tests:    tests/unit/test_lane.c, tests/unit/test_segment.c; rule: queue/FORMAT.md section
- * 7
+ *           of the directory nothing of that round is ever taken for gone.
+ * Bounds:   REAP_BATCH segments a round.
+ * Tests:    tests/unit/test_lane.c, tests/unit/test_segment.c; rule: queue/FORMAT.md section 7
  */
 #include <assert.h>
 #include <errno.h>

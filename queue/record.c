@@ -3,11 +3,12 @@
  *
  * Owns:     nothing; bytes in, bytes out.
  * Runs on:  any thread.
- * Contract: record_check says GOOD only when header and payload are what record_seal wrote, at that offset of that segment.
- *           Decoders bound every length by what is there.
+ * Contract: record_check says GOOD only when header and payload are what record_seal wrote, at
+ *           that offset of that segment. Decoders bound every length by what is there.
  * Failure:  a false or a RECORD_BAD_* result; nothing is half filled in.
  * Bounds:   RECORD_BYTES_MAX a record, FINAL_WORDS_MAX words of bitmap, ERROR_BYTES_MAX of error
- * text. Tests:    tests/unit/test_record.c; format: queue/FORMAT.md
+ *           text.
+ * Tests:    tests/unit/test_record.c; format: queue/FORMAT.md
  */
 #include "queue/record.h"
 

@@ -147,7 +147,7 @@ static inline uint32_t record_round8(uint32_t len)
     return (len + 7u) & ~7u;
 }
 
-/* ---- segments ------------------------------------------------------------------------------ */
+/* ---- segments ---- */
 
 uint32_t segment_seed(uint64_t salt, uint32_t id, uint32_t lane);
 

@@ -4,10 +4,12 @@
  *
  * Owns:     the list of files found, one read window.
  * Runs on:  the shard that owns the lane; one read at a time, a slice of work a turn.
- * Contract: the decision table of FORMAT.md section 5. Changes nothing on disk but: .tmp files removed, damaged bytes copied to quarantine,
- *           segments without a readable header moved there.
+ * Contract: the decision table of FORMAT.md section 5. Changes nothing on disk but: .tmp files
+ *           removed, damaged bytes copied to quarantine, segments without a readable header moved
+ *           there.
  * Failure:  a format of the future: the lane does not open. A file that cannot be read is told as
- * damaged and left alone. Bounds:   WINDOW_BYTES of memory; REPLAY_SLICE messages found a turn.
+ *           damaged and left alone.
+ * Bounds:   WINDOW_BYTES of memory; REPLAY_SLICE messages found a turn.
  * Tests:    tests/unit/test_recovery.c
  */
 #include <assert.h>
@@ -159,9 +161,7 @@ void recover_start(struct lane *l)
     io_open(l->io, &r->op, l->dir, IO_READ | IO_DIR);
 }
 
-/* ---- headers
- * --------------------------------------------------------------------------------------------------
- */
+/* ---- headers ---- */
 
 static void next_tmp(struct recover *r)
 {
@@ -251,9 +251,7 @@ static void header_read(struct recover *r, int32_t res)
     move_away(r);
 }
 
-/* ---- contents
- * ---------------------------------------------------------------------------------------------------
- */
+/* ---- contents ---- */
 
 static void wait_turn(struct recover *r)
 {
@@ -460,9 +458,7 @@ static void scan_read(struct recover *r, int32_t res)
     scan_window(r);
 }
 
-/* ---- telling
- * -------------------------------------------------------------------------------------------------------
- */
+/* ---- telling ---- */
 
 static void tell_one(struct lane *l, struct segment *s, struct queue_msg *m)
 {
@@ -531,9 +527,7 @@ static void tell_slice(struct timer *t)
     wait_turn(r);
 }
 
-/* ---- the operation
- * -------------------------------------------------------------------------------------------------
- */
+/* ---- the operation ---- */
 
 static void opened_or_read(struct recover *r, int32_t res)
 {

@@ -3,11 +3,12 @@
  *
  * Owns:     the messages it makes; they stay hidden until all old segments are read.
  * Runs on:  the shard that owns the lane. No I/O.
- * Contract: after all records of all old segments in order, the index holds what is live, and the segments' counters and
- *           dependences are those of section 7.
+ * Contract: after all records of all old segments in order, the index holds what is live, and the
+ *           segments' counters and dependences are those of section 7.
  * Failure:  REPLAY_DAMAGED: the contents contradict what is known; ignored. REPLAY_NO_MEMORY:
- * recovery cannot go on. Bounds:   one index entry a live message. Tests:
- * tests/unit/test_recovery.c
+ *           recovery cannot go on.
+ * Bounds:   one index entry a live message.
+ * Tests:    tests/unit/test_recovery.c
  */
 #include <assert.h>
 #include <stdlib.h>

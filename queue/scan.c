@@ -1,12 +1,15 @@
 /*
- * queue/scan.c - walks the records of a segment: what is good, what is damaged, where the log ends.
+ * queue/scan.c - walks the records of a segment: what is good, what is damaged, where the log
+ * ends.
  *
  * Owns:     nothing; the caller brings the bytes.
  * Runs on:  any thread. No I/O.
- * Contract: every good record is given once, in order; every damaged stretch that was ours is told once.
+ * Contract: every good record is given once, in order; every damaged stretch that was ours is told
+ *           once.
  * Failure:  none; whatever the bytes are, the walk ends.
- * Bounds:   needs RECORD_BYTES_MAX bytes at once, no more. A search costs one header check for each
- * 16 bytes. Tests:    tests/unit/test_scan.c; format: queue/FORMAT.md section 5
+ * Bounds:   needs RECORD_BYTES_MAX bytes at once, no more. A search costs one header check for
+ *           each 16 bytes.
+ * Tests:    tests/unit/test_scan.c; format: queue/FORMAT.md section 5
  */
 #include "queue/scan.h"
 

@@ -4,7 +4,8 @@
  *
  * Owns:     the heap's array; messages belong to the lane.
  * Runs on:  the shard that owns the lane. Reads no clock.
- * Contract: set, clear and pop take logarithmic time; m->schedule_index is the position + 1, 0 when off.
+ * Contract: set, clear and pop take logarithmic time; m->schedule_index is the position + 1, 0
+ *           when off.
  * Failure:  schedule_reserve says that there is no memory; then nothing was promised.
  * Bounds:   one pointer a message.
  * Tests:    tests/unit/test_schedule.c

@@ -3,7 +3,8 @@
  *
  * Owns:     the summary it is given, until it is written.
  * Runs on:  the shard that owns the lane.
- * Contract: the footer is written only after the summary's sync; nothing but the speed of recovery depends on either.
+ * Contract: the footer is written only after the summary's sync; nothing but the speed of recovery
+ *           depends on either.
  * Failure:  the segment stays as it is, without a footer; recovery scans it.
  * Bounds:   one at a time; two writes and syncs a segment.
  * Tests:    tests/unit/test_lane.c, tests/unit/test_recovery.c; format: queue/FORMAT.md section 2

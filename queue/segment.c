@@ -3,8 +3,8 @@
  *
  * Owns:     struct segment and the table of them.
  * Runs on:  the shard that owns the lane. No I/O.
- * Contract: segments_next_dead gives only what FORMAT.md section 7 allows: nothing live, no newest state, no tombstone
- *           whose older copy still exists, and what made it so is durable.
+ * Contract: segments_next_dead gives only what FORMAT.md section 7 allows: nothing live, no newest
+ *           state, no tombstone whose older copy still exists, and what made it so is durable.
  * Failure:  no memory for a dependence: the segment waits for all older ones instead.
  * Bounds:   one struct a segment file; a dependence list no longer than the table.
  * Tests:    tests/unit/test_segment.c

@@ -2,14 +2,17 @@
  * queue/state.c - what becomes of a message: recipients final, deferred, held; each a whole
  * snapshot in one record.
  *
- * Owns:     final bits, the stash of records that found no room, messages that are over but still owned.
+ * Owns:     final bits, the stash of records that found no room, messages that are over but still
+ *           owned.
  * Runs on:  the shard that owns the lane.
- * Contract: the index changes at once, the record follows with the next commit. A message that is over leaves the index at
- *           once and memory when nobody owns it. While a DSN that ends recipients of a message
- * waits for its commit, no other state record of that message is written. Failure:  none to the
- * caller: what cannot be written now is kept by queue id and written from the index later. Bounds:
- * one stash entry a change without room; error texts of ERROR_BYTES_MAX. Tests:
- * tests/unit/test_lane.c
+ * Contract: the index changes at once, the record follows with the next commit. A message that is
+ *           over leaves the index at once and memory when nobody owns it. While a DSN that ends
+ *           recipients of a message waits for its commit, no other state record of that message is
+ *           written.
+ * Failure:  none to the caller: what cannot be written now is kept by queue id and written from
+ *           the index later.
+ * Bounds:   one stash entry a change without room; error texts of ERROR_BYTES_MAX.
+ * Tests:    tests/unit/test_lane.c
  */
 #include <assert.h>
 #include <stdlib.h>
@@ -244,9 +247,7 @@ void state_final_failed(struct lane *l, struct lane_final *f)
         state_stash(l, m->qid, false, 0);
 }
 
-/* ---- stash
- * ---------------------------------------------------------------------------------------------------
- */
+/* ---- stash ---- */
 
 void state_stash(struct lane *l, uint64_t qid, bool gone, uint32_t segment)
 {

@@ -1,11 +1,15 @@
 /*
  * queue/summary.c - collects the entries of a segment's SUMMARY records while it is being filled.
  *
+ *
  * Owns:     the bytes of the summary, laid out as they will be written.
  * Runs on:  the shard that owns the lane. No I/O.
- * Contract: entries in the order of the records; a SUMMARY record holds whole entries, SUMMARY_BYTES_MAX at most.
+ * Contract: entries in the order of the records; a SUMMARY record holds whole entries,
+ *           SUMMARY_BYTES_MAX at most.
  * Failure:  no memory: `lost`, the segment is closed without a summary and scanned at the next
- * start. Bounds:   less than the records it speaks of. Tests:    tests/unit/test_lane.c
+ *           start.
+ * Bounds:   less than the records it speaks of.
+ * Tests:    tests/unit/test_lane.c
  */
 #include <assert.h>
 #include <stdlib.h>

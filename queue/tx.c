@@ -1,14 +1,17 @@
 /*
- * queue/tx.c - taking a message: chunks become extents as they fill, the rest and the envelope one
- * MESSAGE record.
+ * queue/tx.c - taking a message: chunks become extents as they fill, the rest and the envelope
+ * one MESSAGE record.
  *
  * Owns:     the chunk and extent list of each open transaction.
  * Runs on:  the shard that owns the lane.
- * Contract: `done` and `resumed` are never called from inside a lane_tx_* call. A body of any size needs one chunk of memory.
- * Failure:  451 4.3.0 when the lane cannot write, 452 4.3.1 when there is no room, 552 5.3.4 for an
- * envelope that no record holds; what is on disk of it already means nothing without its MESSAGE
- * record. Bounds:   tx_count_max transactions; SPOOL_CHUNK_SIZE + SESSION_RECV_BUF_SIZE each, 8
- * bytes an extent. Tests:    tests/unit/test_lane.c
+ * Contract: `done` and `resumed` are never called from inside a lane_tx_* call. A body of any size
+ *           needs one chunk of memory.
+ * Failure:  451 4.3.0 when the lane cannot write, 452 4.3.1 when there is no room, 552 5.3.4 for
+ *           an envelope that no record holds; what is on disk of it already means nothing without
+ *           its MESSAGE record.
+ * Bounds:   tx_count_max transactions; SPOOL_CHUNK_SIZE + SESSION_RECV_BUF_SIZE each, 8 bytes an
+ *           extent.
+ * Tests:    tests/unit/test_lane.c
  */
 #include <assert.h>
 #include <stdlib.h>

@@ -186,7 +186,7 @@ void lane_kit_copy(const struct lane_kit *k, char to[128])
     cr_assert_eq(system(command), 0);
 }
 
-/* ---- messages ------------------------------------------------------------------------------- */
+/* ---- messages ---- */
 
 void lane_kit_body(uint64_t seed, uint64_t offset, uint8_t *out, size_t len)
 {

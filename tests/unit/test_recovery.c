@@ -52,7 +52,7 @@ static void open_one(struct lane_kit *k, struct image *im, bool sealed)
     image_free(im);
 }
 
-/* ---- directory ------------------------------------------------------------------------------ */
+/* ---- directory ---- */
 
 Test(recovery, d1_new_lane)
 {
