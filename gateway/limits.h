@@ -58,12 +58,10 @@
 #define DSN_HEADERS_MAX    (64 * KIB)   /* of the original's headers; the rest is cut at a line */
 
 /* ---- sessions ---- */
-#define SESSION_RECV_BUF_SIZE  (16u * 1024)
-#define SESSION_RECV_BUF_COUNT 1024u /* per shard: 16 MiB; when all are held, receiving waits */
-#define SESSION_OUT_BUF_SIZE \
-    (4u * 1024) /* replies of one session not yet sent; full: reading stops */
-#define SESSION_TLS_OUT_BUF_SIZE    (18u * 1024) /* one TLS record and its overhead */
-#define SESSION_COUNT_MAX           20000u       /* per shard, default; more: 421 4.7.0 and close */
+#define SESSION_RECV_BUF_SIZE       (16u * 1024)
+#define SESSION_RECV_BUF_COUNT      1024u /* per shard: 16 MiB; when all are held, receiving waits */
+#define SESSION_OUT_BUF_SIZE        (8u * 1024) /* replies not yet sent; full: reading stops */
+#define SESSION_COUNT_MAX           20000u      /* per shard, default; more: 421 4.7.0 and close */
 #define SESSION_PER_ADDRESS_MAX     1000u /* per shard and client address, default: 421 4.7.0 */
 #define SESSION_IDLE_NS             (300 * NS_PER_S) /* RFC 5321 section 4.5.3.2.7: 421 4.4.2 */
 #define SESSION_TLS_HANDSHAKE_NS    (30 * NS_PER_S)  /* close */
@@ -72,19 +70,23 @@
 #define SESSION_LINGER_NS \
     (2 * NS_PER_S) /* after our close: time for the peer to read the last reply */
 
+#define LISTEN_BACKLOG 4096
+
 /* ---- envelope, transactions ---- */
 #define ARENA_BLOCK_SIZE         4096u
 #define ENVELOPE_BLOCKS_MAX      512u       /* 2 MiB of envelope: 452 4.5.3 at RCPT */
+#define ARENA_BLOCKS_MAX         262144u    /* 1 GiB of envelopes per shard: 452 4.3.1 */
 #define RCPT_COUNT_MAX           500u       /* default of max_recipients: 452 4.5.3 */
 #define RCPT_COUNT_LIMIT         20000u     /* what max_recipients may be set to */
 #define MESSAGE_SIZE_MAX_DEFAULT (35 * MIB) /* 552 5.3.4 */
 
-/* ---- TLS: past any of these the handshake or the connection ends (an alert where one can still be sent, then close) ---- */
+/* ---- TLS: past any of these the handshake or the connection ends (an alert where one can still be
+ * sent, then close) ---- */
 #define TLS_HELLO_BYTES_MAX       16384u  /* a ClientHello with its record headers */
 #define TLS_HELLO_RECORDS_MAX     16u     /* records it may be spread over */
 #define TLS_HANDSHAKE_BYTES_MAX   131072u /* received before the handshake is done */
 #define TLS_HANDSHAKE_RECORDS_MAX 512u
-#define TLS_IDLE_RECORDS_MAX      32u   /* records in a row that carry no data: KeyUpdate, empty ones */
+#define TLS_IDLE_RECORDS_MAX      32u /* records in a row that carry no data: KeyUpdate, empty ones */
 #define TLS_IDENTITY_MAX          64u   /* certificates of one receive connector */
 #define TLS_NAMES_MAX             1024u /* names of one certificate that are looked at */
 #define TLS_TICKET_SECONDS        7200u /* how long a session can be resumed */
@@ -101,6 +103,8 @@
 #define SPOOL_SYNC_FAILED_MAX 2u         /* in a row: the lane stops accepting */
 #define SPOOL_RESERVE_BYTES   (16 * MIB) /* kept free for state records and DSNs */
 
+#define LANE_COUNT_MAX 1024u /* lanes of one spool */
+
 /* ---- delivery ---- */
 #define OUT_CONNECT_NS                      (30 * NS_PER_S)
 #define OUT_GREETING_NS                     (300 * NS_PER_S) /* RFC 5321 section 4.5.3.2 */
@@ -111,7 +115,9 @@
 #define OUT_IDLE_KEEP_NS                    (5 * NS_PER_S) /* an unused connection is kept this long for reuse */
 #define OUT_QUIT_NS                         (5 * NS_PER_S)
 #define OUT_BODY_READ_SIZE                  (64u * 1024)
-#define OUT_CONNECTIONS_DEFAULT             20u /* per send connector and site */
+#define OUT_WIRE_BUF_SIZE                   (72u * 1024) /* bytes to a next hop that are not sent yet */
+#define OUT_HOPS_MAX                        8192u /* outbound connections per shard; more wait */
+#define OUT_CONNECTIONS_DEFAULT             20u   /* per send connector and site */
 #define OUT_MESSAGES_PER_CONNECTION_DEFAULT 100u
 #define OUT_RCPTS_PER_MESSAGE_DEFAULT       100u
 #define JOBS_ACTIVE_MAX \
@@ -162,11 +168,11 @@
 #define CONFIG_FILE_MAX          (1 * MIB) /* one file */
 #define CONFIG_INCLUDES_MAX      64u       /* files in all */
 #define CONFIG_INCLUDE_DEPTH_MAX 8u
-#define CONFIG_NODES_MAX         500000u /* keys and values, aliases expanded */
-#define CONFIG_DEPTH_MAX         16u     /* maps and lists inside each other */
-#define CONFIG_KEYS_MAX          100u    /* keys of one map */
-#define CONFIG_TEXT_MAX          4096u   /* one value, ${ENV} expanded */
-#define CONFIG_NAME_MAX          64u     /* of a connector */
+#define CONFIG_NODES_MAX         500000u   /* keys and values, aliases expanded */
+#define CONFIG_DEPTH_MAX         16u       /* maps and lists inside each other */
+#define CONFIG_KEYS_MAX          100u      /* keys of one map */
+#define CONFIG_TEXT_MAX          4096u     /* one value, ${ENV} expanded */
+#define CONFIG_NAME_MAX          64u       /* of a connector */
 #define CONFIG_PEM_MAX           (1 * MIB) /* a certificate chain or a key */
 #define CONFIG_SECRET_MAX        4096u     /* a password or token file */
 #define CONFIG_CONNECTORS_MAX    1000u     /* of each kind */

@@ -1,7 +1,9 @@
 /*
- * gateway/log.h - events: one table of ids, levels and texts; lines go into the thread's own ring and a writer thread puts them out. Never blocks.
+ * gateway/log.h - events: one table of ids, levels and texts; lines go into the thread's own ring
+ * and a writer thread puts them out. Never blocks.
  *
- * The same events feed the JSON log, the tracking log (TRACK events) and metrics. Message text is never logged, credentials never reach this module.
+ * The same events feed the JSON log, the tracking log (TRACK events) and metrics. Message text is
+ * never logged, credentials never reach this module.
  */
 #ifndef HIKYAKU_LOG_H
 #define HIKYAKU_LOG_H
@@ -61,7 +63,8 @@ struct log {
     uint32_t shard;
 };
 
-/* A line under construction, on the caller's stack. Fields are JSON-escaped; what does not fit is cut and the line says so. */
+/* A line under construction, on the caller's stack. Fields are JSON-escaped; what does not fit is
+ * cut and the line says so. */
 struct log_line {
     struct log *log; /* NULL: the event is below the level and everything is skipped */
     enum log_event event;
@@ -69,6 +72,7 @@ struct log_line {
     uint8_t bytes[LOG_LINE_MAX];
 };
 
+const char *log_event_name(enum log_event e);
 void log_begin(struct log_line *l, struct log *log, enum log_event event);
 void log_slice(struct log_line *l, const char *key, struct slice value);
 void log_str(struct log_line *l, const char *key, const char *value);
@@ -76,7 +80,8 @@ void log_u64(struct log_line *l, const char *key, uint64_t value);
 void log_bool(struct log_line *l, const char *key, bool value);
 void log_end(struct log_line *l);
 
-/* The writer thread: drains every ring to stderr (JSON or text) and the tracking file; reopens files after log_writer_reopen. */
+/* The writer thread: drains every ring to stderr (JSON or text) and the tracking file; reopens
+ * files after log_writer_reopen. */
 struct log_writer;
 struct log_writer_params {
     bool json;

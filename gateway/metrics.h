@@ -1,0 +1,104 @@
+/*
+ * gateway/metrics.h - counters of one shard. One table makes the enum, the Prometheus names and
+ * the
+ * help texts.
+ *
+ * Only the shard writes its counters; others may read them at any time (relaxed atomics, no
+ * lock).
+ * Values of one scrape need not be of one instant.
+ */
+#ifndef HIKYAKU_METRICS_H
+#define HIKYAKU_METRICS_H
+
+#include <stdatomic.h>
+#include <stdint.h>
+
+/* id, name without the hikyaku_ prefix, type, help. What is called seconds is counted in
+ * nanoseconds. */
+#define METRICS(X)                                                                                 \
+    X(M_SESSIONS_TOTAL, "sessions_total", "counter", "Inbound connections accepted.")              \
+    X(M_SESSIONS, "sessions", "gauge", "Inbound connections open now.")                            \
+    X(M_SESSIONS_REFUSED, "sessions_refused_total", "counter",                                     \
+      "Inbound connections refused by connection control or limits.")                              \
+    X(M_TLS_HANDSHAKES, "tls_handshakes_total", "counter", "Inbound TLS handshakes completed.")    \
+    X(M_TLS_RESUMED, "tls_resumed_total", "counter", "Inbound TLS handshakes that resumed.")       \
+    X(M_TLS_FAILED, "tls_handshakes_failed_total", "counter", "Inbound TLS handshakes failed.")    \
+    X(M_AUTH_OK, "auth_succeeded_total", "counter", "Successful authentications.")                 \
+    X(M_AUTH_FAILED, "auth_failed_total", "counter", "Failed authentications.")                    \
+    X(M_AUTH_CACHED, "auth_cached_total", "counter",                                               \
+      "Successful authentications answered from the cache of verified passwords.")                 \
+    X(M_COMMANDS, "commands_total", "counter", "SMTP commands received.")                          \
+    X(M_BYTES_IN, "received_bytes_total", "counter", "Bytes received from clients.")               \
+    X(M_ACCEPTED, "messages_accepted_total", "counter", "Messages made durable and answered 250.") \
+    X(M_ACCEPTED_RCPTS, "recipients_accepted_total", "counter", "Recipients of those messages.")   \
+    X(M_REJECTED, "messages_rejected_total", "counter", "Messages refused at or after DATA.")      \
+    X(M_RCPT_REJECTED, "recipients_rejected_total", "counter", "Recipients refused at RCPT.")      \
+    X(M_DELIVERED, "recipients_delivered_total", "counter", "Recipients taken by a next hop.")     \
+    X(M_DEFERRED, "deliveries_deferred_total", "counter",                                          \
+      "Recipients whose attempt ended in a temporary failure.")                                    \
+    X(M_FAILED, "recipients_failed_total", "counter", "Recipients that failed for good.")          \
+    X(M_EXPIRED, "recipients_expired_total", "counter", "Recipients given up after retry.expire.") \
+    X(M_DUP_POSSIBLE, "deliveries_dup_possible_total", "counter",                                  \
+      "Attempts lost after the final dot: the next hop may have the message.")                     \
+    X(M_DSN, "dsn_total", "counter", "Delivery status notifications made.")                        \
+    X(M_DSN_SUPPRESSED, "dsn_suppressed_total", "counter",                                         \
+      "Failures that no notification may be sent for (null sender, NOTIFY).")                      \
+    X(M_OUT_CONNECTS, "outbound_connections_total", "counter", "Outbound connections begun.")      \
+    X(M_OUT_CONNECT_FAILED, "outbound_connections_failed_total", "counter",                        \
+      "Outbound connections that did not get as far as a transaction.")                            \
+    X(M_OUT_OPEN, "outbound_connections", "gauge", "Outbound connections open now.")               \
+    X(M_JOBS, "delivery_jobs", "gauge", "Messages with their envelope in memory.")                 \
+    X(M_SITES, "sites", "gauge", "Next hops known now.")                                           \
+    X(M_QUEUE_MESSAGES, "queue_messages", "gauge", "Messages in the queue.")                       \
+    X(M_QUEUE_BYTES, "queue_bytes", "gauge", "Bytes of the messages in the queue.")                \
+    X(M_QUEUE_DEFERRED, "queue_deferred", "gauge", "Queued messages that wait for a retry.")       \
+    X(M_QUEUE_HELD, "queue_held", "gauge", "Queued messages held by the operator.")                \
+    X(M_QUEUE_UNREACHABLE, "queue_unreachable", "gauge", "Queued messages without a route.")       \
+    X(M_QUEUE_POISON, "queue_poison", "gauge", "Queued messages set aside after crashes.")         \
+    X(M_SPOOL_SEGMENTS, "spool_segments", "gauge", "Segment files.")                               \
+    X(M_SPOOL_BYTES, "spool_bytes", "gauge", "Bytes of the segment files.")                        \
+    X(M_SPOOL_WRITTEN, "spool_written_bytes_total", "counter", "Bytes appended to the log.")       \
+    X(M_SPOOL_COMMITS, "spool_commits_total", "counter", "Commits: one write and one sync each.")  \
+    X(M_SPOOL_SYNC_NS, "spool_sync_seconds_total", "counter",                                      \
+      "Time from the start of a commit's write to the end of its sync.")                           \
+    X(M_SPOOL_SYNC_FAILED, "spool_sync_failed_total", "counter", "Writes or syncs that failed.")   \
+    X(M_SPOOL_DAMAGED, "spool_damaged_records_total", "counter", "Records found damaged.")         \
+    X(M_SPOOL_HEALTH, "spool_health", "gauge",                                                     \
+      "Worst lane: 0 recovering, 1 ok, 2 degraded, 3 full, 4 stopped.")                            \
+    X(M_LOG_DROPPED, "log_dropped_total", "counter",                                               \
+      "Log lines dropped because the ring was full.")                                              \
+    X(M_TURNS, "loop_turns_total", "counter", "Turns of the event loop.")                          \
+    X(M_BUSY_NS, "loop_busy_seconds_total", "counter", "Time spent in turns, waiting excluded.")   \
+    X(M_TURN_MAX_NS, "loop_turn_longest_seconds", "gauge", "Longest turn since the start.")        \
+    X(M_RECV_BUF_EMPTY, "receive_buffers_exhausted_total", "counter",                              \
+      "Times a receive waited for a buffer.")                                                      \
+    X(M_TLS_MEMORY, "tls_memory_bytes", "gauge", "Heap held by TLS.")
+
+enum metric {
+#define X(id, name, type, help) id,
+    METRICS(X)
+#undef X
+        METRIC_COUNT
+};
+
+struct metrics {
+    _Atomic uint64_t value[METRIC_COUNT];
+};
+
+static inline uint64_t metric_get(const struct metrics *m, enum metric id)
+{
+    return atomic_load_explicit(&m->value[id], memory_order_relaxed);
+}
+
+static inline void metric_set(struct metrics *m, enum metric id, uint64_t value)
+{
+    atomic_store_explicit(&m->value[id], value, memory_order_relaxed);
+}
+
+/* One writer: a load and a store, no locked instruction. `by` may be "negative". */
+static inline void metric_add(struct metrics *m, enum metric id, uint64_t by)
+{
+    metric_set(m, id, metric_get(m, id) + by);
+}
+
+#endif
