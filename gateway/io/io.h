@@ -170,6 +170,12 @@ struct io_listen_opts {
 };
 
 /*
+ * Could we listen there? Binds without SO_REUSEPORT and lets go again, with the same patience as
+ * io_listen. Synchronous, at start.
+ */
+bool io_port_check(const struct io_addr *addr, struct why *why) __attribute__((warn_unused_result));
+
+/*
  * Synchronous (start and reload only). `why->text` names the address and the reason, in words. An
  * address in use is tried for up to 200 ms: what a killed process leaves goes away by then.
  */

@@ -108,6 +108,7 @@ static void end_header(struct smtp_data *d, bool blank_line)
 {
     d->in_header = d->name_open = false;
     d->headers.no_blank_line = !blank_line;
+    d->headers.field_count = d->header_fields;
     d->headers_due = true;
 }
 

@@ -2,7 +2,8 @@
  * gateway/smtp/data.h - what comes behind DATA: end of data, dots, line ends, header section.
  *
  * RFC 5321 sections 2.3.8, 4.1.1.4, 4.5.2, 4.5.3.1.6; RFC 5322 section 2.2. Only CRLF.CRLF ends a
- * message, where the start of the data counts as the end of a line. A message with a fault runs to
+ * message, where the start of the data counts as the end of a line. A message with a fault runs
+ * to
  * that end all the same; nothing more of it is given out.
  */
 #ifndef HIKYAKU_SMTP_DATA_H
@@ -18,6 +19,7 @@ struct smtp_in_headers {
      * Who adds fields adds the empty line too. */
     bool no_blank_line;
     uint32_t received_count;
+    uint32_t field_count; /* fields in all; 0: the message has no header section */
 };
 
 enum smtp_data_kind {

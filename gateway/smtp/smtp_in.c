@@ -215,6 +215,11 @@ bool smtp_in_is_idle(const struct smtp_in *s)
            s->chunk_left == 0;
 }
 
+bool smtp_in_is_closing(const struct smtp_in *s)
+{
+    return s->connection == CONNECTION_CLOSING;
+}
+
 bool smtp_in_in_data(const struct smtp_in *s)
 {
     return s->transaction == TRANSACTION_DATA;

@@ -139,6 +139,8 @@ void smtp_in_tls_started(struct smtp_in *s);
  */
 void smtp_in_shutdown(struct smtp_in *s, struct buf *out, const struct why *why);
 
+/* The next step can only be CLOSE. */
+bool smtp_in_is_closing(const struct smtp_in *s);
 /* Between transactions and commands: nothing of a command or message is under way. Drain closes
  * such sessions at once. */
 bool smtp_in_is_idle(const struct smtp_in *s);

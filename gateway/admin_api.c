@@ -1,0 +1,530 @@
+/*
+ * gateway/admin_api.c - /api/v1: what hikyakuctl can do, as JSON.
+ *
+ * Owns:     the questions a call has put to the shards.
+ * Runs on:  the control thread.
+ * Contract: reading is GET, changing is POST. An answer is one JSON object; an error is {"error":
+ *           "..."} with 4xx or 5xx.
+ * Failure:  a shard that answers late holds up its call alone.
+ * Bounds:   LIMIT_MAX messages a listing.
+ * Tests:    tests/system (admin, queue commands)
+ */
+#include <stdlib.h>
+
+#include "gateway/admin_internal.h"
+#include "gateway/base/json.h"
+#include "queue/queue.h"
+
+#define LIMIT_DEFAULT 100u
+#define LIMIT_MAX     100000u
+
+/* ---- writing ---- */
+
+static void out_string(FILE *f, struct slice v)
+{
+    uint8_t bytes[4096];
+    struct buf b = buf_over(bytes, sizeof bytes);
+    json_string(&b, v, 0);
+    fwrite(b.ptr, 1, b.len, f);
+}
+
+static void out_member(FILE *f, const char *key, const char *value)
+{
+    fprintf(f, ",\"%s\":", key);
+    out_string(f, slice_str(value));
+}
+
+/* A body under construction. */
+struct body {
+    FILE *f;
+    char *text;
+    size_t len;
+};
+
+static bool body_open(struct admin_call *call, struct body *b)
+{
+    b->text = NULL;
+    b->f = open_memstream(&b->text, &b->len);
+    if (!b->f)
+        admin_error(call, 500, "out of memory");
+    return b->f != NULL;
+}
+
+static void body_answer(struct admin_call *call, struct body *b)
+{
+    fputs("\n", b->f);
+    fclose(b->f);
+    admin_answer(call, 200, "application/json", b->text, b->len);
+}
+
+static void error_why(struct admin_call *call, unsigned status, const struct why *why)
+{
+    struct body b;
+    if (!body_open(call, &b))
+        return;
+    fputs("{\"error\":", b.f);
+    out_string(b.f, slice_str(why->text));
+    fputs("}\n", b.f);
+    fclose(b.f);
+    admin_answer(call, status, "application/json", b.text, b.len);
+}
+
+/* ---- asking shards ---- */
+
+static void requests_free(struct admin_call *call)
+{
+    for (uint32_t i = 0; i < call->asked; i++) {
+        if (call->requests[i])
+            free(call->requests[i]->json);
+        free(call->requests[i]);
+    }
+    free(call->requests);
+    call->requests = NULL;
+    call->asked = 0;
+}
+
+void admin_call_free(struct admin_call *call)
+{
+    if (call->waiting) { /* its connection is gone; the last shard's answer frees it */
+        call->connection = NULL;
+        list_init(&call->link);
+        return;
+    }
+    requests_free(call);
+    filter_free(call->filter);
+    free(call->body);
+    free(call);
+}
+
+static void ask_done(void *arg, struct admin_request *r)
+{
+    struct admin_call *call = arg;
+    (void)r;
+    if (--call->waiting)
+        return;
+    if (call->connection)
+        call->finish(call);
+    else
+        admin_call_free(call);
+}
+
+/* Puts the same question to every shard; `finish` answers the call. */
+static void ask_all(struct admin_call *call, const struct admin_request *model,
+                    void (*finish)(struct admin_call *call))
+{
+    struct control *c = call->admin->control;
+    uint32_t n = control_gateway(c)->shard_count;
+    call->requests = calloc(n, sizeof *call->requests);
+    call->finish = finish;
+    for (uint32_t i = 0; call->requests && i < n; i++) {
+        struct admin_request *r = malloc(sizeof *r);
+        if (!r)
+            break;
+        *r = *model;
+        r->filter = call->filter;
+        call->requests[call->asked++] = r;
+    }
+    if (call->asked < n) {
+        requests_free(call);
+        admin_error(call, 500, "out of memory");
+        return;
+    }
+    call->waiting = n;
+    for (uint32_t i = 0; i < n; i++)
+        control_ask(c, i, call->requests[i], ask_done, call);
+}
+
+static uint64_t matched(const struct admin_call *call)
+{
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < call->asked; i++)
+        sum += call->requests[i]->matched;
+    return sum;
+}
+
+static void finish_list(struct admin_call *call)
+{
+    struct body b;
+    bool first = true;
+    if (!body_open(call, &b))
+        return;
+    fprintf(b.f, "{\"matched\":%llu,\"items\":[", (unsigned long long)matched(call));
+    for (uint32_t i = 0; i < call->asked; i++) {
+        const struct admin_request *r = call->requests[i];
+        if (!r->json_len)
+            continue;
+        if (!first)
+            fputc(',', b.f);
+        fwrite(r->json, 1, r->json_len, b.f);
+        first = false;
+    }
+    fputs("]}", b.f);
+    body_answer(call, &b);
+}
+
+static void finish_show(struct admin_call *call)
+{
+    struct body b;
+    if (matched(call) == 0) {
+        admin_error(call, 404, "no message has this queue id");
+        return;
+    }
+    if (!body_open(call, &b))
+        return;
+    for (uint32_t i = 0; i < call->asked; i++)
+        if (call->requests[i]->json_len)
+            fwrite(call->requests[i]->json, 1, call->requests[i]->json_len, b.f);
+    body_answer(call, &b);
+}
+
+static void finish_change(struct admin_call *call)
+{
+    struct body b;
+    if (matched(call) == 0 && call->requests[0]->qid) {
+        admin_error(call, 404, "no message has this queue id");
+        return;
+    }
+    if (!body_open(call, &b))
+        return;
+    fprintf(b.f, "{\"changed\":%llu}", (unsigned long long)matched(call));
+    body_answer(call, &b);
+}
+
+/* ---- queue ---- */
+
+/* Filter and limit from the query. False: answered with an error. */
+static bool query_filter(struct admin_call *call, struct admin_request *r)
+{
+    const char *filter = admin_arg(call, "filter"), *limit = admin_arg(call, "limit");
+    struct why why;
+    if (filter && *filter && !(call->filter = filter_parse(filter, &why))) {
+        error_why(call, 400, &why);
+        return false;
+    }
+    unsigned long n = limit ? strtoul(limit, NULL, 10) : LIMIT_DEFAULT;
+    r->limit = (uint32_t)(n > LIMIT_MAX ? LIMIT_MAX : n);
+    return true;
+}
+
+static void queue_list(struct admin_call *call)
+{
+    struct admin_request r = {.op = ADMIN_QUEUE_LIST};
+    if (query_filter(call, &r))
+        ask_all(call, &r, finish_list);
+}
+
+static bool query_qid(struct admin_call *call, const char *text, struct admin_request *r)
+{
+    if (qid_parse(slice_str(text), &r->qid) && r->qid)
+        return true;
+    admin_error(call, 400, "this is no queue id");
+    return false;
+}
+
+static void queue_show(struct admin_call *call, const char *qid)
+{
+    struct admin_request r = {.op = ADMIN_QUEUE_SHOW, .limit = 1};
+    if (query_qid(call, qid, &r))
+        ask_all(call, &r, finish_show);
+}
+
+static void queue_change(struct admin_call *call, enum admin_change change)
+{
+    struct admin_request r = {.op = ADMIN_QUEUE_CHANGE, .change = change};
+    const char *qid = admin_arg(call, "qid"), *filter = admin_arg(call, "filter");
+    if (!qid == !filter) {
+        admin_error(call, 400, "give either qid or filter");
+        return;
+    }
+    if (qid ? query_qid(call, qid, &r) : query_filter(call, &r))
+        ask_all(call, &r, finish_change);
+}
+
+static void queue_sites(struct admin_call *call)
+{
+    struct admin_request r = {.op = ADMIN_QUEUE_SITES};
+    if (query_filter(call, &r))
+        ask_all(call, &r, finish_list);
+}
+
+/* ---- connectors ---- */
+
+static void connectors(struct admin_call *call)
+{
+    const struct config *conf = control_generation(call->admin->control)->config;
+    struct body b;
+    char text[IO_ADDR_TEXT_MAX];
+    if (!body_open(call, &b))
+        return;
+    fputs("{\"receive\":[", b.f);
+    for (uint32_t i = 0; i < conf->receive_count; i++) {
+        const struct config_receive_connector *r = &conf->receive[i];
+        static const char *const modes[] = {"none", "starttls", "implicit"};
+        fprintf(b.f, "%s{\"kind\":\"receive\"", i ? "," : "");
+        out_member(b.f, "name", r->name);
+        out_member(b.f, "fqdn", r->fqdn);
+        out_member(b.f, "tls", modes[r->tls.mode]);
+        fputs(",\"bind\":[", b.f);
+        for (uint32_t k = 0; k < r->bind_count; k++)
+            fprintf(b.f, "%s\"%s\"", k ? "," : "", io_addr_text(&r->bind[k], true, text));
+        fputs("]}", b.f);
+    }
+    fputs("],\"send\":[", b.f);
+    for (uint32_t i = 0; i < conf->send_count; i++) {
+        const struct config_send_connector *s = &conf->send[i];
+        fprintf(b.f, "%s{\"kind\":\"send\",\"enabled\":%s", i ? "," : "",
+                s->enabled ? "true" : "false");
+        out_member(b.f, "name", s->name);
+        out_member(b.f, "delivery", s->mx ? "mx" : "smart_hosts");
+        fputs(",\"address_spaces\":[", b.f);
+        for (uint32_t k = 0; k < s->space_count; k++) {
+            fputs(k ? ",{\"space\":" : "{\"space\":", b.f);
+            out_string(b.f, slice_str(s->spaces[k].space));
+            fprintf(b.f, ",\"cost\":%u}", s->spaces[k].cost);
+        }
+        fputs("]}", b.f);
+    }
+    fputs("]}", b.f);
+    body_answer(call, &b);
+}
+
+static void connector_stop(struct admin_call *call, bool stop)
+{
+    const char *name = admin_arg(call, "name");
+    struct admin_request r = {.op = ADMIN_CONNECTOR, .change = stop ? ADMIN_HOLD : ADMIN_RELEASE};
+    const struct config *conf = control_generation(call->admin->control)->config;
+    bool known = false;
+    for (uint32_t i = 0; name && i < conf->send_count; i++)
+        known |= strcmp(conf->send[i].name, name) == 0;
+    if (!known) {
+        admin_error(call, 404, "no send connector has this name");
+        return;
+    }
+    snprintf(r.connector, sizeof r.connector, "%s", name);
+    ask_all(call, &r, finish_change);
+}
+
+/* ---- route explain ---- */
+
+struct explain {
+    FILE *f;
+    bool any;
+};
+
+static void explain_step(void *arg, const char *connector, const char *verdict)
+{
+    struct explain *e = arg;
+    fputs(e->any ? ",{\"connector\":" : "{\"connector\":", e->f);
+    out_string(e->f, slice_str(connector));
+    out_member(e->f, "verdict", verdict);
+    fputs("}", e->f);
+    e->any = true;
+}
+
+static void route_explain(struct admin_call *call)
+{
+    static const char *const verdicts[] = {"found", "unreachable", "too_large"};
+    const struct config *conf = control_generation(call->admin->control)->config;
+    const char *address = admin_arg(call, "address"), *size = admin_arg(call, "size");
+    const char *via = admin_arg(call, "receive_connector");
+    const char *at = address ? strrchr(address, '@') : NULL;
+    struct route_answer a;
+    struct body b;
+    if (!at || !at[1]) {
+        admin_error(call, 400, "give address=LOCAL@DOMAIN");
+        return;
+    }
+    if (!body_open(call, &b))
+        return;
+    struct explain e = {.f = b.f};
+    struct route_query q = {.domain = slice_str(at + 1),
+                            .receive_connector = slice_str(via),
+                            .size = size ? strtoull(size, NULL, 10) : 0,
+                            .explain = explain_step,
+                            .explain_arg = &e};
+    fputs("{\"address\":", b.f);
+    out_string(b.f, slice_str(address));
+    fputs(",\"steps\":[", b.f);
+    route_choose(conf->routes, &q, &a);
+    fprintf(b.f, "],\"verdict\":\"%s\"", verdicts[a.verdict]);
+    if (a.verdict == ROUTE_FOUND) {
+        const struct config_send_connector *s = &conf->send[a.connector];
+        out_member(b.f, "connector", s->name);
+        fprintf(b.f, ",\"cost\":%u", a.cost);
+        out_member(b.f, "delivery", s->mx ? "mx" : "smart_hosts");
+        fputs(",\"smart_hosts\":[", b.f);
+        for (uint32_t i = 0; i < s->smart_host_count; i++) {
+            fputs(i ? "," : "", b.f);
+            char host[320];
+            snprintf(host, sizeof host, s->smart_hosts[i].literal ? "[%s]:%u" : "%s:%u",
+                     s->smart_hosts[i].host, s->smart_hosts[i].port);
+            out_string(b.f, slice_str(host));
+        }
+        fputs("]", b.f);
+    }
+    fputs("}", b.f);
+    body_answer(call, &b);
+}
+
+/* ---- status, reload, drain ---- */
+
+static void status(struct admin_call *call)
+{
+    static const char *const states[] = {"starting", "running", "draining", "stopped"};
+    struct control *c = call->admin->control;
+    const struct gateway *gw = control_gateway(c);
+    const char *not_ready = admin_not_ready(c);
+    uint64_t now = io_wall_ns(control_io(c));
+    struct body b;
+    if (!body_open(call, &b))
+        return;
+    fprintf(b.f, "{\"state\":\"%s\",\"ready\":%s", states[control_state(c)],
+            not_ready ? "false" : "true");
+    if (not_ready)
+        out_member(b.f, "not_ready", not_ready);
+    out_member(b.f, "config", control_generation(c)->config->path);
+    fprintf(b.f, ",\"config_generation\":%llu,\"uptime_s\":%llu,\"shards\":%u",
+            (unsigned long long)control_generation(c)->number,
+            (unsigned long long)((now - gw->start_wall_ns) / NS_PER_S), gw->shard_count);
+    if (control_reload_error(c)[0])
+        out_member(b.f, "last_reload_error", control_reload_error(c));
+    static const struct {
+        const char *name;
+        enum metric id;
+    } shown[] = {{"sessions", M_SESSIONS},
+                 {"messages_accepted", M_ACCEPTED},
+                 {"recipients_delivered", M_DELIVERED},
+                 {"recipients_deferred", M_DEFERRED},
+                 {"recipients_failed", M_FAILED},
+                 {"queue_messages", M_QUEUE_MESSAGES},
+                 {"queue_bytes", M_QUEUE_BYTES},
+                 {"queue_deferred", M_QUEUE_DEFERRED},
+                 {"queue_held", M_QUEUE_HELD},
+                 {"queue_unreachable", M_QUEUE_UNREACHABLE},
+                 {"queue_poison", M_QUEUE_POISON},
+                 {"outbound_connections", M_OUT_OPEN},
+                 {"spool_bytes", M_SPOOL_BYTES}};
+    for (size_t i = 0; i < sizeof shown / sizeof *shown; i++) {
+        uint64_t sum = 0;
+        for (uint32_t k = 0; k < gw->shard_count; k++)
+            sum += metric_get(&gw->metrics[k], shown[i].id);
+        fprintf(b.f, ",\"%s\":%llu", shown[i].name, (unsigned long long)sum);
+    }
+    fputs("}", b.f);
+    body_answer(call, &b);
+}
+
+static void reload_done(void *arg, const struct why *why)
+{
+    struct admin_call *call = arg;
+    struct body b;
+    call->waiting = 0;
+    if (!call->connection) {
+        admin_call_free(call);
+    } else if (why) {
+        error_why(call, 422, why);
+    } else if (body_open(call, &b)) {
+        fprintf(b.f, "{\"config_generation\":%llu}",
+                (unsigned long long)control_generation(call->admin->control)->number);
+        body_answer(call, &b);
+    }
+}
+
+static void reload(struct admin_call *call)
+{
+    call->waiting = 1;
+    if (!control_reload(call->admin->control, reload_done, call)) {
+        call->waiting = 0;
+        admin_error(call, 409, "another reload is under way, or the gateway is stopping");
+    }
+}
+
+static void drain(struct admin_call *call)
+{
+    struct body b;
+    control_drain(call->admin->control);
+    if (!body_open(call, &b))
+        return;
+    fputs("{\"state\":\"draining\"}", b.f);
+    body_answer(call, &b);
+}
+
+/* ---- dispatch ---- */
+
+static void healthz(struct admin_call *call)
+{
+    admin_answer(call, 200, "text/plain; charset=utf-8", strdup("alive\n"), 6);
+}
+
+static void hold(struct admin_call *c)
+{
+    queue_change(c, ADMIN_HOLD);
+}
+static void release(struct admin_call *c)
+{
+    queue_change(c, ADMIN_RELEASE);
+}
+static void retry(struct admin_call *c)
+{
+    queue_change(c, ADMIN_RETRY);
+}
+static void remove_(struct admin_call *c)
+{
+    queue_change(c, ADMIN_REMOVE);
+}
+static void bounce(struct admin_call *c)
+{
+    queue_change(c, ADMIN_BOUNCE);
+}
+static void suspend(struct admin_call *c)
+{
+    connector_stop(c, true);
+}
+static void resume(struct admin_call *c)
+{
+    connector_stop(c, false);
+}
+
+static const struct {
+    const char *method, *path;
+    void (*run)(struct admin_call *call);
+} calls[] = {
+    {"GET", "/metrics", admin_metrics},
+    {"GET", "/healthz", healthz},
+    {"GET", "/readyz", admin_ready},
+    {"GET", "/api/v1/status", status},
+    {"GET", "/api/v1/queue", queue_list},
+    {"GET", "/api/v1/sites", queue_sites},
+    {"GET", "/api/v1/connectors", connectors},
+    {"GET", "/api/v1/route", route_explain},
+    {"POST", "/api/v1/queue/hold", hold},
+    {"POST", "/api/v1/queue/release", release},
+    {"POST", "/api/v1/queue/retry", retry},
+    {"POST", "/api/v1/queue/remove", remove_},
+    {"POST", "/api/v1/queue/bounce", bounce},
+    {"POST", "/api/v1/connectors/suspend", suspend},
+    {"POST", "/api/v1/connectors/resume", resume},
+    {"POST", "/api/v1/reload", reload},
+    {"POST", "/api/v1/drain", drain},
+};
+
+void admin_dispatch(struct admin_call *call)
+{
+    static const char queue[] = "/api/v1/queue/";
+    bool path_known = false;
+    for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {
+        if (strcmp(call->path, calls[i].path) != 0)
+            continue;
+        path_known = true;
+        if (strcmp(call->method, calls[i].method) == 0) {
+            calls[i].run(call);
+            return;
+        }
+    }
+    if (path_known)
+        admin_error(call, 405, "reading is GET, changing is POST");
+    else if (strncmp(call->path, queue, sizeof queue - 1) == 0 && strcmp(call->method, "GET") == 0)
+        queue_show(call, call->path + sizeof queue - 1);
+    else
+        admin_error(call, 404, "no such path; see /api/v1/status");
+}

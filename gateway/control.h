@@ -1,0 +1,47 @@
+/*
+ * gateway/control.h - the control thread: start, signals, reload, drain, and the ear for
+ * administrators.
+ */
+#ifndef HIKYAKU_CONTROL_H
+#define HIKYAKU_CONTROL_H
+
+#include "gateway/peers.h"
+
+#define EXIT_CONFIG      2
+#define EXIT_NO_IO_URING 69 /* EX_UNAVAILABLE */
+
+struct control;
+
+struct control_options {
+    const char *config_path; /* --config */
+    const char *demo_dir;    /* --demo: the embedded configuration instead */
+};
+
+/* Runs the gateway until it is told to stop. Returns the exit status; what went wrong was told on
+ * stderr in one line. */
+int control_run(const struct control_options *o);
+
+/* --check: 0, or EXIT_CONFIG with one line on stderr. Warnings go to stderr too. */
+int control_check(const char *config_path);
+
+/* ---- for gateway/admin*.c, on the control thread ---- */
+
+enum control_state { CONTROL_STARTING, CONTROL_RUNNING, CONTROL_DRAINING, CONTROL_STOPPED };
+
+enum control_state control_state(const struct control *c);
+struct io *control_io(struct control *c);
+const struct gateway *control_gateway(const struct control *c);
+/* The configuration in force. Valid until the next turn of the loop. */
+const struct generation *control_generation(const struct control *c);
+/* Of the last reload that failed: one line, or "". */
+const char *control_reload_error(const struct control *c);
+uint64_t control_reloads_failed(const struct control *c);
+/* Reads the configuration again and swaps it on all shards, or keeps the old one. `done` is called
+ * later, once. False: another reload is under way. */
+bool control_reload(struct control *c, void (*done)(void *arg, const struct why *why), void *arg);
+void control_drain(struct control *c);
+/* Hands `r` to shard `shard`; `done` gets it back. The asker frees it then. */
+void control_ask(struct control *c, uint32_t shard, struct admin_request *r,
+                 void (*done)(void *arg, struct admin_request *r), void *arg);
+
+#endif

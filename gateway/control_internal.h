@@ -1,0 +1,56 @@
+/*
+ * gateway/control_internal.h - what control.c and control_reload.c share.
+ */
+#ifndef HIKYAKU_CONTROL_INTERNAL_H
+#define HIKYAKU_CONTROL_INTERNAL_H
+
+#include "gateway/admin.h"
+#include "gateway/auth_worker.h"
+#include "gateway/control.h"
+#include "gateway/shard.h"
+
+#ifndef HIKYAKU_VERSION
+#define HIKYAKU_VERSION "unknown"
+#endif
+
+struct control {
+    struct control_options options;
+    struct gateway gw;
+    enum control_state state;
+    struct io *io;
+    struct log log;
+    struct log_writer *writer;
+    struct admin *admin;
+    int spool_lock, signal_fd;
+    struct io_op signal_op;
+    struct shard_start *shard_starts;
+    struct auth_worker_start *worker_starts;
+    uint32_t shards_up, shards_down;
+    bool failed;
+    struct why failure;
+    /* reload */
+    struct generation *current, *next;
+    uint64_t generations;
+    uint32_t answers, refusals;
+    bool reload_again;
+    struct why reload_why;
+    char reload_error[WHY_TEXT_MAX];
+    uint64_t reloads_failed;
+    void (*reload_done)(void *arg, const struct why *why);
+    void *reload_arg;
+};
+
+void control_post(struct control *c, uint32_t to, const struct ring_item *item);
+void control_post_shards(struct control *c, const struct ring_item *item);
+void control_warn(void *arg, const char *text);
+
+/* control_reload.c */
+/* Configuration, users, accepted domains. NULL: `why`. */
+struct generation *generation_load(const struct control_options *o, uint64_t number,
+                                   struct why *why);
+void generation_free(struct generation *g);
+void control_reload_ready(struct control *c, const struct ring_item *item);
+void control_generation_released(struct control *c, struct generation *g);
+void control_look(struct timer *t);
+
+#endif

@@ -1,0 +1,171 @@
+/*
+ * gateway/control_reload.c - generations of the configuration: read, offered to every shard,
+ * adopted by all or by none.
+ *
+ * Owns:     generations until the last shard lets go of them.
+ * Runs on:  the control thread.
+ * Contract: a configuration that cannot be read, whose ports cannot be bound or whose
+ *           certificates do not work changes nothing; the reason is kept for `status` and the
+ *           log.
+ * Failure:  as said: the old one stays.
+ * Bounds:   one reload at a time.
+ * Tests:    tests/system (reload)
+ */
+#include <stdlib.h>
+
+#include "gateway/control_internal.h"
+
+void control_look(struct timer *t)
+{
+    (void)t; /* only wakes the loop */
+}
+
+void generation_free(struct generation *g)
+{
+    if (g->users)
+        users_free(g->users);
+    if (g->accepted)
+        relay_domains_destroy(g->accepted);
+    if (g->config)
+        config_free(g->config);
+    free(g);
+}
+
+static struct config *config_read(const struct control_options *o, struct why *why)
+{
+    static const size_t demo_max = 16384;
+    if (!o->demo_dir)
+        return config_load(o->config_path, why);
+    char *text = malloc(demo_max);
+    struct config *c = NULL;
+    if (text) {
+        struct buf b = buf_over(text, demo_max);
+        if (config_demo(o->demo_dir, &b))
+            c = config_parse("(embedded demo)", buf_slice(&b), why);
+        else
+            why_set(why, 451, "4.3.0", "the path %s is too long for the demo", o->demo_dir);
+    }
+    free(text);
+    return c;
+}
+
+struct generation *generation_load(const struct control_options *o, uint64_t number,
+                                   struct why *why)
+{
+    struct generation *g = calloc(1, sizeof *g);
+    why_set(why, 451, "4.3.1", "out of memory");
+    if (!g)
+        return NULL;
+    g->number = number;
+    g->config = config_read(o, why);
+    if (!g->config)
+        goto failed;
+    g->config->generation = number;
+    if (g->config->users_file && !(g->users = users_load(g->config->users_file, why)))
+        goto failed;
+    g->accepted = relay_domains_create();
+    if (!g->accepted)
+        goto failed;
+    for (uint32_t i = 0; i < g->config->accepted_domains.count; i++)
+        if (!relay_domains_add(g->accepted, g->config->accepted_domains.items[i].domain,
+                               (uint8_t)g->config->accepted_domains.items[i].type))
+            goto failed;
+    return g;
+failed:
+    generation_free(g);
+    return NULL;
+}
+
+static void control_reload_end(struct control *c, const struct why *why)
+{
+    struct log_line line;
+    log_begin(&line, &c->log, why ? EV_RELOAD_FAILED : EV_RELOAD);
+    if (why) {
+        log_str(&line, "reason", why->text);
+        snprintf(c->reload_error, sizeof c->reload_error, "%s", why->text);
+        c->reloads_failed++;
+    } else {
+        c->reload_error[0] = '\0';
+        log_u64(&line, "generation", c->current->number);
+    }
+    log_end(&line);
+    c->next = NULL;
+    if (c->reload_done)
+        c->reload_done(c->reload_arg, why);
+    c->reload_done = NULL;
+}
+
+/* What a running gateway cannot change. */
+static bool control_reload_possible(const struct control *c, const struct config *next,
+                                    struct why *why)
+{
+    const struct config *now = c->current->config;
+    if (strcmp(now->spool.path, next->spool.path) != 0) {
+        why_set(why, 451, "4.3.0", "%s: spool.path takes a restart", next->path);
+        return false;
+    }
+    if (now->shards != next->shards) {
+        why_set(why, 451, "4.3.0", "%s: shards takes a restart", next->path);
+        return false;
+    }
+    return true;
+}
+
+bool control_reload(struct control *c, void (*done)(void *arg, const struct why *why), void *arg)
+{
+    struct why why;
+    if (c->next || c->state != CONTROL_RUNNING)
+        return false;
+    c->reload_done = done;
+    c->reload_arg = arg;
+    c->next = generation_load(&c->options, ++c->generations + 1, &why);
+    if (c->next && !control_reload_possible(c, c->next->config, &why)) {
+        generation_free(c->next);
+        c->next = NULL;
+    }
+    if (!c->next) {
+        control_reload_end(c, &why);
+        return true;
+    }
+    c->answers = c->refusals = 0;
+    c->next->shards_holding = c->gw.shard_count;
+    struct ring_item item = {.kind = PEER_CONFIG, .ptr = c->next};
+    control_post_shards(c, &item);
+    return true;
+}
+
+void control_reload_ready(struct control *c, const struct ring_item *item)
+{
+    if (!item->b) {
+        if (c->refusals++ == 0 && item->ptr)
+            c->reload_why = *(struct why *)item->ptr;
+        free(item->ptr);
+    }
+    if (++c->answers < c->gw.shard_count)
+        return;
+    struct why why;
+    bool adopt = c->refusals == 0;
+    if (adopt && !admin_reload(c->admin, c->next->config, &why)) {
+        adopt = false;
+        c->reload_why = why;
+    }
+    struct ring_item commit = {.kind = PEER_CONFIG_COMMIT, .a = adopt};
+    control_post_shards(c, &commit);
+    if (!adopt) {
+        why = c->reload_why;
+        control_reload_end(c, &why);
+        return;
+    }
+    c->current = c->next; /* the old one is freed when the last shard lets go of it */
+    control_reload_end(c, NULL);
+    config_warnings(c->current->config, control_warn, c);
+}
+
+void control_generation_released(struct control *c, struct generation *g)
+{
+    if (--g->shards_holding > 0 || g == c->current)
+        return;
+    if (g == c->next)
+        return; /* refused: still being answered */
+    generation_free(g);
+}

@@ -1,0 +1,564 @@
+/*
+ * gateway/delivery.c - jobs: one attempt to deliver one message, from routing to the record of
+ * its outcome.
+ *
+ * Owns:     jobs and their arenas; the backlog of queue ids that wait for a job.
+ * Runs on:  the shard that owns the lane of the message.
+ * Contract: every recipient of an attempt ends as final on disk, deferred with a time, held, or
+ *           unreachable. While a job lives, queue_msg.owner points to it.
+ * Failure:  no memory for a job: the message waits in the backlog; an unreadable envelope: poison
+ *           queue and an event.
+ * Bounds:   JOBS_ACTIVE_MAX jobs; JOB_VERDICTS_MAX different answers a message.
+ * Tests:    tests/system (interop, routing, retry, crash)
+ */
+#include "gateway/delivery.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+#include "gateway/backlog.h"
+
+/* ---- log ---- */
+
+static void job_log(struct job *j, enum log_event event, uint32_t rcpt, const struct why *why,
+                    const char *remote, uint64_t elapsed_ns)
+{
+    struct log_line line;
+    char qid[QID_TEXT_MAX];
+    struct shard *sh = j->delivery->shard;
+    log_begin(&line, &sh->log, event);
+    log_str(&line, "qid", qid_text(j->m->qid, qid));
+    log_slice(&line, "session", j->env.session);
+    log_slice(&line, "sender", j->env.sender);
+    log_slice(&line, "recipient", j->env.rcpts[rcpt].mailbox);
+    log_u64(&line, "attempt", j->m->attempts + 1);
+    if (remote && *remote)
+        log_str(&line, "remote", remote);
+    if (why && why->smtp_code) {
+        log_u64(&line, "code", why->smtp_code);
+        log_str(&line, "status", why->enhanced);
+    }
+    if (why && why->text[0])
+        log_str(&line, "reply", why->text);
+    if (elapsed_ns)
+        log_u64(&line, "elapsed_us", elapsed_ns / NS_PER_US);
+    log_end(&line);
+}
+
+/* ---- verdicts ---- */
+
+/* Index + 1 of an equal or new verdict; 0 when there is no memory for its words. */
+static uint32_t job_verdict(struct job *j, const struct why *why, const char *remote)
+{
+    for (uint32_t i = 0; i < j->verdict_count; i++) {
+        const struct job_verdict *v = j->verdicts[i];
+        if (v->why.smtp_code == why->smtp_code && strcmp(v->why.text, why->text) == 0 &&
+            strcmp(v->remote, remote) == 0)
+            return i + 1;
+    }
+    if (j->verdict_count == JOB_VERDICTS_MAX)
+        return JOB_VERDICTS_MAX;
+    struct job_verdict *v = arena_alloc(&j->arena, sizeof *v);
+    if (!v)
+        return j->verdict_count;
+    v->why = *why;
+    snprintf(v->remote, sizeof v->remote, "%s", remote);
+    j->verdicts[j->verdict_count++] = v;
+    return j->verdict_count;
+}
+
+void job_rcpt_done(struct job *j, uint32_t rcpt, enum rcpt_state state, const struct why *why,
+                   const char *remote, uint64_t elapsed_ns)
+{
+    struct metrics *metrics = j->delivery->shard->metrics;
+    struct job_rcpt *r = &j->rcpts[rcpt];
+    assert(r->state == RCPT_IN_TASK || r->state == RCPT_PENDING);
+    r->state = (uint8_t)state;
+    switch (state) {
+    case RCPT_DONE:
+        metric_add(metrics, M_DELIVERED, 1);
+        job_log(j, EV_DELIVERED, rcpt, why, remote, elapsed_ns);
+        return;
+    case RCPT_DEFER:
+        metric_add(metrics, M_DEFERRED, 1);
+        job_log(j, EV_DEFERRED, rcpt, why, remote, elapsed_ns);
+        break;
+    case RCPT_FAIL:
+        metric_add(metrics, r->expired ? M_EXPIRED : M_FAILED, 1);
+        job_log(j, r->expired ? EV_EXPIRED : EV_FAILED, rcpt, why, remote, elapsed_ns);
+        break;
+    case RCPT_UNREACHED: job_log(j, EV_UNREACHABLE, rcpt, why, "", 0); break;
+    default: break;
+    }
+    r->verdict = job_verdict(j, why, remote ? remote : "");
+}
+
+void job_rcpt_relayed(struct job *j, uint32_t rcpt, const struct why *why, const char *remote)
+{
+    assert(j->rcpts[rcpt].state == RCPT_DONE);
+    j->rcpts[rcpt].state = RCPT_RELAYED;
+    j->rcpts[rcpt].verdict = job_verdict(j, why, remote);
+}
+
+/* ---- routing ---- */
+
+static struct slice mailbox_domain(struct slice mailbox)
+{
+    for (size_t i = mailbox.len; i > 0; i--)
+        if (mailbox.ptr[i - 1] == '@')
+            return slice_from(mailbox, i);
+    return slice_of(NULL, 0);
+}
+
+static bool connector_stopped(void *arg, uint32_t connector)
+{
+    struct delivery *d = arg;
+    return d->shard->config->send[connector].stopped;
+}
+
+/* The site that takes this recipient; NULL: it has its verdict. */
+static struct site *job_route_rcpt(struct job *j, uint32_t rcpt)
+{
+    struct delivery *d = j->delivery;
+    struct shard_config *c = d->shard->config;
+    struct slice domain = mailbox_domain(j->env.rcpts[rcpt].mailbox);
+    struct route_query q = {
+        .domain = domain,
+        .receive_connector = j->env.connector,
+        .size = j->m->body_size,
+        .choice = j->m->qid,
+        .unhealthy = site_unhealthy,
+        .stopped = connector_stopped,
+        .arg = d,
+    };
+    struct route_answer a;
+    struct why why;
+    route_choose(c->gen->config->routes, &q, &a);
+    if (a.verdict == ROUTE_NONE) {
+        why_set(&why, 450, "4.4.0", "No send connector takes this recipient");
+        job_rcpt_done(j, rcpt, RCPT_UNREACHED, &why, "", 0);
+        return NULL;
+    }
+    if (a.verdict == ROUTE_TOO_LARGE) {
+        why_set(&why, 552, "5.3.4", "Message is too large for every send connector that matches");
+        job_rcpt_done(j, rcpt, RCPT_FAIL, &why, "", 0);
+        return NULL;
+    }
+    bool mx = c->send[a.connector].conf->mx;
+    struct site *s = site_get(d, c, a.connector, mx ? domain : slice_of(NULL, 0));
+    if (!s) {
+        why_set(&why, 451, "4.3.1", "Too many different next hops at once");
+        job_rcpt_done(j, rcpt, RCPT_DEFER, &why, "", 0);
+    } else if (site_is_unhealthy(&s->hosts, io_now_ns(d->shard->io)) && s->hop_count == 0) {
+        job_rcpt_done(j, rcpt, RCPT_DEFER, &s->last_error, s->last_remote, 0);
+        s->deferred++;
+        return NULL;
+    }
+    return s;
+}
+
+/* Gathers every PENDING recipient that goes to the same site as the first one, and queues them as
+ * one task. */
+static void job_route_site(struct job *j, uint32_t first, struct site *site, struct site **of)
+{
+    uint32_t max = site->send->conf->rcpts_per_message_max, count = 0;
+    uint32_t batch[OUT_RCPTS_PER_MESSAGE_DEFAULT * 10];
+    struct why why;
+    if (max == 0 || max > sizeof batch / sizeof *batch)
+        max = sizeof batch / sizeof *batch;
+    for (uint32_t i = first; i < j->env.rcpt_count && count < max; i++)
+        if (of[i] == site)
+            batch[count++] = i;
+    for (uint32_t k = 0; k < count; k++) {
+        of[batch[k]] = NULL;
+        j->rcpts[batch[k]].state = RCPT_IN_TASK;
+    }
+    if (site_enqueue(site, j, batch, count))
+        return;
+    why_set(&why, 451, "4.3.1", "Out of memory");
+    for (uint32_t k = 0; k < count; k++)
+        job_rcpt_done(j, batch[k], RCPT_DEFER, &why, "", 0);
+}
+
+void job_route(struct job *j)
+{
+    struct site **of = arena_alloc_large(&j->arena, sizeof *of * j->env.rcpt_count);
+    struct why why;
+    j->routing = true; /* keeps tasks that end at once from finishing the job under our feet */
+    why_set(&why, 451, "4.3.1", "Out of memory");
+    for (uint32_t i = 0; i < j->env.rcpt_count; i++) {
+        if (j->rcpts[i].state != RCPT_PENDING)
+            continue;
+        if (of)
+            of[i] = job_route_rcpt(j, i);
+        else
+            job_rcpt_done(j, i, RCPT_DEFER, &why, "", 0);
+    }
+    for (uint32_t i = 0; of && i < j->env.rcpt_count; i++)
+        if (of[i])
+            job_route_site(j, i, of[i], of);
+    j->routing = false;
+    if (j->tasks_open == 0)
+        job_finish(j);
+}
+
+/* ---- begin ---- */
+
+static bool job_expire(struct job *j)
+{
+    struct delivery *d = j->delivery;
+    const struct config *conf = d->shard->config->gen->config;
+    uint64_t now_s = io_wall_ns(d->shard->io) / NS_PER_S;
+    struct why why;
+    if (now_s < j->m->accepted_wall_s + conf->retry.expire_s || j->m->attempts == 0)
+        return false;
+    why_set(&why, 554, "5.4.7", "Not delivered in time, the last attempt failed too");
+    for (uint32_t i = 0; i < j->env.rcpt_count; i++) {
+        if (j->rcpts[i].state == RCPT_DONE)
+            continue;
+        j->rcpts[i].expired = true;
+        job_rcpt_done(j, i, RCPT_FAIL, &why, "", 0);
+    }
+    return true;
+}
+
+/* The envelope is in memory: mark what is done already, route the rest. */
+static void job_begin(struct job *j)
+{
+    assert(j->env.rcpt_count == j->m->rcpt_count);
+    for (uint32_t i = 0; i < j->env.rcpt_count; i++)
+        j->rcpts[i].state = queue_msg_rcpt_is_final(j->m, i) ? RCPT_DONE : RCPT_PENDING;
+    if (j->remove_asked || j->bounce_asked || j->hold_asked || job_expire(j))
+        job_finish(j);
+    else
+        job_route(j);
+}
+
+static struct job *job_create(struct delivery *d, struct lane *l, struct queue_msg *m)
+{
+    struct job *j =
+        d->job_count < JOBS_ACTIVE_MAX && !d->draining ? slab_alloc(&d->job_slab) : NULL;
+    if (!j)
+        return NULL;
+    memset(j, 0, sizeof *j);
+    j->delivery = d;
+    j->lane = l;
+    j->m = m;
+    j->qid = m->qid;
+    assert(m->owner == NULL);
+    m->owner = j;
+    arena_init(&j->arena, &d->shard->arena_slab, ENVELOPE_BLOCKS_MAX * 2);
+    list_push_back(&d->jobs, &j->link);
+    d->job_count++;
+    metric_set(d->shard->metrics, M_JOBS, d->job_count);
+    return j;
+}
+
+static bool job_rcpts_alloc(struct job *j)
+{
+    j->rcpts = arena_alloc_large(&j->arena, sizeof *j->rcpts * j->env.rcpt_count);
+    return j->rcpts != NULL;
+}
+
+void delivery_accept(struct delivery *d, struct lane *l, struct queue_msg *m, struct arena *arena,
+                     const struct envelope *env)
+{
+    struct job *j = job_create(d, l, m);
+    if (!j) {
+        if (!backlog_push(d->backlog, m->qid))
+            lane_defer(l, m, io_wall_ns(d->shard->io) / NS_PER_S + 60, false, slice_of(NULL, 0));
+        return;
+    }
+    arena_move(&j->arena, arena);
+    j->env = *env;
+    if (!job_rcpts_alloc(j)) {
+        job_end(j);
+        lane_defer(l, m, io_wall_ns(d->shard->io) / NS_PER_S + 60, false, slice_of(NULL, 0));
+        return;
+    }
+    job_begin(j);
+}
+
+static void job_envelope_read(struct lane_envelope_read *r, const struct envelope *env,
+                              struct slice error, const struct why *why)
+{
+    struct job *j = container_of(r, struct job, read);
+    struct shard *sh = j->delivery->shard;
+    struct log_line line;
+    char qid[QID_TEXT_MAX];
+    (void)error;
+    if (env) {
+        j->env = *env;
+        if (job_rcpts_alloc(j)) {
+            job_begin(j);
+            return;
+        }
+    }
+    struct lane *l = j->lane;
+    struct queue_msg *m = j->m;
+    log_begin(&line, &sh->log, EV_DAMAGED);
+    log_str(&line, "qid", qid_text(m->qid, qid));
+    log_str(&line, "reason", env ? "out of memory" : why->text);
+    log_end(&line);
+    job_end(j);
+    if (env)
+        lane_defer(l, m, io_wall_ns(sh->io) / NS_PER_S + 60, false, slice_of(NULL, 0));
+    else
+        lane_set_state(l, m, QUEUE_POISON);
+}
+
+void delivery_due(struct delivery *d, struct lane *l, struct queue_msg *m)
+{
+    if (m->owner)
+        return;
+    struct job *j = job_create(d, l, m);
+    if (!j) {
+        if (!backlog_push(d->backlog, m->qid))
+            lane_defer(l, m, io_wall_ns(d->shard->io) / NS_PER_S + 60, false, slice_of(NULL, 0));
+        return;
+    }
+    j->read.done = job_envelope_read;
+    lane_envelope_read(l, m, &j->read, &j->arena);
+}
+
+void delivery_operate(struct delivery *d, struct lane *l, struct queue_msg *m, bool remove)
+{
+    uint32_t all[64];
+    if (remove &&
+        m->rcpt_count <= 64) { /* no envelope needed: also while the spool or memory is full */
+        uint32_t count = 0;
+        for (uint32_t i = 0; i < m->rcpt_count; i++)
+            if (!queue_msg_rcpt_is_final(m, i))
+                all[count++] = i;
+        lane_rcpts_final(l, m, all, count, RCPT_REMOVED);
+        return;
+    }
+    struct job *j = job_create(d, l, m);
+    if (!j)
+        return;
+    j->remove_asked = remove;
+    j->bounce_asked = !remove;
+    j->read.done = job_envelope_read;
+    lane_envelope_read(l, m, &j->read, &j->arena);
+}
+
+/* Jobs ended: messages from the backlog may begin. */
+static void delivery_refill(struct delivery *d)
+{
+    uint64_t qid;
+    while (!d->draining && d->job_count < JOBS_ACTIVE_MAX && backlog_pop(d->backlog, &qid)) {
+        for (uint32_t i = 0; i < d->shard->lane_count; i++) {
+            struct queue_msg *m = lane_find(d->shard->lanes[i], qid);
+            if (m && !m->owner && m->state == QUEUE_READY) {
+                delivery_due(d, d->shard->lanes[i], m);
+                break;
+            }
+        }
+    }
+}
+
+/* ---- end ---- */
+
+void job_task_done(struct task *t)
+{
+    struct job *j = t->job;
+    t->site->used_ns = io_now_ns(j->delivery->shard->io);
+    assert(j->tasks_open > 0);
+    j->tasks_open--;
+    slab_free(&j->delivery->task_slab, t);
+    if (j->tasks_open > 0 || j->routing)
+        return;
+    if (job_has(j, RCPT_PENDING) && !j->remove_asked && !j->hold_asked && !j->bounce_asked &&
+        !j->delivery->draining)
+        job_route(
+            j); /* sent back: too many recipients at once, or the route is to be chosen again */
+    else
+        job_finish(j);
+}
+
+void job_final_rcpts(struct job *j, const uint32_t *rcpts, uint32_t count, enum rcpt_final_how how)
+{
+    struct queue_msg *m = j->m;
+    if (m->rcpt_pending == count) { /* the last ones: the lane frees the message */
+        m->owner = NULL;
+        j->m = NULL;
+    }
+    lane_rcpts_final(j->lane, m, rcpts, count, how);
+}
+
+/* Writes the recipients in `state` of this attempt as final. */
+void job_final(struct job *j, enum rcpt_state state, enum rcpt_final_how how)
+{
+    uint32_t batch[256], count = 0;
+    for (uint32_t i = 0; j->m && i < j->env.rcpt_count; i++) {
+        if (j->rcpts[i].state != state || queue_msg_rcpt_is_final(j->m, i))
+            continue;
+        batch[count++] = i;
+        if (count == sizeof batch / sizeof *batch) {
+            job_final_rcpts(j, batch, count, how);
+            count = 0;
+        }
+    }
+    if (count)
+        job_final_rcpts(j, batch, count, how);
+}
+
+bool job_has(const struct job *j, enum rcpt_state state)
+{
+    for (uint32_t i = 0; i < j->env.rcpt_count; i++)
+        if (j->rcpts[i].state == state && !queue_msg_rcpt_is_final(j->m, i))
+            return true;
+    return false;
+}
+
+/* The attempt is over: DSN first if one is due (it comes back here through bounce.c), then the next
+ * time. */
+void job_finish(struct job *j)
+{
+    struct shard *sh = j->delivery->shard;
+    if (j->finishing)
+        return;
+    j->finishing = true;
+    if (j->remove_asked) {
+        for (uint32_t i = 0; i < j->env.rcpt_count; i++)
+            j->rcpts[i].state = RCPT_DONE;
+        job_final(j, RCPT_DONE, RCPT_REMOVED);
+        job_end(j);
+        return;
+    }
+    job_final(j, RCPT_DONE, RCPT_DELIVERED);
+    if (!j->m) {
+        job_end(j);
+        return;
+    }
+    if (j->bounce_asked) {
+        struct why why;
+        why_set(&why, 550, "5.7.0", "Returned by the operator of %s",
+                sh->config->gen->config->hostname);
+        for (uint32_t i = 0; i < j->env.rcpt_count; i++)
+            if (j->rcpts[i].state != RCPT_DONE && j->rcpts[i].state != RCPT_FAIL) {
+                j->rcpts[i].state = RCPT_PENDING;
+                job_rcpt_done(j, i, RCPT_FAIL, &why, "", 0);
+            }
+    }
+    bounce_start(j);
+}
+
+/* What is left after DSNs: wait for the next attempt, for a route, or for the operator. */
+void job_settle(struct job *j)
+{
+    struct shard *sh = j->delivery->shard;
+    const struct config *conf = sh->config->gen->config;
+    struct queue_msg *m = j->m;
+    struct lane *l = j->lane;
+    if (m) {
+        bool defer = job_has(j, RCPT_DEFER) || job_has(j, RCPT_PENDING);
+        bool unreached = job_has(j, RCPT_UNREACHED);
+        uint32_t v = 0;
+        for (uint32_t i = 0; i < j->env.rcpt_count && !v; i++)
+            if (j->rcpts[i].state == RCPT_DEFER || j->rcpts[i].state == RCPT_UNREACHED)
+                v = j->rcpts[i].verdict;
+        struct slice error = v ? slice_str(j->verdicts[v - 1]->why.text) : slice_of(NULL, 0);
+        uint64_t delay = retry_delay_s(conf->retry.intervals_s, conf->retry.interval_count,
+                                       m->attempts + 1u, &sh->chance);
+        if (defer || unreached)
+            lane_defer(l, m, io_wall_ns(sh->io) / NS_PER_S + delay, true, error);
+        m->owner = NULL;
+        if (j->hold_asked)
+            lane_set_state(l, m, QUEUE_HELD);
+        else if (unreached && !defer)
+            lane_set_state(l, m, QUEUE_UNREACHABLE);
+    }
+    j->m = NULL;
+    job_end(j);
+}
+
+void job_end(struct job *j)
+{
+    struct delivery *d = j->delivery;
+    assert(j->tasks_open == 0);
+    if (j->m)
+        j->m->owner = NULL;
+    arena_reset(&j->arena);
+    list_remove(&j->link);
+    d->job_count--;
+    metric_set(d->shard->metrics, M_JOBS, d->job_count);
+    slab_free(&d->job_slab, j);
+    if (!backlog_empty(d->backlog) && d->job_count < JOBS_ACTIVE_MAX)
+        d->refill = true; /* at the end of the turn, so that ends and begins do not nest */
+}
+
+/* ---- life ---- */
+
+struct delivery *delivery_create(struct shard *s)
+{
+    struct delivery *d = calloc(1, sizeof *d);
+    if (!d)
+        return NULL;
+    d->shard = s;
+    list_init(&d->jobs);
+    list_init(&d->sites);
+    list_init(&d->reap);
+    list_init(&d->run_queue);
+    d->backlog = backlog_create();
+    slab_init(&d->job_slab, "jobs", sizeof(struct job), JOBS_ACTIVE_MAX);
+    slab_init(&d->task_slab, "tasks", sizeof(struct task), JOBS_ACTIVE_MAX * 4);
+    slab_init(&d->site_slab, "sites", sizeof(struct site), SITE_COUNT_MAX);
+    slab_init(&d->hop_slab, "hops", sizeof(struct hop), OUT_HOPS_MAX);
+    slab_init(&d->wire_slab, "outbound buffers", OUT_WIRE_BUF_SIZE, OUT_HOPS_MAX);
+    slab_init(&d->body_slab, "body buffers", OUT_BODY_READ_SIZE, OUT_HOPS_MAX);
+    slab_init(&d->mx_slab, "MX lists", sizeof(struct mx_list), SITE_COUNT_MAX);
+    if (!d->backlog) {
+        free(d);
+        return NULL;
+    }
+    return d;
+}
+
+void delivery_turn_end(struct delivery *d)
+{
+    hops_reap(d);
+    if (d->refill) {
+        d->refill = false;
+        delivery_refill(d);
+    }
+}
+
+void delivery_tick(struct delivery *d)
+{
+    sites_sweep(d);
+}
+
+bool delivery_drain(struct delivery *d, bool force)
+{
+    d->draining = true;
+    sites_drain(d, force);
+    return d->job_count == 0 && d->hop_count == 0;
+}
+
+void delivery_config_changed(struct delivery *d)
+{
+    struct shard *sh = d->shard;
+    for (uint32_t i = 0; i < sh->lane_count; i++) {
+        uint64_t cursor = 0;
+        struct queue_msg *m;
+        while ((m = lane_next(sh->lanes[i], &cursor)))
+            if (m->state == QUEUE_UNREACHABLE && !m->owner)
+                lane_set_state(sh->lanes[i], m, QUEUE_READY);
+    }
+    sites_config_changed(d);
+}
+
+void delivery_destroy(struct delivery *d)
+{
+    sites_destroy(d);
+    backlog_destroy(d->backlog);
+    slab_destroy(&d->job_slab, false);
+    slab_destroy(&d->task_slab, false);
+    slab_destroy(&d->hop_slab, false);
+    slab_destroy(&d->wire_slab, false);
+    slab_destroy(&d->body_slab, false);
+    slab_destroy(&d->site_slab, false);
+    slab_destroy(&d->mx_slab, false);
+    free(d);
+}

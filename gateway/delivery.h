@@ -1,0 +1,246 @@
+/*
+ * gateway/delivery.h - composition: from a durable message to the next hop. Included by its own
+ * files only.
+ *
+ *   job    one message with its envelope in memory, from the start of an attempt to its end
+ *   task   the recipients of a job that go to one site: what one connection takes at a time
+ *   site   one next hop (a send connector; for delivery: mx a connector and a domain): hosts,
+ * health, waiting tasks hop    one outbound connection of a site
+ *
+ * delivery.c: jobs (start, route, finish). delivery_site.c: sites and their queues. hop.c,
+ * hop_io.c: connections. bounce.c: DSNs.
+ */
+#ifndef HIKYAKU_DELIVERY_H
+#define HIKYAKU_DELIVERY_H
+
+#include "gateway/shard.h"
+#include "routing/mx.h"
+#include "routing/route.h"
+#include "routing/site.h"
+
+enum rcpt_state {
+    RCPT_PENDING,
+    RCPT_IN_TASK,
+    RCPT_DONE,     /* final on disk, or about to be */
+    RCPT_DEFER,    /* temporary failure in this attempt */
+    RCPT_RELAYED,  /* taken by a next hop without DSN although a success report was asked for */
+    RCPT_FAIL,     /* permanent failure: a DSN or its suppression makes it final */
+    RCPT_UNREACHED /* no connector matches */
+};
+
+/* What became of a recipient in this attempt. */
+struct job_rcpt {
+    uint8_t state;
+    bool expired;     /* FAIL because its time was over */
+    uint32_t verdict; /* index into job->verdicts, 0: none */
+};
+
+/* Shared by the recipients that met the same fate. */
+struct job_verdict {
+    struct why why;   /* in the next hop's own words */
+    char remote[128]; /* host [address] that said so, or "" */
+};
+
+#define JOB_VERDICTS_MAX 64 /* more different answers for one message share the last */
+
+struct job {
+    struct delivery *delivery;
+    struct lane *lane;
+    struct queue_msg *m;
+    struct arena arena;
+    struct envelope env;
+    struct job_rcpt *rcpts; /* by index into env.rcpts */
+    struct job_verdict *verdicts[JOB_VERDICTS_MAX];
+    uint32_t verdict_count;
+    uint32_t tasks_open;
+    uint64_t qid; /* of m, also when m is gone */
+    bool warn;    /* the sender is to hear of the delay now */
+    bool routing, finishing, remove_asked, hold_asked, bounce_asked;
+    struct list link; /* delivery->jobs */
+    struct lane_envelope_read read;
+    struct bounce *bounce;
+};
+
+struct task {
+    struct job *job;
+    struct site *site;
+    struct list link; /* site->tasks while it waits */
+    struct hop *hop;  /* the connection that works on it */
+    uint32_t rcpt_count;
+    uint32_t *rcpts; /* indexes into job->env.rcpts */
+    struct smtp_out_rcpt *out_rcpts;
+    struct smtp_out_tx tx;
+};
+
+enum site_dns { SITE_DNS_NONE, SITE_DNS_ASKED, SITE_DNS_KNOWN };
+
+struct site {
+    struct delivery *delivery;
+    struct shard_config *config;
+    struct shard_send *send;
+    uint32_t connector;
+    char domain[256]; /* "" for smart hosts */
+    struct list link; /* delivery->sites */
+    struct site *hash_next;
+    struct list tasks;
+    uint32_t depth;              /* tasks waiting */
+    struct list idle, hops;      /* idle: connections that wait for a task */
+    uint32_t hop_count, opening; /* opening: not ready for a task yet */
+    struct site_hosts hosts;
+    char *host_names[SITE_HOSTS_MAX]; /* config's, or mx.hosts */
+    uint16_t host_ports[SITE_HOSTS_MAX];
+    struct mx_list *mx;
+    enum site_dns dns;
+    uint32_t hosts_version; /* grows when the hosts are replaced */
+    uint32_t in_clear; /* hosts (bits) whose TLS failed: opportunistic delivery does without for a
+                          while */
+    uint64_t in_clear_until_ns;
+    uint64_t dns_expires_ns;
+    struct dns_query query;
+    struct timer timer; /* look again at the tasks */
+    bool was_unhealthy;
+    struct why last_error;
+    char last_remote[128];
+    uint64_t retry_ns, used_ns;
+    uint64_t delivered, deferred;
+};
+
+enum hop_state { HOP_RESOLVE, HOP_CONNECT, HOP_TLS, HOP_SMTP, HOP_CLOSING };
+
+struct hop {
+    uint32_t magic;
+    struct site *site;
+    enum hop_state state;
+    uint32_t host;
+    struct list link, idle_link, reap_link, run_link;
+    int32_t fd;
+    struct io_addr addrs[DNS_ADDR_MAX];
+    uint32_t addr_count, addr_next;
+    struct dns_query query;
+    bool query_running, reported, ready, in_run, quitting, reaping, lost;
+    /* A failure that waits for a read of the body to end: the message must live until then. */
+    bool failing, fail_down, fail_data_sent;
+    struct why fail_why;
+    bool in_clear;          /* opportunistic TLS failed here before: this connection does without */
+    uint32_t hosts_version; /* of site->hosts when it was opened */
+    struct io_op connect, recv, send;
+    struct timer timer;
+    struct tls_conn *tls;
+    struct smtp_out smtp;
+    struct smtp_out_config smtp_config;
+    struct task *task;
+    uint32_t messages;
+    uint32_t rcpts_taken; /* recipients accepted in this transaction */
+    uint64_t task_start_ns;
+    /* input */
+    struct held held;
+    bool eof;
+    uint8_t *plain; /* decrypted but not consumed, NULL: none */
+    uint32_t plain_off, plain_len;
+    /* output */
+    uint8_t *out;
+    uint32_t out_sent, out_len, out_in_flight;
+    /* body */
+    bool sending_body;
+    struct lane_read read;
+    bool read_running;
+    uint8_t *body;
+    uint32_t body_off, body_len;
+    uint64_t body_read; /* bytes of the message read so far */
+    char remote[128];   /* "host [address]" for logs and DSNs */
+};
+
+#define HOP_MAGIC    0x40d0be11u
+#define SITE_BUCKETS 4096u
+
+struct delivery {
+    struct shard *shard;
+    struct list jobs;
+    uint32_t job_count;
+    struct list sites;
+    uint32_t site_count;
+    struct site *site_hash[SITE_BUCKETS];
+    struct slab job_slab, task_slab, site_slab, hop_slab, wire_slab, body_slab, mx_slab;
+    struct backlog *backlog; /* queue ids that wait for a job */
+    struct list reap;        /* hops to be freed at the end of the turn */
+    struct list run_queue;   /* hops to be run after the one that runs: runs never nest */
+    bool run_active;
+    bool draining, refill;
+    uint32_t hop_count;
+};
+
+/* delivery.c */
+/* Starts what was asked for, if there is room for a job. */
+void job_task_done(struct task *t);
+/* Notes what became of a recipient; `remote` may be "". Final states go to disk at once. */
+void job_rcpt_done(struct job *j, uint32_t rcpt, enum rcpt_state state, const struct why *why,
+                   const char *remote, uint64_t elapsed_ns);
+/* A recipient just DONE wants a success report, and the next hop gives none. */
+void job_rcpt_relayed(struct job *j, uint32_t rcpt, const struct why *why, const char *remote);
+void job_finish(struct job *j);
+/* The attempt is over and written down: memory goes back. */
+void job_end(struct job *j);
+/* What is left after DSNs: wait for the next attempt, for a route, or for the operator. Ends the
+ * job. */
+void job_settle(struct job *j);
+/* Recipients of this state of this attempt become final on disk. j->m is NULL afterwards when they
+ * were the last. */
+void job_final(struct job *j, enum rcpt_state state, enum rcpt_final_how how);
+/* The same for a list of recipients. */
+void job_final_rcpts(struct job *j, const uint32_t *rcpts, uint32_t count, enum rcpt_final_how how);
+bool job_has(const struct job *j, enum rcpt_state state);
+/* Routes every recipient that is PENDING again, for instance because a site became unhealthy. */
+void job_route(struct job *j);
+
+/* delivery_site.c */
+struct site *site_get(struct delivery *d, struct shard_config *c, uint32_t connector,
+                      struct slice domain);
+bool site_enqueue(struct site *s, struct job *j, const uint32_t *rcpts, uint32_t count);
+void site_pump(struct site *s);
+/* For route_choose: are all its hosts down? */
+bool site_unhealthy(void *arg, uint32_t connector, struct slice domain);
+void site_note_error(struct site *s, const struct why *why, const char *remote);
+/* Takes a waiting task for a connection that is ready; NULL: none. */
+struct task *site_next_task(struct site *s);
+/* A task whose connection failed before anything of it was sent goes back to the front. */
+void site_task_back(struct task *t);
+/* Unused sites go; called once in a while. */
+void sites_sweep(struct delivery *d);
+void sites_drain(struct delivery *d, bool force);
+void sites_config_changed(struct delivery *d);
+void sites_destroy(struct delivery *d);
+
+/* hop.c */
+/* Opens a connection to a host of the site. False: no memory. */
+bool hop_open(struct site *s, uint32_t host);
+void hop_take(struct hop *h, struct task *t);
+void hop_quit(struct hop *h);
+/* At once; its task must be gone. */
+void hop_close(struct hop *h);
+void hop_op_ended(struct hop *h);
+void hop_touch(struct hop *h);
+void hops_reap(struct delivery *d);
+/* The connection is of no use any more: reports health, gives its task its verdict. */
+void hop_failed(struct hop *h, const struct why *why, bool host_is_down, bool data_sent);
+void hop_set_state(struct hop *h, enum hop_state state);
+void hop_event(struct hop *h, struct smtp_out_event *ev);
+uint64_t hop_phase_limit_ns(const struct hop *h);
+
+/* hop_io.c */
+void hop_io_init(struct hop *h);
+void hop_io_connected(struct hop *h);
+void hop_run(struct hop *h);
+void hop_flush(struct hop *h);
+void hop_tls_begin(struct hop *h);
+void hop_handshake(struct hop *h);
+void hop_send_quit(struct hop *h);
+void hop_body_begin(struct hop *h);
+void hop_io_free(struct hop *h);
+bool hop_io_busy(const struct hop *h);
+
+/* bounce.c */
+/* Makes the DSN that the job's failed recipients call for (or notes its suppression), then job_end.
+ */
+void bounce_start(struct job *j);
+
+#endif

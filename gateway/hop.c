@@ -1,0 +1,537 @@
+/*
+ * gateway/hop.c - one outbound connection: from the host's name to QUIT, and the tasks it
+ * carries.
+ *
+ * Owns:     the hop (slab), its timer, its place in the site's lists.
+ * Runs on:  the shard of the site.
+ * Contract: a task on a hop ends with a verdict for each recipient, or goes back to the site when
+ *           nothing of it can have reached the next hop. Lost after the final dot: deferred and
+ *           said (dup_possible), never dropped.
+ * Failure:  a host that does not get us to READY is down for the site; others are tried (FAULTS
+ *           79, 81, 85).
+ * Bounds:   OUT_*_NS per phase; OUT_HOPS_MAX connections; max_messages_per_connection.
+ * Tests:    tests/system (next hops, scripted faults)
+ */
+#include "gateway/delivery.h"
+
+#include <assert.h>
+#include <errno.h>
+
+static const uint8_t hop_edges[] = {
+    [HOP_RESOLVE] = 1 << HOP_CONNECT | 1 << HOP_CLOSING,
+    [HOP_CONNECT] = 1 << HOP_CONNECT | 1 << HOP_SMTP | 1 << HOP_CLOSING,
+    [HOP_TLS] = 1 << HOP_SMTP | 1 << HOP_CLOSING,
+    [HOP_SMTP] = 1 << HOP_TLS | 1 << HOP_CLOSING,
+    [HOP_CLOSING] = 0,
+};
+
+void hop_set_state(struct hop *h, enum hop_state state)
+{
+    assert(h->magic == HOP_MAGIC);
+    assert(hop_edges[h->state] & 1u << state);
+    h->state = state;
+}
+
+static struct io *hop_io(const struct hop *h)
+{
+    return h->site->delivery->shard->io;
+}
+
+/* ---- life ---- */
+
+static void hop_free(struct hop *h)
+{
+    struct site *s = h->site;
+    struct delivery *d = s->delivery;
+    hop_io_free(h);
+    if (h->fd >= 0)
+        io_close(hop_io(h), h->fd);
+    if (h->tls)
+        tls_conn_free(h->tls);
+    io_timer_clear(hop_io(h), &h->timer);
+    list_remove(&h->link);
+    list_remove(&h->run_link);
+    d->hop_count--;
+    metric_set(d->shard->metrics, M_OUT_OPEN, d->hop_count);
+    h->magic = 0;
+    slab_free(&d->hop_slab, h);
+    s->hop_count--;
+    site_pump(s);
+}
+
+void hops_reap(struct delivery *d)
+{
+    struct list *l;
+    while ((l = list_pop_front(&d->reap)))
+        hop_free(container_of(l, struct hop, reap_link));
+}
+
+void hop_op_ended(struct hop *h)
+{
+    if (h->state != HOP_CLOSING || h->reaping || hop_io_busy(h))
+        return;
+    h->reaping = true;
+    list_push_back(&h->site->delivery->reap, &h->reap_link);
+}
+
+/* The host's account is settled: what this connection tells of its health, and its place among
+ * connections_max. */
+static void hop_report(struct hop *h, enum site_outcome outcome)
+{
+    struct site *s = h->site;
+    if (h->reported || h->hosts_version != s->hosts_version)
+        return;
+    h->reported = true;
+    site_report(&s->hosts, h->host, outcome, io_now_ns(hop_io(h)), &s->delivery->shard->chance);
+}
+
+void hop_close(struct hop *h)
+{
+    struct site *s = h->site;
+    if (h->state == HOP_CLOSING)
+        return;
+    assert(h->task == NULL);
+    hop_set_state(h, HOP_CLOSING);
+    list_remove(&h->idle_link);
+    if (!h->ready) {
+        h->ready = true;
+        s->opening--;
+    }
+    hop_report(h, SITE_NEUTRAL);
+    if (h->hosts_version == s->hosts_version)
+        site_release(&s->hosts, h->host);
+    else
+        s->hosts.connections--;
+    if (h->query_running)
+        dns_cancel(&h->query);
+    h->query_running = false;
+    if (io_op_running(&h->connect))
+        io_cancel(hop_io(h), &h->connect);
+    if (io_op_running(&h->recv))
+        io_cancel(hop_io(h), &h->recv);
+    if (io_op_running(&h->send))
+        io_cancel(hop_io(h), &h->send);
+    hop_op_ended(h);
+}
+
+void hop_touch(struct hop *h)
+{
+    io_timer_set(hop_io(h), &h->timer, io_now_ns(hop_io(h)) + hop_phase_limit_ns(h));
+}
+
+uint64_t hop_phase_limit_ns(const struct hop *h)
+{
+    if (h->state == HOP_RESOLVE || h->state == HOP_CONNECT || h->state == HOP_TLS)
+        return OUT_CONNECT_NS;
+    if (h->quitting)
+        return OUT_QUIT_NS;
+    if (!h->task && h->ready)
+        return OUT_IDLE_KEEP_NS;
+    switch (h->smtp.phase) {
+    case SMTP_OUT_AT_BANNER: return OUT_GREETING_NS;
+    case SMTP_OUT_AT_DATA: return OUT_DATA_INIT_NS;
+    case SMTP_OUT_AT_BODY: return OUT_DATA_BLOCK_NS;
+    case SMTP_OUT_AT_EOD: return OUT_FINAL_DOT_NS;
+    default: return OUT_COMMAND_NS;
+    }
+}
+
+static void hop_timer_fired(struct timer *t)
+{
+    struct hop *h = container_of(t, struct hop, timer);
+    struct why why;
+    if (h->state == HOP_CLOSING)
+        return;
+    if (h->quitting) {
+        hop_close(h);
+    } else if (!h->task && h->ready) {
+        hop_quit(h);
+    } else if (h->state == HOP_SMTP) {
+        smtp_out_lost(&h->smtp, "Timed out waiting for a reply");
+        hop_run(h);
+    } else {
+        why_set(&why, 451, "4.4.1", "Timed out %s",
+                h->state == HOP_TLS ? "in the TLS handshake" : "connecting");
+        hop_failed(h, &why, true, false);
+    }
+}
+
+/* ---- connecting ---- */
+
+static void hop_connect_next(struct hop *h, const struct why *why)
+{
+    struct shard *sh = h->site->delivery->shard;
+    const struct config_send_connector *conf = h->site->send->conf;
+    const struct io_addr *from = NULL;
+    char text[IO_ADDR_TEXT_MAX];
+    if (h->addr_next == h->addr_count) {
+        hop_failed(h, why, true, false);
+        return;
+    }
+    const struct io_addr *to = &h->addrs[h->addr_next++];
+    for (uint32_t i = 0; i < conf->source_address_count; i++)
+        if (conf->source_addresses[i].sa.sa_family == to->sa.sa_family) {
+            from = &conf->source_addresses[i];
+            break;
+        }
+    hop_set_state(h, HOP_CONNECT);
+    snprintf(h->remote, sizeof h->remote, "%.60s [%.60s]", h->site->host_names[h->host],
+             io_addr_text(to, true, text));
+    hop_touch(h);
+    io_connect(sh->io, &h->connect, to, from);
+}
+
+static void hop_connected(struct io_op *op, int32_t res, uint32_t flags)
+{
+    struct hop *h = container_of(op, struct hop, connect);
+    struct why why;
+    (void)flags;
+    if (h->state == HOP_CLOSING) {
+        if (res >= 0)
+            h->fd = res;
+        hop_op_ended(h);
+        return;
+    }
+    if (res < 0) {
+        why_set(&why, 451, "4.4.1", "Connecting failed: %s", strerror(-res));
+        hop_connect_next(h, &why);
+        return;
+    }
+    h->fd = res;
+    hop_set_state(h, HOP_SMTP);
+    smtp_out_init(&h->smtp, &h->smtp_config, false);
+    hop_io_connected(h);
+    hop_touch(h);
+}
+
+/* FAULTS 75: names from the DNS do not lead us into private networks unless the operator says so.
+ */
+static bool hop_addr_allowed(const struct hop *h, const struct io_addr *a)
+{
+    const struct config_send_connector *conf = h->site->send->conf;
+    return !conf->mx || mx_addr_is_public(a) || config_networks_match(&conf->mx_allow, a);
+}
+
+static void hop_addr_add(struct hop *h, const struct io_addr *a, uint16_t port)
+{
+    if (h->addr_count == DNS_ADDR_MAX || !hop_addr_allowed(h, a))
+        return;
+    h->addrs[h->addr_count] = *a;
+    if (a->sa.sa_family == AF_INET6)
+        h->addrs[h->addr_count].in6.sin6_port = htons(port);
+    else
+        h->addrs[h->addr_count].in.sin_port = htons(port);
+    h->addr_count++;
+}
+
+static void hop_resolved(struct dns_query *q, const struct dns_answer *a)
+{
+    struct hop *h = container_of(q, struct hop, query);
+    struct why why;
+    h->query_running = false;
+    for (uint32_t i = 0; i < a->addr_count; i++)
+        hop_addr_add(h, &a->addr[i], h->site->host_ports[h->host]);
+    if (a->status != DNS_OK)
+        why_set(&why, 451, "4.4.3", "Looking up %s failed: %s", h->site->host_names[h->host],
+                a->text);
+    else if (a->addr_count && !h->addr_count)
+        why_set(&why, 451, "4.4.4", "Every address of %s is private or special",
+                h->site->host_names[h->host]);
+    else
+        why_set(&why, 451, "4.4.4", "%s has no address", h->site->host_names[h->host]);
+    hop_connect_next(h, &why);
+}
+
+static void hop_resolve(struct hop *h)
+{
+    struct site *s = h->site;
+    const struct config_send_connector *conf = s->send->conf;
+    if (!conf->mx && conf->smart_hosts[h->host].literal) {
+        h->addrs[0] = conf->smart_hosts[h->host].addr;
+        h->addr_count = 1;
+        hop_connect_next(h, NULL);
+        return;
+    }
+    h->query_running = true;
+    hop_touch(h);
+    dns_addr(s->delivery->shard->dns, &h->query, s->host_names[h->host]);
+}
+
+bool hop_open(struct site *s, uint32_t host)
+{
+    struct delivery *d = s->delivery;
+    struct hop *h = slab_alloc(&d->hop_slab);
+    if (!h)
+        return false;
+    memset(h, 0, sizeof *h);
+    h->magic = HOP_MAGIC;
+    h->site = s;
+    h->host = host;
+    h->hosts_version = s->hosts_version;
+    h->fd = -1;
+    h->timer.fire = hop_timer_fired;
+    h->connect.done = hop_connected;
+    h->query.done = hop_resolved;
+    list_init(&h->idle_link);
+    list_init(&h->reap_link);
+    list_init(&h->run_link);
+    list_push_back(&s->hops, &h->link);
+    h->in_clear = s->in_clear & 1u << host;
+    h->smtp_config = s->send->smtp;
+    if (h->in_clear)
+        h->smtp_config.tls = SMTP_OUT_TLS_NONE;
+    snprintf(h->remote, sizeof h->remote, "%s", s->host_names[host]);
+    hop_io_init(h);
+    s->hop_count++;
+    s->opening++;
+    d->hop_count++;
+    metric_set(d->shard->metrics, M_OUT_OPEN, d->hop_count);
+    metric_add(d->shard->metrics, M_OUT_CONNECTS, 1);
+    hop_resolve(h);
+    return true;
+}
+
+/* ---- tasks ---- */
+
+static bool task_prepare(struct task *t)
+{
+    struct job *j = t->job;
+    if (!t->out_rcpts)
+        t->out_rcpts = arena_alloc_large(&j->arena, sizeof *t->out_rcpts * t->rcpt_count);
+    if (!t->out_rcpts)
+        return false;
+    for (uint32_t i = 0; i < t->rcpt_count; i++) {
+        const struct envelope_rcpt *r = &j->env.rcpts[t->rcpts[i]];
+        t->out_rcpts[i] =
+            (struct smtp_out_rcpt){.mailbox = r->mailbox, .orcpt = r->orcpt, .notify = r->notify};
+    }
+    t->tx = (struct smtp_out_tx){
+        .sender = j->env.sender,
+        .size = j->m->body_size,
+        .body_8bit = j->env.flags & ENVELOPE_8BIT,
+        .smtputf8 = j->env.flags & ENVELOPE_SMTPUTF8,
+        .ret = j->env.flags & ENVELOPE_RET_FULL   ? SMTP_RET_FULL
+               : j->env.flags & ENVELOPE_RET_HDRS ? SMTP_RET_HDRS
+                                                  : SMTP_RET_NONE,
+        .envid = j->env.envid,
+        .rcpts = t->out_rcpts,
+        .rcpt_count = t->rcpt_count,
+    };
+    return true;
+}
+
+static void why_from_reply(struct why *why, const struct smtp_reply *r)
+{
+    why_set(why, r->code ? r->code : 451, r->enhanced, "%s", r->text);
+    if (!why->enhanced[0])
+        snprintf(why->enhanced, sizeof why->enhanced, "%s",
+                 r->code >= 500               ? "5.0.0"
+                 : r->code >= 400 || !r->code ? "4.4.2"
+                                              : "2.0.0");
+}
+
+/* Every recipient of the task that has no verdict yet gets this one, and the task ends. */
+static void hop_task_end(struct hop *h, const struct why *why, uint64_t elapsed_ns)
+{
+    struct task *t = h->task;
+    struct job *j = t->job;
+    enum rcpt_state state = why->smtp_code < 300   ? RCPT_DONE
+                            : why->smtp_code < 500 ? RCPT_DEFER
+                                                   : RCPT_FAIL;
+    for (uint32_t i = 0; i < t->rcpt_count; i++) {
+        if (j->rcpts[t->rcpts[i]].state != RCPT_IN_TASK)
+            continue;
+        job_rcpt_done(j, t->rcpts[i], state, why, h->remote, elapsed_ns);
+        if (state == RCPT_DONE) {
+            h->site->delivered++;
+            if (j->env.rcpts[t->rcpts[i]].notify & SMTP_NOTIFY_SUCCESS && !h->smtp.dsn)
+                job_rcpt_relayed(j, t->rcpts[i], why, h->remote);
+        } else {
+            h->site->deferred += state == RCPT_DEFER;
+        }
+    }
+    h->task = NULL;
+    job_task_done(t);
+}
+
+void hop_take(struct hop *h, struct task *t)
+{
+    struct why why;
+    assert(!h->task && t);
+    h->task = t;
+    t->hop = h;
+    h->task_start_ns = io_now_ns(hop_io(h));
+    if (!task_prepare(t)) {
+        why_set(&why, 451, "4.3.1", "Out of memory");
+        hop_task_end(h, &why, 0);
+        hop_quit(h);
+        return;
+    }
+    h->messages++;
+    smtp_out_begin(&h->smtp, &t->tx);
+    hop_touch(h);
+    hop_run(h);
+}
+
+/* Ready for a task: the next one, a short wait for one, or QUIT. */
+static void hop_next(struct hop *h)
+{
+    struct site *s = h->site;
+    uint32_t max = s->send->conf->messages_per_connection_max;
+    struct task *t;
+    bool over = (max && h->messages >= max) || s->delivery->draining ||
+                s->config != s->delivery->shard->config;
+    if (over) {
+        hop_quit(h);
+    } else if ((t = site_next_task(s))) {
+        hop_take(h, t);
+    } else {
+        list_push_back(&s->idle, &h->idle_link);
+        hop_touch(h);
+    }
+}
+
+void hop_quit(struct hop *h)
+{
+    list_remove(&h->idle_link);
+    if (h->quitting || h->state != HOP_SMTP)
+        return;
+    h->quitting = true;
+    hop_send_quit(h);
+    hop_touch(h);
+}
+
+/* ---- events ---- */
+
+/* Opportunistic TLS that fails is not worth losing the mail for: the host is asked again without
+ * (FAULTS 79). */
+static bool hop_retry_in_clear(struct hop *h, bool in_tls)
+{
+    struct site *s = h->site;
+    if (!in_tls || h->in_clear || s->send->smtp.tls != SMTP_OUT_TLS_OPPORTUNISTIC ||
+        h->hosts_version != s->hosts_version)
+        return false;
+    s->in_clear |= 1u << h->host;
+    s->in_clear_until_ns = io_now_ns(hop_io(h)) + 600 * NS_PER_S;
+    return true;
+}
+
+void hop_failed(struct hop *h, const struct why *why, bool host_is_down, bool data_sent)
+{
+    struct site *s = h->site;
+    struct shard *sh = s->delivery->shard;
+    struct why kept = *why;
+    bool in_tls = h->state == HOP_TLS || h->smtp.phase == SMTP_OUT_AT_STARTTLS;
+    if (h->state == HOP_CLOSING || h->failing)
+        return;
+    if (h->read_running) { /* hop_body_read_done comes back here */
+        h->failing = true;
+        h->fail_why = *why;
+        h->fail_down = host_is_down;
+        h->fail_data_sent = data_sent;
+        return;
+    }
+    if (kept.smtp_code == 0)
+        kept.smtp_code = 451;
+    site_note_error(s, &kept, h->remote);
+    if (!h->ready) {
+        metric_add(sh->metrics, M_OUT_CONNECT_FAILED, 1);
+        if (hop_retry_in_clear(h, in_tls && h->state != HOP_CONNECT))
+            host_is_down = false;
+    }
+    if (host_is_down)
+        hop_report(h, SITE_DOWN);
+    if (h->task) {
+        if (data_sent) {
+            struct log_line line;
+            char qid[QID_TEXT_MAX];
+            log_begin(&line, &sh->log, EV_DUP_POSSIBLE);
+            log_str(&line, "qid", qid_text(h->task->job->m->qid, qid));
+            log_str(&line, "remote", h->remote);
+            log_str(&line, "reply", kept.text);
+            log_end(&line);
+            metric_add(sh->metrics, M_DUP_POSSIBLE, 1);
+        }
+        bool untouched =
+            h->smtp.phase == SMTP_OUT_AT_MAIL && h->messages > 1 && why->smtp_code == 0;
+        struct task *t = h->task;
+        if (untouched) { /* a kept connection that the next hop closed meanwhile: not this message's
+                            fault */
+            h->task = NULL;
+            site_task_back(t);
+        } else {
+            hop_task_end(h, &kept, 0);
+        }
+    }
+    hop_close(h);
+}
+
+/* A refused recipient. Too many at once (452 after others were taken): the rest goes in a
+ * transaction of its own. */
+static void hop_rcpt(struct hop *h, const struct smtp_out_event *ev)
+{
+    struct task *t = h->task;
+    struct job *j = t->job;
+    uint32_t rcpt = t->rcpts[ev->rcpt];
+    struct why why;
+    if (ev->reply.code < 300) {
+        h->rcpts_taken++;
+        return;
+    }
+    why_from_reply(&why, &ev->reply);
+    if (ev->reply.code == 452 && h->rcpts_taken > 0) {
+        j->rcpts[rcpt].state = RCPT_PENDING;
+        return;
+    }
+    job_rcpt_done(j, rcpt, ev->reply.code < 500 ? RCPT_DEFER : RCPT_FAIL, &why, h->remote, 0);
+}
+
+static void hop_tx_done(struct hop *h, const struct smtp_out_event *ev)
+{
+    struct why why;
+    struct site *s = h->site;
+    why_from_reply(&why, &ev->reply);
+    if (why.smtp_code >= 400)
+        site_note_error(s, &why, h->remote);
+    hop_task_end(h, &why, io_now_ns(hop_io(h)) - h->task_start_ns);
+    h->rcpts_taken = 0;
+    if (h->state == HOP_SMTP && !h->quitting)
+        hop_next(h);
+}
+
+static void hop_ready(struct hop *h)
+{
+    if (!h->ready) {
+        h->ready = true;
+        h->site->opening--;
+        hop_report(h, SITE_UP);
+    }
+    if (!h->task && list_empty(&h->idle_link))
+        hop_next(h);
+}
+
+static void hop_smtp_failed(struct hop *h, const struct smtp_out_event *ev)
+{
+    struct why why;
+    bool early = ev->phase <= SMTP_OUT_AT_AUTH;
+    why_from_reply(&why, &ev->reply);
+    why.smtp_code = ev->reply.code; /* 0: lost, not refused */
+    if (early && why.smtp_code >= 500)
+        why.smtp_code = 451; /* the host's fault or ours, never the message's (FAULTS 85) */
+    hop_failed(h, &why, early || ev->reply.code == 421, ev->data_sent);
+}
+
+void hop_event(struct hop *h, struct smtp_out_event *ev)
+{
+    switch (ev->kind) {
+    case SMTP_OUT_STARTTLS: hop_tls_begin(h); break;
+    case SMTP_OUT_READY: hop_ready(h); break;
+    case SMTP_OUT_RCPT: hop_rcpt(h, ev); break;
+    case SMTP_OUT_SEND_BODY: hop_body_begin(h); break;
+    case SMTP_OUT_TX_DONE: hop_tx_done(h, ev); break;
+    case SMTP_OUT_FAILED: hop_smtp_failed(h, ev); break;
+    case SMTP_OUT_CLOSED: hop_close(h); break;
+    case SMTP_OUT_NEED_INPUT:
+    case SMTP_OUT_FLUSH: break;
+    }
+}

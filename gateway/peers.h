@@ -1,0 +1,94 @@
+/*
+ * gateway/peers.h - the threads of the process and what they say to each other.
+ *
+ * Peers 0 .. shard_count-1 are shards, then the control thread, then the AUTH workers.
+ */
+#ifndef HIKYAKU_PEERS_H
+#define HIKYAKU_PEERS_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "gateway/auth/auth.h"
+#include "gateway/config.h"
+#include "gateway/io/io.h"
+#include "gateway/limits.h"
+#include "gateway/metrics.h"
+#include "routing/relay.h"
+
+/* One configuration with what is derived from it once for all threads. Immutable while shards hold
+ * it. */
+struct generation {
+    uint64_t number;
+    struct config *config;
+    struct users *users; /* NULL: nobody */
+    struct relay_domains *accepted;
+    uint32_t shards_holding; /* control thread only */
+};
+
+enum peer_item {
+    PEER_CONFIG = 1,    /* control -> shard: ptr = struct generation to adopt */
+    PEER_CONFIG_READY,  /* shard -> control: a = generation number, b = 1 adopted / 0 refused, ptr =
+                           struct why (malloc) when refused */
+    PEER_CONFIG_COMMIT, /* control -> shard: a = 1 adopt what was prepared, 0 drop it */
+    PEER_CONFIG_RELEASED, /* shard -> control: ptr = struct generation no longer used here */
+    PEER_SHARD_UP,    /* shard -> control: listeners open, lanes accept; b = 0: failed, ptr = struct
+                         why (malloc) */
+    PEER_DRAIN,       /* control -> shard: stop accepting, finish; a = 1: force */
+    PEER_SHARD_DOWN,  /* shard -> control: everything is on disk, the thread ends */
+    PEER_AUTH,        /* shard -> worker: ptr = struct auth_check */
+    PEER_AUTH_DONE,   /* worker -> shard: the same */
+    PEER_WORKER_STOP, /* control -> worker */
+    PEER_ADMIN,       /* control -> shard: ptr = struct admin_request */
+    PEER_ADMIN_DONE   /* shard -> control: the same */
+};
+
+/* What the operator asks of every shard (or of one); answered by filling `out` with JSON. */
+enum admin_op {
+    ADMIN_QUEUE_LIST,
+    ADMIN_QUEUE_SHOW,
+    ADMIN_QUEUE_SITES,
+    ADMIN_QUEUE_CHANGE, /* hold, release, retry, remove, bounce, by qid or filter */
+    ADMIN_CONNECTOR     /* suspend, resume, enable, disable */
+};
+
+enum admin_change { ADMIN_HOLD, ADMIN_RELEASE, ADMIN_RETRY, ADMIN_REMOVE, ADMIN_BOUNCE };
+
+struct filter; /* gateway/filter.h */
+
+/* Made by the control thread, filled by one shard, given back. Memory is malloc'd: this is not the
+ * message path. */
+struct admin_request {
+    enum admin_op op;
+    enum admin_change change;
+    uint64_t id;                 /* which HTTP request waits */
+    uint64_t qid;                /* 0: by filter */
+    const struct filter *filter; /* NULL: everything; owned by the asker */
+    uint32_t limit;
+    char connector[128];
+    /* result */
+    uint64_t matched; /* messages that the request met here */
+    char *json;       /* array elements without brackets, malloc'd, or NULL */
+    size_t json_len, json_cap;
+    /* the shard's own while it works */
+    void *work;
+    /* control thread: who gets it back */
+    void (*done)(void *arg, struct admin_request *r);
+    void *done_arg;
+};
+
+struct gateway {
+    uint32_t shard_count, worker_count;
+    uint32_t control_peer, first_worker_peer, peer_count;
+    struct io_group *group;
+    struct ring_bytes **log_rings; /* one a peer */
+    struct metrics *metrics;       /* one a shard */
+    uint64_t start_wall_ns;
+    uint8_t auth_cache_key[32], ticket_key[48];
+    atomic_bool draining;
+    bool pin;                      /* threads to CPUs */
+    int32_t cpus[SHARD_COUNT_MAX]; /* CPUs this process may use, in order */
+    pthread_t *threads;
+};
+
+#endif

@@ -1,0 +1,355 @@
+/*
+ * gateway/session.c - an inbound session's life: from accept to the last freed operation.
+ *
+ * Owns:     the session slots of a shard; each session's state, timers and place in the counts.
+ * Runs on:  the shard that accepted the connection.
+ * Contract: a session is freed only when no operation of it is in flight and no commit waits for
+ *           it; a slot's generation grows at every reuse, so that late answers of workers find
+ *           nobody.
+ * Failure:  no slot or no memory: 421 4.7.0 where it can be said, and close.
+ * Bounds:   SESSION_COUNT_MAX, SESSION_PER_ADDRESS_MAX, SESSION_IDLE_NS, SESSION_DATA_RATE_MIN,
+ *           SESSION_LINGER_NS.
+ * Tests:    tests/system (dialogs, interop, limits)
+ */
+#include "gateway/session.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+#include "gateway/addr_counts.h"
+
+static const uint8_t session_edges[] = {
+    [SESSION_HANDSHAKE] = 1 << SESSION_OPEN | 1 << SESSION_LINGER | 1 << SESSION_CLOSING,
+    [SESSION_OPEN] = 1 << SESSION_HANDSHAKE | 1 << SESSION_LINGER | 1 << SESSION_CLOSING,
+    [SESSION_LINGER] = 1 << SESSION_CLOSING,
+    [SESSION_CLOSING] = 0,
+};
+
+void session_set_state(struct session *s, enum session_state state)
+{
+    assert(s->magic == SESSION_MAGIC);
+    assert(session_edges[s->state] & 1u << state);
+    s->state = state;
+}
+
+void session_touch(struct session *s)
+{
+    uint64_t limit = s->state == SESSION_HANDSHAKE ? SESSION_TLS_HANDSHAKE_NS : SESSION_IDLE_NS;
+    s->deadline_ns = io_now_ns(s->shard->io) + limit;
+}
+
+/* Gives everything back. */
+static void session_free(struct session *s)
+{
+    struct shard *sh = s->shard;
+    session_tx_drop(s);
+    session_io_free(s);
+    io_close(sh->io, s->fd);
+    io_timer_clear(sh->io, &s->timer);
+    io_timer_clear(sh->io, &s->delay);
+    if (s->tls)
+        tls_conn_free(s->tls);
+    if (s->account)
+        slab_free(&sh->account_slab, s->account);
+    if (s->counted)
+        addr_counts_remove(sh->addr_counts, &s->peer);
+    struct log_line line;
+    log_begin(&line, &sh->log, EV_SESSION_CLOSE);
+    log_str(&line, "session", s->id);
+    log_u64(&line, "messages", s->smtp.messages);
+    log_u64(&line, "commands", s->smtp.commands);
+    log_end(&line);
+    metric_add(sh->metrics, M_COMMANDS, s->smtp.commands);
+    metric_add(sh->metrics, M_SESSIONS, (uint64_t)-1);
+    sh->sessions[s->slot] = NULL;
+    sh->session_free_slots[sh->session_free++] = s->slot;
+    sh->session_count--;
+    shard_config_unref(sh, s->config);
+    s->magic = 0;
+    slab_free(&sh->session_slab, s);
+}
+
+void sessions_reap(struct shard *sh)
+{
+    struct list *l;
+    while ((l = list_pop_front(&sh->reap)))
+        session_free(container_of(l, struct session, reap_link));
+}
+
+static void session_try_free(struct session *s)
+{
+    if (s->reaping || io_op_running(&s->recv) || io_op_running(&s->send) ||
+        s->waits & SESSION_WAIT_COMMIT)
+        return;
+    s->reaping = true;
+    list_push_back(&s->shard->reap, &s->reap_link);
+}
+
+static void session_close_now(struct session *s)
+{
+    s->hard_close = true;
+    if (s->state != SESSION_CLOSING)
+        session_set_state(s, SESSION_CLOSING);
+    if (io_op_running(&s->recv))
+        io_cancel(s->shard->io, &s->recv);
+    if (io_op_running(&s->send))
+        io_cancel(s->shard->io, &s->send);
+    session_try_free(s);
+}
+
+/*
+ * After the last reply our side is shut down and the peer gets SESSION_LINGER_NS to close, so that
+ * a reply is not lost to a reset caused by input that nobody read.
+ */
+static void session_linger(struct session *s)
+{
+    session_tx_drop(s);
+    if (s->tls && !s->tls_notified && !s->hard_close && !s->eof) {
+        s->tls_notified = true;
+        if (session_tls_notify(s))
+            return; /* comes back here when that is sent */
+    }
+    if (s->hard_close || s->eof) {
+        session_close_now(s);
+        return;
+    }
+    io_shutdown(s->shard->io, s->fd);
+    s->deadline_ns = io_now_ns(s->shard->io) + SESSION_LINGER_NS;
+    io_timer_set(s->shard->io, &s->timer, s->deadline_ns);
+}
+
+void session_finish(struct session *s, bool hard)
+{
+    s->hard_close |= hard;
+    if (s->state == SESSION_CLOSING)
+        return;
+    if (s->state != SESSION_LINGER)
+        session_set_state(s, SESSION_LINGER);
+    session_flush(s); /* session_output_done() goes on from there */
+}
+
+/* Called by session_io when nothing is left to send, and when an operation ended. */
+void session_output_done(struct session *s)
+{
+    if (s->state == SESSION_LINGER)
+        session_linger(s);
+}
+
+void session_op_ended(struct session *s)
+{
+    if (s->state == SESSION_CLOSING)
+        session_try_free(s);
+    else if (s->state == SESSION_LINGER && s->eof && !io_op_running(&s->send))
+        session_close_now(s);
+}
+
+void session_abandon(struct session *s, const struct why *why)
+{
+    if (s->state == SESSION_OPEN && !(s->waits & SESSION_WAIT_COMMIT)) {
+        struct buf out;
+        if (session_out_begin(s, &out)) {
+            smtp_in_shutdown(&s->smtp, &out, why);
+            session_out_end(s, &out);
+        }
+    }
+    session_finish(s, s->state != SESSION_OPEN);
+}
+
+static void session_timer_fired(struct timer *t)
+{
+    struct session *s = container_of(t, struct session, timer);
+    uint64_t now = io_now_ns(s->shard->io);
+    struct why why;
+    if (s->state == SESSION_CLOSING)
+        return;
+    if (now >= s->deadline_ns) {
+        if (s->waits & SESSION_WAIT_COMMIT) { /* never inside a message that may become durable */
+            s->deadline_ns = now + SESSION_LINGER_NS;
+        } else if (s->state != SESSION_OPEN || s->waits & SESSION_WAIT_OUT) {
+            s->hard_close = true;
+            session_close_now(s);
+            return;
+        } else {
+            why_set(&why, 421, "4.4.2", "Timeout, closing connection");
+            session_abandon(s, &why);
+            return;
+        }
+    }
+    if (smtp_in_in_data(&s->smtp) && !s->waits &&
+        now - s->rate_start_ns >= SESSION_DATA_RATE_WINDOW_NS) {
+        if (s->rate_bytes < SESSION_DATA_RATE_MIN * (SESSION_DATA_RATE_WINDOW_NS / NS_PER_S)) {
+            why_set(&why, 421, "4.4.2", "Data comes too slowly, closing connection");
+            session_abandon(s, &why);
+            return;
+        }
+        s->rate_start_ns = now;
+        s->rate_bytes = 0;
+    }
+    uint64_t next = now + SESSION_DATA_RATE_WINDOW_NS;
+    io_timer_set(s->shard->io, t, s->deadline_ns < next ? s->deadline_ns : next);
+}
+
+static bool listener_serves(const struct listener *l, const struct io_addr *bind)
+{
+    return bind->len == l->addr.len && memcmp(&bind->sa, &l->addr.sa, bind->len) == 0;
+}
+
+/*
+ * The connector of this listener that takes this client: the first one whose remote rules let it in
+ * (E4, E14). When none does, *refused is the first that is bound here.
+ */
+static const struct shard_receive *session_connector(struct listener *l, const struct io_addr *peer,
+                                                     const struct shard_receive **refused)
+{
+    struct shard_config *c = l->shard->config;
+    *refused = NULL;
+    for (uint32_t i = 0; i < c->receive_count; i++) {
+        const struct config_receive_connector *conf = c->receive[i].conf;
+        bool bound = false;
+        for (uint32_t b = 0; b < conf->bind_count && !bound; b++)
+            bound = listener_serves(l, &conf->bind[b]);
+        if (!bound)
+            continue;
+        if (config_networks_match(&conf->remote.allow, peer) &&
+            !config_networks_match(&conf->remote.deny, peer))
+            return &c->receive[i];
+        if (!*refused)
+            *refused = &c->receive[i];
+    }
+    return NULL;
+}
+
+void session_slabs_init(struct shard *s)
+{
+    slab_init(&s->session_slab, "sessions", sizeof(struct session), s->session_count_max);
+    slab_init(&s->tx_slab, "transactions", sizeof(struct session_tx), s->session_count_max);
+}
+
+static struct session *session_create(struct shard *sh, const struct shard_receive *rc, int32_t fd,
+                                      const struct io_addr *peer)
+{
+    struct session *s = sh->session_free ? slab_alloc(&sh->session_slab) : NULL;
+    if (!s)
+        return NULL;
+    memset(s, 0, sizeof *s);
+    s->magic = SESSION_MAGIC;
+    s->slot = sh->session_free_slots[--sh->session_free];
+    s->generation = ++sh->session_generations[s->slot];
+    sh->sessions[s->slot] = s;
+    sh->session_count++;
+    s->shard = sh;
+    s->config = shard_config_ref(sh->config);
+    s->receive = rc;
+    s->fd = fd;
+    s->peer = *peer;
+    s->timer.fire = session_timer_fired;
+    s->delay.fire = session_delay_fired;
+    snprintf(s->id, sizeof s->id, "%02x%08x%06x", sh->index, s->generation, s->slot);
+    session_io_init(s);
+    metric_add(sh->metrics, M_SESSIONS, 1);
+    metric_add(sh->metrics, M_SESSIONS_TOTAL, 1);
+    return s;
+}
+
+/* Why this client may not have a session now; false: it may. */
+static bool session_refusal(struct session *s, bool allowed, struct why *why)
+{
+    struct shard *sh = s->shard;
+    if (!allowed) {
+        why_set(why, 554, "5.7.1", "Your address is not allowed to connect");
+        return true;
+    }
+    if (sh->draining) {
+        why_set(why, 421, "4.3.2", "Service is shutting down");
+        return true;
+    }
+    uint32_t count = addr_counts_add(sh->addr_counts, &s->peer);
+    s->counted = count > 0;
+    if (count == 0 || count > SESSION_PER_ADDRESS_MAX || sh->session_free == 0) {
+        why_set(why, 421, "4.7.0", "Too many connections, try again later");
+        return true;
+    }
+    return false;
+}
+
+static void session_log_open(struct session *s, const struct why *why)
+{
+    struct log_line line;
+    char text[IO_ADDR_TEXT_MAX];
+    log_begin(&line, &s->shard->log, why ? EV_SESSION_REFUSED : EV_SESSION_OPEN);
+    log_str(&line, "session", s->id);
+    log_str(&line, "connector", s->receive->conf->name);
+    log_str(&line, "client", io_addr_text(&s->peer, true, text));
+    if (why)
+        log_str(&line, "reason", why->text);
+    log_end(&line);
+    if (why)
+        metric_add(s->shard->metrics, M_SESSIONS_REFUSED, 1);
+}
+
+void session_accept(struct listener *l, int32_t fd, const struct io_addr *peer)
+{
+    const struct shard_receive *refused, *rc = session_connector(l, peer, &refused);
+    struct session *s = NULL;
+    struct why why;
+    if (rc || refused)
+        s = session_create(l->shard, rc ? rc : refused, fd, peer);
+    if (!s) {
+        metric_add(l->shard->metrics, M_SESSIONS_REFUSED, 1);
+        io_close(l->shard->io, fd);
+        return;
+    }
+    bool implicit = s->receive->conf->tls.mode == CONFIG_TLS_IMPLICIT;
+    bool refuse = session_refusal(s, rc != NULL, &why);
+    session_log_open(s, refuse ? &why : NULL);
+    smtp_in_init(&s->smtp, &s->receive->smtp, implicit);
+    if (refuse) {
+        s->state = SESSION_OPEN;
+        if (!implicit)
+            session_greet(s, &why);
+        session_io_start(s);
+        session_finish(s, implicit); /* in TLS nobody could read the line */
+        return;
+    }
+    s->state = SESSION_OPEN;
+    if (implicit)
+        session_tls_begin(s);
+    else
+        session_greet(s, NULL);
+    if (s->state == SESSION_CLOSING)
+        return;
+    session_touch(s);
+    io_timer_set(l->shard->io, &s->timer, s->deadline_ns);
+    session_io_start(s);
+}
+
+void session_auth_done(struct shard *sh, struct auth_check *check)
+{
+    uint32_t slot = (uint32_t)(check->session >> 32);
+    struct session *s = slot < sh->session_count_max ? sh->sessions[slot] : NULL;
+    if (s && s->generation == (uint32_t)check->session && s->state == SESSION_OPEN &&
+        s->waits & SESSION_WAIT_AUTH)
+        session_auth_result(s, check);
+    auth_check_free(check);
+}
+
+void session_drain(struct session *s)
+{
+    struct why why;
+    why_set(&why, 421, "4.3.2", "Service is shutting down");
+    session_abandon(s, &why);
+}
+
+void sessions_drain(struct shard *sh, bool force)
+{
+    for (uint32_t i = 0; i < sh->session_count_max; i++) {
+        struct session *s = sh->sessions[i];
+        if (!s || s->state == SESSION_CLOSING || s->state == SESSION_LINGER)
+            continue;
+        if (s->waits & SESSION_WAIT_COMMIT)
+            continue; /* answered soon, and told at its next command */
+        if (force || s->state == SESSION_HANDSHAKE ||
+            (smtp_in_is_idle(&s->smtp) && !s->waits && !session_input_pending(s)))
+            session_drain(s);
+    }
+}

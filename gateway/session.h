@@ -1,0 +1,142 @@
+/*
+ * gateway/session.h - composition: one inbound session. Included by its own files only.
+ *
+ *   bytes from io -> held buffers -> (tls_read) -> smtp_in_step -> events -> session_event.c
+ *   replies       <- out buffer   <- (tls_write) <-
+ *
+ * A session is freed at the end of a turn (sessions_reap), never earlier: within a turn its
+ * pointer
+ * stays good. session.c owns life and state, session_io.c bytes, session_event.c what the
+ * protocol
+ * asks for, session_tx.c the message.
+ */
+#ifndef HIKYAKU_SESSION_H
+#define HIKYAKU_SESSION_H
+
+#include "gateway/shard.h"
+
+enum session_state {
+    SESSION_HANDSHAKE, /* TLS handshake under way */
+    SESSION_OPEN,      /* SMTP */
+    SESSION_LINGER,    /* our last reply is on its way or sent; waiting for the peer to close */
+    SESSION_CLOSING    /* operations are being cancelled; freed when none is left */
+};
+
+/* Why an open session does not step: bits. */
+enum session_wait {
+    SESSION_WAIT_AUTH = 1,   /* a worker checks the password */
+    SESSION_WAIT_COMMIT = 2, /* the message is being made durable */
+    SESSION_WAIT_ROOM = 4,   /* the lane's commit buffers are full */
+    SESSION_WAIT_OUT = 8,    /* the peer does not read our replies fast enough */
+    SESSION_WAIT_DELAY = 16  /* a refusal is held back on purpose */
+};
+
+struct tx_rcpt {
+    struct tx_rcpt *next;
+    struct envelope_rcpt rcpt;
+};
+
+/* A transaction, from MAIL on. */
+struct session_tx {
+    struct session *session;
+    struct arena arena;
+    struct envelope env;
+    struct tx_rcpt *first, *last;
+    struct lane_tx lane_tx;
+    bool writing; /* lane_tx is begun */
+    bool failed;  /* the lane refused: the rest of the body is thrown away, 451 at its end */
+    uint64_t declared_size;
+    uint64_t data_end_ns; /* when the end of data was read */
+};
+
+struct session {
+    uint32_t magic;
+    uint32_t slot, generation;
+    struct shard *shard;
+    struct shard_config *config;
+    const struct shard_receive *receive;
+    enum session_state state;
+    uint8_t waits; /* bits of enum session_wait */
+    bool eof, recv_paused, in_run, implicit_tls_pending, counted, hard_close, tls_notified, reaping;
+    struct list reap_link;
+    int32_t fd;
+    struct io_addr peer;
+    struct io_op recv, send;
+    struct timer timer, delay;
+    uint64_t deadline_ns;
+    /* input */
+    struct held held;
+    struct tls_conn *tls;
+    uint8_t *plain; /* decrypted but not consumed, NULL: none */
+    uint32_t plain_off, plain_len;
+    /* output */
+    uint8_t *out; /* NULL: nothing to send */
+    uint32_t out_sent, out_len, out_in_flight;
+    /* SMTP */
+    struct smtp_in smtp;
+    struct session_tx *tx;
+    char *account; /* authenticated as, NULL: nobody */
+    const struct user *user;
+    struct why delayed; /* answer held back by SESSION_WAIT_DELAY */
+    uint32_t auth_failures;
+    uint64_t rate_start_ns, rate_bytes;
+    char id[20];
+};
+
+#define SESSION_MAGIC 0x5e5510aau
+
+/* session.c */
+void session_set_state(struct session *s, enum session_state state);
+/* Sends what is in `out`, then closes. `hard`: without waiting for the peer. */
+void session_finish(struct session *s, bool hard);
+void session_touch(struct session *s);
+/* Appends a 421 with `why` and finishes. */
+void session_abandon(struct session *s, const struct why *why);
+/* 421 4.3.2 to a session that is between messages. */
+void session_drain(struct session *s);
+/* Nothing is left to send. */
+void session_output_done(struct session *s);
+/* An operation or a commit ended: a closing session may be freed now. */
+void session_op_ended(struct session *s);
+
+/* session_io.c */
+void session_io_init(struct session *s);
+void session_io_start(struct session *s);
+void session_io_free(struct session *s);
+/* Steps the protocol as far as input, waits and room allow, then sends. */
+void session_run(struct session *s);
+void session_flush(struct session *s);
+/* Something that was waited for is there: goes on where the session stands. */
+void session_resume(struct session *s);
+bool session_input_pending(const struct session *s);
+/* Room for replies: a region of the wire buffer, or scratch to be encrypted by session_out_end.
+ * False: none now (SESSION_WAIT_OUT). */
+bool session_out_begin(struct session *s, struct buf *out);
+void session_out_end(struct session *s, struct buf *out);
+void session_greet(struct session *s, const struct why *why);
+/* The handshake begins (state HANDSHAKE). */
+void session_tls_begin(struct session *s);
+/* Puts close_notify out; false: there was no room for it. */
+bool session_tls_notify(struct session *s);
+
+/* session_event.c */
+/* `rest`: input behind the command that made the event. */
+void session_event(struct session *s, struct smtp_in_event *ev, struct slice rest, struct buf *out);
+/* Answers outside of a step: finds room, answers, goes on. */
+void session_answer(struct session *s, const struct why *why, const char *detail);
+void session_auth_result(struct session *s, const struct auth_check *check);
+void session_delay_fired(struct timer *t);
+
+/* session_tx.c */
+void session_tx_mail(struct session *s, const struct smtp_mail *mail, struct why *why);
+void session_tx_rcpt(struct session *s, const struct smtp_rcpt *rcpt, struct why *why);
+void session_tx_data(struct session *s, struct why *why);
+void session_tx_headers(struct session *s, const struct smtp_in_headers *h);
+void session_tx_body(struct session *s, struct slice body);
+void session_tx_end(struct session *s);
+/* The message was refused by the protocol machine: for the log. */
+void session_tx_refused(struct session *s);
+/* Drops the transaction, whatever its state before the commit. */
+void session_tx_drop(struct session *s);
+
+#endif

@@ -1,0 +1,574 @@
+/*
+ * gateway/shard.c - one shard from birth to drain: its parts, its loop, what other threads ask of
+ * it.
+ *
+ * Owns:     everything below struct shard.
+ * Runs on:  its own pinned thread.
+ * Contract: listeners accept only after every lane is open; a new configuration is prepared whole
+ *           (contexts made, ports bound) before any shard adopts it; a drain ends with every lane
+ *           closed.
+ * Failure:  whatever fails at start is told to the control thread, which ends the process with
+ *           one line.
+ * Bounds:   gateway/limits.h; DRAIN_FORCE_NS for sessions in a message, then they are cut
+ *           (nothing of them was acknowledged).
+ * Tests:    tests/system (start, reload, drain)
+ */
+#include "gateway/shard.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+#include "gateway/addr_counts.h"
+
+#define TICK_NS        NS_PER_S
+#define DRAIN_TICK_NS  (100 * NS_PER_MS)
+#define DRAIN_FORCE_NS (30 * NS_PER_S)
+
+struct unposted {
+    struct list link;
+    uint32_t to;
+    struct ring_item item;
+};
+
+/* ---- talking to other threads ---- */
+
+void shard_post(struct shard *s, uint32_t to, const struct ring_item *item)
+{
+    if (list_empty(&s->unposted) && io_post(s->io, to, item))
+        return;
+    struct unposted *u = malloc(sizeof *u); /* rare: the other side is behind */
+    if (!u)
+        abort(); /* control items must not be lost */
+    u->to = to;
+    u->item = *item;
+    list_push_back(&s->unposted, &u->link);
+}
+
+static void shard_post_again(struct shard *s)
+{
+    while (!list_empty(&s->unposted)) {
+        struct unposted *u = container_of(s->unposted.next, struct unposted, link);
+        if (!io_post(s->io, u->to, &u->item))
+            return;
+        list_remove(&u->link);
+        free(u);
+    }
+}
+
+static void shard_tell(struct shard *s, uint32_t kind, uint64_t a, bool ok, const struct why *why)
+{
+    struct ring_item item = {.kind = kind, .a = a, .b = ok};
+    if (!ok) {
+        struct why *copy = malloc(sizeof *copy);
+        if (copy)
+            *copy = *why;
+        item.ptr = copy;
+    }
+    shard_post(s, s->gw->control_peer, &item);
+}
+
+/* ---- listeners ---- */
+
+static void listener_accepted(struct io_acceptor *a, int32_t fd, const struct io_addr *peer)
+{
+    struct listener *l = container_of(a, struct listener, acceptor);
+    struct log_line line;
+    if (fd >= 0) {
+        session_accept(l, fd, peer);
+        return;
+    }
+    log_begin(&line, &l->shard->log, EV_WARNING);
+    log_str(&line, "reason", "accepting connections failed, trying again shortly");
+    log_str(&line, "error", strerror(-fd));
+    log_end(&line);
+}
+
+static void listener_stopped(struct io_acceptor *a)
+{
+    struct listener *l = container_of(a, struct listener, acceptor);
+    io_close(l->shard->io, l->fd);
+    list_remove(&l->link);
+    free(l);
+}
+
+static struct listener *listener_find(struct list *in, const struct io_addr *addr)
+{
+    for (struct list *p = in->next; p != in; p = p->next) {
+        struct listener *l = container_of(p, struct listener, link);
+        if (l->addr.len == addr->len && memcmp(&l->addr.sa, &addr->sa, addr->len) == 0)
+            return l;
+    }
+    return NULL;
+}
+
+/* Binds what `conf` wants and `have` lacks, into `made`. */
+static bool listeners_bind(struct shard *s, const struct config *conf, struct list *have,
+                           struct list *made, struct why *why)
+{
+    const struct io_listen_opts opts = {
+        .backlog = LISTEN_BACKLOG, .reuse_port = true, .v6_only = true};
+    for (uint32_t i = 0; i < conf->receive_count; i++) {
+        for (uint32_t b = 0; b < conf->receive[i].bind_count; b++) {
+            const struct io_addr *addr = &conf->receive[i].bind[b];
+            if (listener_find(have, addr) || listener_find(made, addr))
+                continue;
+            struct listener *l = calloc(1, sizeof *l);
+            if (!l)
+                return false;
+            l->shard = s;
+            l->addr = *addr;
+            l->acceptor.on_accept = listener_accepted;
+            l->acceptor.on_stopped = listener_stopped;
+            if (!io_listen(s->io, addr, &opts, &l->fd, why)) {
+                free(l);
+                return false;
+            }
+            list_push_back(made, &l->link);
+        }
+    }
+    return true;
+}
+
+/* Listeners that never accepted. */
+static void listeners_discard(struct shard *s, struct list *made)
+{
+    struct list *p;
+    while ((p = list_pop_front(made))) {
+        struct listener *l = container_of(p, struct listener, link);
+        io_close(s->io, l->fd);
+        free(l);
+    }
+}
+
+static void listeners_start(struct shard *s, struct list *made)
+{
+    struct list *p;
+    while ((p = list_pop_front(made))) {
+        struct listener *l = container_of(p, struct listener, link);
+        list_push_back(&s->listeners, &l->link);
+        io_accept_start(s->io, &l->acceptor, l->fd);
+    }
+}
+
+/* Ends every listener that `conf` does not want (NULL: all). */
+static void listeners_stop(struct shard *s, const struct config *conf)
+{
+    for (struct list *p = s->listeners.next, *next; p != &s->listeners; p = next) {
+        struct listener *l = container_of(p, struct listener, link);
+        bool wanted = false;
+        next = p->next;
+        for (uint32_t i = 0; conf && i < conf->receive_count; i++)
+            for (uint32_t b = 0; b < conf->receive[i].bind_count; b++)
+                wanted |= l->addr.len == conf->receive[i].bind[b].len &&
+                          memcmp(&l->addr.sa, &conf->receive[i].bind[b].sa, l->addr.len) == 0;
+        if (!wanted && !l->stopping) {
+            l->stopping = true;
+            io_accept_stop(s->io, &l->acceptor);
+        }
+    }
+}
+
+/* ---- lanes ---- */
+
+static void shard_up_if_ready(struct shard *s)
+{
+    if (s->lanes_opened < s->lane_count || s->up)
+        return;
+    s->up = true;
+    listeners_start(s, &s->bound);
+    shard_tell(s, PEER_SHARD_UP, s->index, true, NULL);
+}
+
+static void lane_opened(void *arg, struct lane *l, const struct why *why)
+{
+    struct shard *s = arg;
+    (void)l;
+    s->lanes_opened++;
+    if (why && why->smtp_code)
+        shard_tell(s, PEER_SHARD_UP, s->index, false, why);
+    else
+        shard_up_if_ready(s);
+}
+
+static void lane_found(void *arg, struct lane *l, struct queue_msg *m)
+{
+    (void)arg;
+    (void)l;
+    (void)m;
+}
+
+static void lane_recovered(void *arg, struct lane *l)
+{
+    struct shard *s = arg;
+    struct log_line line;
+    s->lanes_recovered++;
+    log_begin(&line, &s->log, EV_RECOVERED);
+    log_u64(&line, "messages", lane_stats(l)->recovered);
+    log_u64(&line, "damaged", lane_stats(l)->damaged);
+    log_end(&line);
+    if (s->lanes_recovered == s->lane_count)
+        delivery_config_changed(
+            s->delivery); /* the configuration may have changed while we were down */
+}
+
+static void lane_due(void *arg, struct lane *l, struct queue_msg *m)
+{
+    struct shard *s = arg;
+    delivery_due(s->delivery, l, m);
+}
+
+static void lane_health_changed(void *arg, struct lane *l, enum lane_health h,
+                                const struct why *why)
+{
+    static const char *const names[] = {"recovering", "ok", "degraded", "full", "stopped"};
+    struct shard *s = arg;
+    struct log_line line;
+    (void)l;
+    log_begin(&line, &s->log, EV_LANE);
+    log_str(&line, "health", names[h]);
+    if (why)
+        log_str(&line, "reason", why->text);
+    log_end(&line);
+}
+
+static void lane_damaged(void *arg, struct lane *l, uint32_t segment, uint64_t offset,
+                         const char *what)
+{
+    struct shard *s = arg;
+    struct log_line line;
+    (void)l;
+    log_begin(&line, &s->log, EV_DAMAGED);
+    log_u64(&line, "segment", segment);
+    log_u64(&line, "offset", offset);
+    log_str(&line, "reason", what);
+    log_end(&line);
+}
+
+static struct lane *shard_lane_open(struct shard *s, uint32_t number)
+{
+    const struct config *conf = s->config->gen->config;
+    struct lane_params p = {
+        .io = s->io,
+        .spool = conf->spool.path,
+        .lane = number,
+        .bytes_max = conf->spool.bytes_max / s->gw->shard_count,
+        .disk_free_min = conf->spool.disk_free_min,
+        .mode = conf->spool.write == CONFIG_WRITE_DIRECT ? LANE_WRITE_DIRECT : LANE_WRITE_BUFFERED,
+        .arg = s,
+        .opened = lane_opened,
+        .found = lane_found,
+        .recovered = lane_recovered,
+        .due = lane_due,
+        .health = lane_health_changed,
+        .damaged = lane_damaged,
+    };
+    return lane_open(&p);
+}
+
+/* Lane i is this shard's own; lanes of a time with more shards are adopted, dealt out by number. */
+static bool shard_lanes_open(struct shard *s, struct why *why)
+{
+    uint32_t numbers[LANE_COUNT_MAX];
+    int found =
+        spool_lanes(s->io, s->config->gen->config->spool.path, numbers, LANE_COUNT_MAX, why);
+    if (found < 0)
+        return false;
+    s->lanes = calloc((size_t)found + 1, sizeof *s->lanes);
+    if (s->lanes && (s->lanes[0] = shard_lane_open(s, s->index)))
+        s->lane_count = 1;
+    for (int i = 0; s->lane_count && i < found; i++) {
+        if (numbers[i] % s->gw->shard_count != s->index || numbers[i] == s->index)
+            continue;
+        if (!(s->lanes[s->lane_count] = shard_lane_open(s, numbers[i]))) {
+            s->lane_count = 0;
+            break;
+        }
+        s->lane_count++;
+    }
+    if (s->lane_count) {
+        s->write_lane = s->lanes[0];
+        return true;
+    }
+    why_set(why, 451, "4.3.1", "out of memory for the spool's lanes");
+    return false;
+}
+
+/* ---- reload ---- */
+
+static void shard_config_prepare(struct shard *s, struct generation *gen)
+{
+    struct why why;
+    why_clear(&why);
+    s->next_config = shard_config_create(gen, s->gw->ticket_key, &why);
+    bool ok = s->next_config && listeners_bind(s, gen->config, &s->listeners, &s->bound, &why);
+    shard_tell(s, PEER_CONFIG_READY, gen->number, ok, &why);
+}
+
+static void shard_config_commit(struct shard *s, bool adopt)
+{
+    struct shard_config *next = s->next_config, *old = s->config;
+    s->next_config = NULL;
+    if (!adopt) {
+        listeners_discard(s, &s->bound);
+        if (next)
+            shard_config_unref(s, next);
+        return;
+    }
+    for (uint32_t i = 0; i < next->send_count;
+         i++) /* what the operator suspended stays suspended */
+        for (uint32_t k = 0; k < old->send_count; k++)
+            if (strcmp(next->send[i].conf->name, old->send[k].conf->name) == 0)
+                next->send[i].stopped = old->send[k].stopped;
+    s->config = next;
+    s->log.level = next->gen->config->log.level;
+    listeners_stop(s, next->gen->config);
+    listeners_start(s, &s->bound);
+    delivery_config_changed(s->delivery);
+    shard_config_unref(s, old);
+}
+
+/* ---- drain ---- */
+
+static void shard_lane_closed(void *arg)
+{
+    struct shard *s = arg;
+    if (++s->lanes_closed == s->lane_count)
+        s->stopped = true;
+}
+
+static void shard_drain_step(struct shard *s)
+{
+    bool force = io_now_ns(s->io) >= s->drain_force_ns;
+    sessions_drain(s, force);
+    bool delivered = delivery_drain(s->delivery, force);
+    if (s->session_count || !delivered || s->stopping || !list_empty(&s->listeners))
+        return;
+    s->stopping = true;
+    for (uint32_t i = 0; i < s->lane_count; i++)
+        lane_close(s->lanes[i], shard_lane_closed, s);
+}
+
+static void shard_drain(struct shard *s)
+{
+    if (s->draining)
+        return;
+    s->draining = true;
+    s->drain_force_ns = io_now_ns(s->io) + DRAIN_FORCE_NS;
+    listeners_discard(s, &s->bound);
+    listeners_stop(s, NULL);
+    shard_drain_step(s);
+    io_timer_set(s->io, &s->tick, io_now_ns(s->io) + DRAIN_TICK_NS);
+}
+
+/* ---- the loop ---- */
+
+static void shard_gauges(struct shard *s)
+{
+    struct metrics *m = s->metrics;
+    const struct io_stats *io = io_stats(s->io);
+    uint64_t sum[12] = {0};
+    enum lane_health worst = LANE_RECOVERING;
+    for (uint32_t i = 0; i < s->lane_count; i++) {
+        const struct lane_stats *l = lane_stats(s->lanes[i]);
+        const uint64_t add[12] = {l->messages,
+                                  l->bytes,
+                                  l->by_state[QUEUE_DEFERRED],
+                                  l->by_state[QUEUE_HELD],
+                                  l->by_state[QUEUE_UNREACHABLE],
+                                  l->by_state[QUEUE_POISON],
+                                  l->segments,
+                                  l->segment_bytes,
+                                  l->appended_bytes,
+                                  l->commits,
+                                  l->sync_ns_total,
+                                  l->sync_failed};
+        for (int k = 0; k < 12; k++)
+            sum[k] += add[k];
+        enum lane_health h = lane_health(s->lanes[i]);
+        worst = h > worst ? h : worst;
+    }
+    static const enum metric ids[12] = {M_QUEUE_MESSAGES, M_QUEUE_BYTES,       M_QUEUE_DEFERRED,
+                                        M_QUEUE_HELD,     M_QUEUE_UNREACHABLE, M_QUEUE_POISON,
+                                        M_SPOOL_SEGMENTS, M_SPOOL_BYTES,       M_SPOOL_WRITTEN,
+                                        M_SPOOL_COMMITS,  M_SPOOL_SYNC_NS,     M_SPOOL_SYNC_FAILED};
+    for (int k = 0; k < 12; k++)
+        metric_set(m, ids[k], sum[k]);
+    metric_set(m, M_SPOOL_HEALTH, worst);
+    metric_set(m, M_TURNS, io->turns);
+    metric_set(m, M_BUSY_NS, io->busy_ns);
+    metric_set(m, M_TURN_MAX_NS, io->longest_turn_ns);
+    metric_set(m, M_RECV_BUF_EMPTY, io->recv_buf_empty);
+    metric_set(m, M_LOG_DROPPED, s->log.dropped);
+    metric_set(m, M_TLS_MEMORY, tls_memory());
+}
+
+static void shard_tick(struct timer *t)
+{
+    struct shard *s = container_of(t, struct shard, tick);
+    shard_gauges(s);
+    delivery_tick(s->delivery);
+    if (s->draining)
+        shard_drain_step(s);
+    io_timer_set(s->io, t, io_now_ns(s->io) + (s->draining ? DRAIN_TICK_NS : TICK_NS));
+}
+
+static void shard_turn_end(void *arg)
+{
+    struct shard *s = arg;
+    sessions_reap(s);
+    if (s->delivery)
+        delivery_turn_end(s->delivery);
+    for (uint32_t i = 0; i < s->lane_count; i++)
+        lane_turn_end(s->lanes[i]);
+    if (!list_empty(&s->unposted))
+        shard_post_again(s);
+}
+
+static void shard_message(void *arg, const struct ring_item *item)
+{
+    struct shard *s = arg;
+    switch (item->kind) {
+    case PEER_AUTH_DONE: session_auth_done(s, item->ptr); break;
+    case PEER_CONFIG: shard_config_prepare(s, item->ptr); break;
+    case PEER_CONFIG_COMMIT: shard_config_commit(s, item->a); break;
+    case PEER_ADMIN: shard_admin_request(s, item->ptr); break;
+    case PEER_DRAIN: shard_drain(s); break;
+    default: assert(!"unknown item"); break;
+    }
+}
+
+static uint64_t shard_wall(void *arg)
+{
+    return io_wall_ns(arg);
+}
+
+static bool shard_memory(struct shard *s)
+{
+    uint32_t max = SESSION_COUNT_MAX;
+    s->session_count_max = max;
+    s->sessions = calloc(max, sizeof(struct session *));
+    s->session_generations = calloc(max, sizeof *s->session_generations);
+    s->session_free_slots = calloc(max, sizeof *s->session_free_slots);
+    s->held.bufs = calloc(SESSION_RECV_BUF_COUNT, sizeof *s->held.bufs);
+    s->scratch_plain = malloc(SESSION_RECV_BUF_SIZE);
+    s->scratch_reply = malloc(SESSION_OUT_BUF_SIZE);
+    s->addr_counts = addr_counts_create(max);
+    s->auth_cache = auth_cache_create(AUTH_CACHE_ENTRIES, s->gw->auth_cache_key);
+    if (!s->sessions || !s->session_generations || !s->session_free_slots || !s->held.bufs ||
+        !s->scratch_plain || !s->scratch_reply || !s->addr_counts || !s->auth_cache)
+        return false;
+    for (uint32_t i = 0; i < max; i++)
+        s->session_free_slots[i] = max - 1 - i;
+    s->session_free = max;
+    s->held.io = s->io;
+    session_slabs_init(s);
+    slab_init(&s->line_slab, "lines", SMTP_AUTH_LINE_MAX, max);
+    slab_init(&s->out_slab, "replies", SESSION_OUT_BUF_SIZE, max);
+    slab_init(&s->plain_slab, "plaintext", SESSION_RECV_BUF_SIZE, max);
+    slab_init(&s->arena_slab, "envelopes", ARENA_BLOCK_SIZE, ARENA_BLOCKS_MAX);
+    slab_init(&s->account_slab, "accounts", AUTH_USER_MAX + 1, max);
+    return true;
+}
+
+static bool shard_init(struct shard *s, struct generation *gen, struct why *why)
+{
+    struct gateway *gw = s->gw;
+    struct io_params p = {
+        .group = gw->group,
+        .peer = s->index,
+        .fd_count_max = SESSION_COUNT_MAX + OUT_HOPS_MAX + 1024,
+        .recv_buf_count = SESSION_RECV_BUF_COUNT,
+        .recv_buf_size = SESSION_RECV_BUF_SIZE,
+        .cpu = gw->shard_count > 1 || gw->pin ? gw->cpus[s->index] : -1,
+    };
+    s->io = io_create(&p, why);
+    if (!s->io)
+        return false;
+    io_on_message(s->io, shard_message, s);
+    s->log = (struct log){.ring = gw->log_rings[s->index],
+                          .level = gen->config->log.level,
+                          .wall_ns = shard_wall,
+                          .arg = s->io,
+                          .shard = s->index};
+    uint64_t seed;
+    io_random(s->io, &seed, sizeof seed);
+    prng_seed(&s->chance, seed);
+    s->config = shard_config_create(gen, gw->ticket_key, why);
+    if (!s->config)
+        return false;
+    why_set(why, 451, "4.3.1", "out of memory");
+    s->delivery = delivery_create(s);
+    if (!shard_memory(s) || !s->delivery)
+        return false;
+    struct dns_params dns = {.io = s->io,
+                             .servers = gen->config->dns.servers,
+                             .server_count = gen->config->dns.server_count,
+                             .dnssec = gen->config->dns.dnssec,
+                             .timeout_ns = gen->config->dns.timeout_ns};
+    s->dns = dns_create(&dns, why);
+    if (!s->dns || !listeners_bind(s, gen->config, &s->listeners, &s->bound, why))
+        return false;
+    s->tick.fire = shard_tick;
+    io_on_turn_end(s->io, shard_turn_end, s);
+    return shard_lanes_open(s, why);
+}
+
+static void shard_free(struct shard *s)
+{
+    delivery_destroy(s->delivery);
+    dns_destroy(s->dns);
+    shard_gauges(s);
+    shard_config_unref(s, s->config);
+    auth_cache_destroy(s->auth_cache);
+    addr_counts_destroy(s->addr_counts);
+    slab_destroy(&s->session_slab, false);
+    slab_destroy(&s->tx_slab, false);
+    slab_destroy(&s->line_slab, false);
+    slab_destroy(&s->out_slab, false);
+    slab_destroy(&s->plain_slab, false);
+    slab_destroy(&s->arena_slab, false);
+    slab_destroy(&s->account_slab, false);
+    free(s->lanes);
+    free(s->sessions);
+    free(s->session_generations);
+    free(s->session_free_slots);
+    free(s->held.bufs);
+    free(s->scratch_plain);
+    free(s->scratch_reply);
+}
+
+void *shard_thread(void *arg)
+{
+    struct shard_start *start = arg;
+    struct shard *s = calloc(1, sizeof *s);
+    struct why why;
+    if (!s)
+        abort();
+    s->gw = start->gw;
+    s->index = start->index;
+    s->metrics = &s->gw->metrics[s->index];
+    list_init(&s->listeners);
+    list_init(&s->bound);
+    list_init(&s->unposted);
+    list_init(&s->reap);
+    if (!shard_init(s, start->generation, &why)) {
+        start->failed = why;
+        if (s->io)
+            shard_tell(s, PEER_SHARD_UP, s->index, false, &why);
+        else
+            atomic_store(&start->dead,
+                         true); /* nothing to post with: the control thread looks at this */
+        return NULL;            /* the process ends */
+    }
+    io_timer_set(s->io, &s->tick, io_now_ns(s->io) + TICK_NS);
+    while (!s->stopped)
+        io_turn(s->io, true);
+    shard_free(s);
+    shard_tell(s, PEER_SHARD_DOWN, s->index, true, NULL);
+    do /* the wake-up leaves with a turn */
+        io_turn(s->io, false);
+    while (!list_empty(&s->unposted));
+    io_destroy(s->io);
+    free(s);
+    return NULL;
+}

@@ -1,0 +1,167 @@
+/*
+ * gateway/shard.h - composition: what one shard owns, and how its parts reach each other.
+ * Included
+ * by the files of gateway/ only.
+ *
+ * A shard is one pinned thread with its own io, listeners, sessions, lanes, deliveries and
+ * counters. Everything reachable from struct shard is touched by that thread alone; other threads
+ * post items (gateway/peers.h).
+ */
+#ifndef HIKYAKU_SHARD_H
+#define HIKYAKU_SHARD_H
+
+#include "gateway/auth/auth.h"
+#include "gateway/base/list.h"
+#include "gateway/base/prng.h"
+#include "gateway/base/slab.h"
+#include "gateway/config.h"
+#include "gateway/held.h"
+#include "gateway/log.h"
+#include "gateway/metrics.h"
+#include "gateway/peers.h"
+#include "gateway/smtp/smtp_in.h"
+#include "gateway/smtp/smtp_out.h"
+#include "queue/queue.h"
+#include "routing/dns.h"
+#include "routing/relay.h"
+#include "tls/tls.h"
+
+struct shard;
+struct session;
+struct delivery;
+
+/* ---- one generation of the configuration, as a shard uses it ---- */
+
+struct shard_receive {
+    const struct config_receive_connector *conf;
+    struct smtp_in_config smtp;
+    struct tls_ctx *tls; /* NULL: no TLS on this connector */
+};
+
+struct shard_send {
+    const struct config_send_connector *conf;
+    struct smtp_out_config smtp;
+    struct tls_ctx *tls; /* NULL: level none */
+    bool stopped;        /* by the operator, until the next start */
+};
+
+/* Refcounted within the shard: sessions and connections begun under it keep it. */
+struct shard_config {
+    struct generation *gen; /* shared by all threads, read only */
+    uint32_t refs;
+    uint32_t receive_count, send_count;
+    struct shard_receive *receive;
+    struct shard_send *send;
+};
+
+struct shard_config *shard_config_create(struct generation *gen, const uint8_t *ticket_key,
+                                         struct why *why);
+struct shard_config *shard_config_ref(struct shard_config *c);
+/* The last one posts the generation back to the control thread. */
+void shard_config_unref(struct shard *s, struct shard_config *c);
+
+/* ---- listeners ---- */
+
+struct listener {
+    struct io_acceptor acceptor;
+    struct shard *shard;
+    struct io_addr addr;
+    int32_t fd;
+    bool stopping;
+    struct list link;
+};
+
+/* ---- the shard ---- */
+
+struct addr_counts; /* sessions by client address, gateway/addr_counts.h */
+
+struct shard {
+    uint32_t index;
+    struct gateway *gw; /* process-wide and read-only here, except through its atomics */
+    struct io *io;
+    struct log log;
+    struct metrics *metrics;
+    struct shard_config *config;
+    struct shard_config *next_config; /* prepared, waits for the word of the control thread */
+    struct list listeners, bound;     /* bound: not accepting yet */
+    struct prng chance;
+    /* sessions */
+    struct session **sessions; /* by slot */
+    uint32_t *session_generations;
+    uint32_t session_free, session_count, session_count_max;
+    uint32_t *session_free_slots;
+    struct held_table held;
+    struct slab session_slab, tx_slab, line_slab, out_slab, plain_slab, arena_slab, account_slab;
+    uint8_t *scratch_plain; /* decrypted input of the session being run */
+    uint8_t *scratch_reply; /* replies to be encrypted */
+    struct addr_counts *addr_counts;
+    struct list reap; /* sessions to be freed at the end of the turn */
+    struct auth_cache *auth_cache;
+    uint32_t auth_next_worker;
+    /* spool */
+    struct lane **lanes;
+    uint32_t lane_count, lanes_opened, lanes_recovered, lanes_closed;
+    struct lane *write_lane;
+    /* outbound */
+    struct dns *dns;
+    struct delivery *delivery;
+    /* life */
+    bool up, draining, stopping, stopped;
+    uint64_t drain_force_ns;
+    char admin_owner;     /* its address marks messages that an operator's request looks at */
+    struct timer tick;    /* once a second: gauges, drain progress */
+    struct list unposted; /* items that found a ring full, see shard_post */
+};
+
+struct shard_start {
+    struct gateway *gw;
+    uint32_t index;
+    struct generation *generation;
+    atomic_bool dead; /* the shard could not even make its io; `failed` says why */
+    struct why failed;
+};
+
+/* Thread entry: makes the shard, runs until told to stop. `arg` is struct shard_start, kept by the
+ * caller. */
+void *shard_thread(void *arg);
+
+/* Posts, or keeps the item and posts it on a later turn. Never lost. */
+void shard_post(struct shard *s, uint32_t to, const struct ring_item *item);
+
+/* ---- sessions (session*.c) ---- */
+
+void session_slabs_init(struct shard *s);
+void session_accept(struct listener *l, int32_t fd, const struct io_addr *peer);
+void session_auth_done(struct shard *s, struct auth_check *check);
+/* Frees the sessions that ended in this turn. */
+void sessions_reap(struct shard *s);
+/* Tells every session to finish: idle ones now, others after their command or message (421 4.3.2).
+ * `force`: at once. */
+void sessions_drain(struct shard *s, bool force);
+
+/* ---- delivery (delivery*.c) ---- */
+
+struct delivery *delivery_create(struct shard *s);
+void delivery_destroy(struct delivery *d);
+/* A new durable message. Takes the arena (moved out of) and the envelope in it. */
+void delivery_accept(struct delivery *d, struct lane *l, struct queue_msg *m, struct arena *arena,
+                     const struct envelope *env);
+/* A message from the schedule or from recovery. */
+void delivery_due(struct delivery *d, struct lane *l, struct queue_msg *m);
+/* The operator's removal or return of a message that nobody works on. */
+void delivery_operate(struct delivery *d, struct lane *l, struct queue_msg *m, bool remove);
+/* Messages without a route are tried again under the new configuration; sites of the old one are
+ * left to run dry. */
+void delivery_config_changed(struct delivery *d);
+/* No new attempts; connections finish what they do. True when nothing is under way. */
+bool delivery_drain(struct delivery *d, bool force);
+/* What waits for the end of a turn: freed connections, jobs from the backlog. */
+void delivery_turn_end(struct delivery *d);
+/* Once a second. */
+void delivery_tick(struct delivery *d);
+
+/* ---- admin requests (shard_admin.c) ---- */
+
+void shard_admin_request(struct shard *s, struct admin_request *r);
+
+#endif

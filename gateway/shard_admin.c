@@ -1,0 +1,446 @@
+/*
+ * gateway/shard_admin.c - what an operator asks of one shard: listing, showing and changing
+ * queued messages, sites, connectors.
+ *
+ * Owns:     a walk over the index for each request under way (malloc'd: this is not the message
+ *           path).
+ * Runs on:  the shard; the request comes from the control thread and goes back to it.
+ * Contract: mail goes on meanwhile: one message's envelope is read at a time, at most WALK_SLICE
+ *           index entries a step. A message that is being delivered is changed when its attempt
+ *           ends.
+ * Failure:  an envelope that cannot be read is listed with what the index knows.
+ * Bounds:   `limit` messages listed, ROW_MAX bytes each.
+ * Tests:    tests/system (queue commands)
+ */
+#include <assert.h>
+#include <stdlib.h>
+
+#include "gateway/base/json.h"
+#include "gateway/delivery.h"
+#include "gateway/filter.h"
+
+#define WALK_SLICE 4096u
+#define ROW_MAX    65536u
+
+struct walk {
+    struct shard *shard;
+    struct admin_request *r;
+    uint32_t lane;
+    uint64_t cursor;
+    uint32_t listed;
+    struct queue_msg *m; /* whose envelope is being read */
+    struct lane_envelope_read read;
+    struct arena arena;
+    struct timer timer; /* goes on in the next turn */
+    bool single;        /* one message only */
+};
+
+static const char *const state_names[] = {"ready", "deferred", "held", "unreachable", "poison"};
+
+/* ---- rows ---- */
+
+struct row {
+    const struct queue_msg *m;
+    const struct envelope *env; /* NULL: not known */
+    const char *status;
+    struct slice error, connector, site;
+    char qid[QID_TEXT_MAX], site_text[400];
+    uint64_t now_s;
+};
+
+static struct slice row_rcpt(const void *arg, uint32_t i)
+{
+    const struct row *row = arg;
+    return queue_msg_rcpt_is_final(row->m, i) ? slice_of(NULL, 0) : row->env->rcpts[i].mailbox;
+}
+
+static struct slice domain_of(struct slice mailbox)
+{
+    for (size_t i = mailbox.len; i > 0; i--)
+        if (mailbox.ptr[i - 1] == '@')
+            return slice_from(mailbox, i);
+    return slice_of(NULL, 0);
+}
+
+/* The connector and site that the first recipient still pending would take now. */
+static void row_route(struct shard *sh, struct row *row)
+{
+    const struct envelope *e = row->env;
+    for (uint32_t i = 0; i < e->rcpt_count; i++) {
+        if (queue_msg_rcpt_is_final(row->m, i))
+            continue;
+        struct slice domain = domain_of(e->rcpts[i].mailbox);
+        struct route_query q = {.domain = domain,
+                                .receive_connector = e->connector,
+                                .size = row->m->body_size,
+                                .choice = row->m->qid,
+                                .unhealthy = site_unhealthy,
+                                .arg = sh->delivery};
+        struct route_answer a;
+        route_choose(sh->config->gen->config->routes, &q, &a);
+        if (a.verdict != ROUTE_FOUND)
+            return;
+        const struct config_send_connector *c = sh->config->send[a.connector].conf;
+        row->connector = slice_str(c->name);
+        snprintf(row->site_text, sizeof row->site_text, c->mx ? "%s/%.*s" : "%s", c->name,
+                 (int)domain.len, (const char *)domain.ptr);
+        row->site = slice_str(row->site_text);
+        return;
+    }
+}
+
+static void row_fill(struct shard *sh, struct row *row, const struct queue_msg *m,
+                     const struct envelope *env, struct slice error)
+{
+    *row = (struct row){.m = m, .env = env, .error = error, .now_s = io_wall_ns(sh->io) / NS_PER_S};
+    bool busy = m->owner && m->state == QUEUE_READY;
+    row->status = busy ? "active" : state_names[m->state];
+    qid_text(m->qid, row->qid);
+    if (env)
+        row_route(sh, row);
+}
+
+static bool row_matches(const struct row *row, const struct filter *f)
+{
+    const struct envelope *e = row->env;
+    uint64_t accepted = row->m->accepted_wall_s;
+    struct filter_row fr = {
+        .qid = slice_str(row->qid),
+        .status = slice_str(row->status),
+        .size = row->m->body_size,
+        .age_s = row->now_s > accepted ? row->now_s - accepted : 0,
+        .retries = row->m->attempts,
+    };
+    if (e) {
+        fr.sender = e->sender;
+        fr.connector = row->connector;
+        fr.site = row->site;
+        fr.last_error = row->error;
+        fr.source_ip = e->client;
+        fr.account = e->account;
+        fr.subject = e->subject;
+        fr.rcpt_count = e->rcpt_count;
+        fr.rcpt = row_rcpt;
+        fr.arg = row;
+    }
+    return filter_matches(f, &fr);
+}
+
+static void json_member(struct buf *b, const char *key, struct slice v)
+{
+    buf_addf(b, ",\"%s\":", key);
+    json_string(b, v, 256);
+}
+
+static void row_rcpts(struct buf *b, const struct row *row)
+{
+    const struct envelope *e = row->env;
+    buf_add_str(b, ",\"recipients\":[");
+    for (uint32_t i = 0; i < e->rcpt_count && buf_room(b) > 2048; i++) {
+        buf_add_str(b, i ? ",{\"address\":" : "{\"address\":");
+        json_string(b, e->rcpts[i].mailbox, 256);
+        buf_addf(b, ",\"status\":\"%s\"}", queue_msg_rcpt_is_final(row->m, i) ? "done" : "pending");
+    }
+    buf_add_str(b, "]");
+}
+
+static void row_write(struct buf *b, const struct row *row)
+{
+    const struct queue_msg *m = row->m;
+    const struct envelope *e = row->env;
+    buf_addf(
+        b,
+        "{\"qid\":\"%s\",\"status\":\"%s\",\"size\":%llu,\"accepted\":%llu,\"age_s\":%llu,"
+        "\"attempts\":%u,"
+        "\"recipient_count\":%u,\"pending_count\":%u",
+        row->qid, row->status, (unsigned long long)m->body_size,
+        (unsigned long long)m->accepted_wall_s,
+        (unsigned long long)(row->now_s > m->accepted_wall_s ? row->now_s - m->accepted_wall_s : 0),
+        (unsigned)m->attempts, (unsigned)m->rcpt_count, (unsigned)m->rcpt_pending);
+    if (m->state == QUEUE_DEFERRED)
+        buf_addf(b, ",\"next_attempt\":%llu", (unsigned long long)m->next_attempt_wall_s);
+    if (e) {
+        json_member(b, "sender", e->sender);
+        json_member(b, "account", e->account);
+        json_member(b, "source_ip", e->client);
+        json_member(b, "session", e->session);
+        json_member(b, "receive_connector", e->connector);
+        json_member(b, "connector", row->connector);
+        json_member(b, "site", row->site);
+        json_member(b, "last_error", row->error);
+        row_rcpts(b, row);
+    }
+    buf_add_str(b, "}");
+}
+
+/* ---- the answer ---- */
+
+/* Room for one more element of up to ROW_MAX bytes, with its comma. */
+static bool answer_room(struct admin_request *r, struct buf *b)
+{
+    if (r->json_cap - r->json_len < ROW_MAX + 2) {
+        size_t cap = r->json_cap * 2 + ROW_MAX * 2;
+        char *more = realloc(r->json, cap);
+        if (!more)
+            return false;
+        r->json = more;
+        r->json_cap = cap;
+    }
+    if (r->json_len)
+        r->json[r->json_len++] = ',';
+    *b = buf_over(r->json + r->json_len, ROW_MAX);
+    return true;
+}
+
+static void request_done(struct shard *s, struct admin_request *r)
+{
+    struct ring_item item = {.kind = PEER_ADMIN_DONE, .ptr = r};
+    shard_post(s, s->gw->control_peer, &item);
+}
+
+static void walk_end(struct walk *w)
+{
+    arena_reset(&w->arena);
+    request_done(w->shard, w->r);
+    free(w);
+}
+
+/* ---- changes ---- */
+
+static void log_operator(struct shard *s, const char *qid, enum admin_change change)
+{
+    static const char *const names[] = {"hold", "release", "retry", "remove", "bounce"};
+    struct log_line line;
+    log_begin(&line, &s->log, EV_OPERATOR);
+    log_str(&line, "qid", qid);
+    log_str(&line, "action", names[change]);
+    log_end(&line);
+}
+
+static void change_active(struct job *j, enum admin_change change)
+{
+    j->hold_asked |= change == ADMIN_HOLD;
+    j->remove_asked |= change == ADMIN_REMOVE;
+    j->bounce_asked |= change == ADMIN_BOUNCE;
+    if (change == ADMIN_RELEASE || change == ADMIN_RETRY)
+        j->hold_asked = false;
+}
+
+static void change_message(struct walk *w, struct lane *l, struct queue_msg *m)
+{
+    struct shard *s = w->shard;
+    char qid[QID_TEXT_MAX];
+    log_operator(s, qid_text(m->qid, qid), w->r->change);
+    if (m->owner) {
+        change_active(m->owner, w->r->change);
+        return;
+    }
+    switch (w->r->change) {
+    case ADMIN_HOLD: lane_set_state(l, m, QUEUE_HELD); break;
+    case ADMIN_RELEASE:
+        if (m->state == QUEUE_HELD || m->state == QUEUE_POISON)
+            lane_set_state(l, m, QUEUE_READY);
+        break;
+    case ADMIN_RETRY:
+        if (m->state != QUEUE_HELD && m->state != QUEUE_POISON)
+            lane_set_state(l, m, QUEUE_READY);
+        break;
+    case ADMIN_REMOVE:
+    case ADMIN_BOUNCE: delivery_operate(s->delivery, l, m, w->r->change == ADMIN_REMOVE); break;
+    }
+}
+
+/* ---- the walk ---- */
+
+static void walk_go(struct walk *w);
+
+/* One message with all that can be known of it. */
+static void walk_visit(struct walk *w, struct queue_msg *m, const struct envelope *env,
+                       struct slice error)
+{
+    struct admin_request *r = w->r;
+    struct row row;
+    struct buf b;
+    row_fill(w->shard, &row, m, env, error);
+    if (r->filter && !row_matches(&row, r->filter))
+        return;
+    r->matched++;
+    if (r->op == ADMIN_QUEUE_CHANGE) {
+        change_message(w, w->shard->lanes[w->lane], m);
+    } else if (w->listed < r->limit && answer_room(r, &b)) {
+        row_write(&b, &row);
+        r->json_len += b.len;
+        w->listed++;
+    }
+}
+
+static void walk_envelope(struct lane_envelope_read *read, const struct envelope *env,
+                          struct slice error, const struct why *why)
+{
+    struct walk *w = container_of(read, struct walk, read);
+    struct queue_msg *m = w->m;
+    struct lane *l = w->shard->lanes[w->lane];
+    (void)why;
+    w->m = NULL;
+    m->owner = NULL;
+    uint64_t qid = m->qid;
+    walk_visit(w, m, env, error);
+    arena_reset(&w->arena);
+    m = lane_find(l, qid);
+    if (m && !m->owner && m->state == QUEUE_READY && !m->schedule_index)
+        delivery_due(w->shard->delivery, l, m); /* it fell due while its envelope was read */
+    walk_go(w);
+}
+
+/* True: the walk waits for an envelope. */
+static bool walk_message(struct walk *w, struct queue_msg *m)
+{
+    struct admin_request *r = w->r;
+    bool list = r->op != ADMIN_QUEUE_CHANGE && w->listed < r->limit;
+    struct slice none = slice_of(NULL, 0);
+    if (m->owner == &w->shard->admin_owner)
+        return false; /* another walk looks at it right now */
+    struct job *j = m->owner;
+    if (j && (j->env.rcpt_count || !list)) {
+        walk_visit(w, m, j->env.rcpt_count ? &j->env : NULL, none);
+        return false;
+    }
+    if (j || (!list && !filter_needs_envelope(r->filter))) {
+        walk_visit(w, m, NULL, none);
+        return false;
+    }
+    struct row row; /* what the index alone can tell may already rule it out */
+    row_fill(w->shard, &row, m, NULL, none);
+    if (r->filter && !filter_needs_envelope(r->filter) && !row_matches(&row, r->filter))
+        return false;
+    w->m = m;
+    m->owner = &w->shard->admin_owner;
+    w->read.done = walk_envelope;
+    lane_envelope_read(w->shard->lanes[w->lane], m, &w->read, &w->arena);
+    return true;
+}
+
+static void walk_timer(struct timer *t)
+{
+    walk_go(container_of(t, struct walk, timer));
+}
+
+static void walk_go(struct walk *w)
+{
+    struct shard *s = w->shard;
+    if (w->single) {
+        walk_end(w);
+        return;
+    }
+    bool counting_only = w->r->op == ADMIN_QUEUE_LIST && w->listed >= w->r->limit && !w->r->filter;
+    for (uint32_t n = 0; n < WALK_SLICE; n++) {
+        if (w->lane == s->lane_count || counting_only) {
+            walk_end(w);
+            return;
+        }
+        struct queue_msg *m = lane_next(s->lanes[w->lane], &w->cursor);
+        if (!m) {
+            w->lane++;
+            w->cursor = 0;
+        } else if (walk_message(w, m)) {
+            return;
+        }
+    }
+    io_timer_set(s->io, &w->timer, io_now_ns(s->io));
+}
+
+static void walk_one(struct walk *w)
+{
+    struct shard *s = w->shard;
+    for (w->lane = 0; w->lane < s->lane_count; w->lane++) {
+        struct queue_msg *m = lane_find(s->lanes[w->lane], w->r->qid);
+        if (!m)
+            continue;
+        w->single = true;
+        if (!walk_message(w, m))
+            walk_end(w);
+        return;
+    }
+    walk_end(w);
+}
+
+static void walk_start(struct shard *s, struct admin_request *r)
+{
+    struct walk *w = calloc(1, sizeof *w);
+    if (!w) {
+        request_done(s, r);
+        return;
+    }
+    w->shard = s;
+    w->r = r;
+    w->timer.fire = walk_timer;
+    arena_init(&w->arena, &s->arena_slab, ENVELOPE_BLOCKS_MAX);
+    if (r->qid)
+        walk_one(w);
+    else
+        walk_go(w);
+}
+
+/* ---- sites, connectors ---- */
+
+static void site_write(struct buf *b, const struct site *s)
+{
+    uint64_t now = io_now_ns(s->delivery->shard->io);
+    bool down = site_is_unhealthy(&s->hosts, now);
+    buf_add_str(b, "{\"connector\":");
+    json_string(b, slice_str(s->send->conf->name), 256);
+    json_member(b, "domain", slice_str(s->domain));
+    buf_addf(b,
+             ",\"state\":\"%s\",\"waiting\":%u,\"connections\":%u,\"delivered\":%llu,\"deferred\":%"
+             "llu,\"retry_in_s\":%llu",
+             down                    ? "down"
+             : s->hop_count          ? "active"
+             : list_empty(&s->tasks) ? "idle"
+                                     : "waiting",
+             s->depth, s->hop_count, (unsigned long long)s->delivered,
+             (unsigned long long)s->deferred,
+             (unsigned long long)(down && s->retry_ns > now ? (s->retry_ns - now) / NS_PER_S : 0));
+    json_member(b, "remote", slice_str(s->last_remote));
+    json_member(b, "last_error", slice_str(s->last_error.text));
+    buf_addf(b, ",\"last_code\":%u}", s->last_error.smtp_code);
+}
+
+static void sites_list(struct shard *s, struct admin_request *r)
+{
+    struct delivery *d = s->delivery;
+    struct buf b;
+    for (struct list *p = d->sites.next; p != &d->sites; p = p->next) {
+        const struct site *site = container_of(p, struct site, link);
+        r->matched++;
+        if (r->matched > r->limit || !answer_room(r, &b))
+            continue;
+        site_write(&b, site);
+        r->json_len += b.len;
+    }
+    request_done(s, r);
+}
+
+/* Suspended or resumed on this shard until the next start. */
+static void connector_change(struct shard *s, struct admin_request *r)
+{
+    struct shard_config *c = s->config;
+    for (uint32_t i = 0; i < c->send_count; i++)
+        if (strcmp(c->send[i].conf->name, r->connector) == 0) {
+            c->send[i].stopped = r->change == ADMIN_HOLD;
+            r->matched++;
+        }
+    if (r->matched)
+        delivery_config_changed(s->delivery);
+    request_done(s, r);
+}
+
+void shard_admin_request(struct shard *s, struct admin_request *r)
+{
+    switch (r->op) {
+    case ADMIN_QUEUE_LIST:
+    case ADMIN_QUEUE_SHOW:
+    case ADMIN_QUEUE_CHANGE: walk_start(s, r); break;
+    case ADMIN_QUEUE_SITES: sites_list(s, r); break;
+    case ADMIN_CONNECTOR: connector_change(s, r); break;
+    }
+}
