@@ -1,0 +1,203 @@
+/*
+ * gateway/ctl/main.c - hikyakuctl: the operator's command (INTERFACES.md section 2).
+ *
+ * Owns:     nothing.
+ * Runs on:  its only thread.
+ * Contract: exit 0 done, 1 the gateway said no, 2 wrong use. Errors go to stderr, one line, and
+ *           say what to do.
+ * Failure:  as said.
+ * Bounds:   none.
+ * Tests:    tests/system (queue commands)
+ */
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "gateway/auth/auth.h"
+#include "gateway/ctl/client.h"
+#include "gateway/ctl/print.h"
+#include "gateway/limits.h"
+
+#define EXIT_USE 2
+
+static const char usage[] =
+    "usage: hikyakuctl [--socket PATH] [--json] COMMAND\n"
+    "  status                                        what the gateway does\n"
+    "  queue list [--filter EXPR] [--limit N]        queued messages\n"
+    "  queue show QID                                one message\n"
+    "  queue sites                                   next hops: depth, state, last error, retry "
+    "time\n"
+    "  queue hold|release|retry|remove|bounce QID|--filter EXPR\n"
+    "  connector list\n"
+    "  connector suspend|resume NAME                 stop or go on using a send connector, until "
+    "the next start\n"
+    "  route explain ADDRESS [--from CONNECTOR] [--size N]\n"
+    "  reload                                        read the configuration again\n"
+    "  drain                                         finish what is under way and stop\n"
+    "  hash-password                                 reads a password from standard input, prints "
+    "its hash\n"
+    "EXPR is field op value joined by 'and', such as: recipient~*@example.com and age>1h and "
+    "last_error~*timeout*\n"
+    "fields: qid sender recipient domain connector site status size age retries last_error "
+    "source_ip account\n"
+    "The socket is /run/hikyaku/ctl.sock, or HIKYAKU_SOCKET, or --socket.\n";
+
+struct command {
+    struct client client;
+    const char *filter, *limit, *from, *size;
+    int argc;
+    char **argv;
+};
+
+static int wrong_use(const char *text, const char *detail)
+{
+    fprintf(stderr, "hikyakuctl: %s%s%s (hikyakuctl --help tells more)\n", text, detail ? " " : "",
+            detail ? detail : "");
+    return EXIT_USE;
+}
+
+/* Asks and prints. */
+static int ask(const struct command *c, const char *method, const char *path,
+               const struct client_arg *args, void (*print)(json_t *j))
+{
+    int status;
+    json_t *j = client_call(&c->client, method, path, args, &status);
+    if (!j)
+        return status;
+    if (c->client.json)
+        print_json(j);
+    else
+        print(j);
+    json_decref(j);
+    return 0;
+}
+
+static int queue_change(const struct command *c, const char *action)
+{
+    char path[64];
+    const char *qid = c->argc > 2 ? c->argv[2] : NULL;
+    struct client_arg args[] = {{"qid", qid}, {"filter", c->filter}, {NULL, NULL}};
+    if (!qid == !c->filter)
+        return wrong_use("give either a queue id or --filter EXPR", NULL);
+    snprintf(path, sizeof path, "/api/v1/queue/%s", action);
+    return ask(c, "POST", path, args, print_changed);
+}
+
+static int queue(const struct command *c)
+{
+    static const char *const changes[] = {"hold", "release", "retry", "remove", "bounce"};
+    const char *what = c->argc > 1 ? c->argv[1] : "";
+    struct client_arg args[] = {{"filter", c->filter}, {"limit", c->limit}, {NULL, NULL}};
+    if (strcmp(what, "list") == 0)
+        return ask(c, "GET", "/api/v1/queue", args, print_queue);
+    if (strcmp(what, "sites") == 0)
+        return ask(c, "GET", "/api/v1/sites", args + 1, print_sites);
+    if (strcmp(what, "show") == 0) {
+        char path[128];
+        if (c->argc != 3 || strlen(c->argv[2]) > 32 || strchr(c->argv[2], '/'))
+            return wrong_use("queue show takes one queue id", NULL);
+        snprintf(path, sizeof path, "/api/v1/queue/%s", c->argv[2]);
+        return ask(c, "GET", path, NULL, print_message);
+    }
+    for (size_t i = 0; i < sizeof changes / sizeof *changes; i++)
+        if (strcmp(what, changes[i]) == 0)
+            return queue_change(c, changes[i]);
+    return wrong_use("queue: list, show, sites, hold, release, retry, remove or bounce, not", what);
+}
+
+static int connector(const struct command *c)
+{
+    const char *what = c->argc > 1 ? c->argv[1] : "";
+    struct client_arg args[] = {{"name", c->argc > 2 ? c->argv[2] : NULL}, {NULL, NULL}};
+    if (strcmp(what, "list") == 0)
+        return ask(c, "GET", "/api/v1/connectors", NULL, print_connectors);
+    if (c->argc == 3 && strcmp(what, "suspend") == 0)
+        return ask(c, "POST", "/api/v1/connectors/suspend", args, print_changed);
+    if (c->argc == 3 && strcmp(what, "resume") == 0)
+        return ask(c, "POST", "/api/v1/connectors/resume", args, print_changed);
+    return wrong_use("connector: list, suspend NAME or resume NAME, not", what);
+}
+
+static int route(const struct command *c)
+{
+    if (c->argc != 3 || strcmp(c->argv[1], "explain") != 0)
+        return wrong_use("route explain takes one address", NULL);
+    struct client_arg args[] = {
+        {"address", c->argv[2]}, {"receive_connector", c->from}, {"size", c->size}, {NULL, NULL}};
+    return ask(c, "GET", "/api/v1/route", args, print_route);
+}
+
+static int hash_password(void)
+{
+    char password[AUTH_PASSWORD_MAX + 2], hash[512];
+    if (isatty(STDIN_FILENO))
+        fputs("Password (it is shown): ", stderr);
+    if (!fgets(password, sizeof password, stdin))
+        return wrong_use("hash-password reads the password from standard input", NULL);
+    password[strcspn(password, "\r\n")] = '\0';
+    if (!password[0])
+        return wrong_use("the password is empty", NULL);
+    bool ok = auth_hash_password(password, hash, sizeof hash);
+    explicit_bzero(password, sizeof password);
+    if (!ok) {
+        fputs("hikyakuctl: this system's libcrypt offers no yescrypt\n", stderr);
+        return 1;
+    }
+    puts(hash);
+    return 0;
+}
+
+static int run(const struct command *c)
+{
+    static const char *const later[] = {"trace", "config", "probe", "doctor"};
+    const char *what = c->argv[0];
+    if (strcmp(what, "status") == 0)
+        return ask(c, "GET", "/api/v1/status", NULL, print_status);
+    if (strcmp(what, "queue") == 0)
+        return queue(c);
+    if (strcmp(what, "connector") == 0)
+        return connector(c);
+    if (strcmp(what, "route") == 0)
+        return route(c);
+    if (strcmp(what, "reload") == 0)
+        return ask(c, "POST", "/api/v1/reload", NULL, print_generation);
+    if (strcmp(what, "drain") == 0)
+        return ask(c, "POST", "/api/v1/drain", NULL, print_status);
+    if (strcmp(what, "hash-password") == 0)
+        return hash_password();
+    for (size_t i = 0; i < sizeof later / sizeof *later; i++)
+        if (strcmp(what, later[i]) == 0)
+            return wrong_use("this command is not supported yet:", what);
+    return wrong_use("there is no command", what);
+}
+
+int main(int argc, char **argv)
+{
+    static const struct option options[] = {
+        {"socket", required_argument, NULL, 's'}, {"json", no_argument, NULL, 'j'},
+        {"filter", required_argument, NULL, 'f'}, {"limit", required_argument, NULL, 'l'},
+        {"from", required_argument, NULL, 'F'},   {"size", required_argument, NULL, 'z'},
+        {"help", no_argument, NULL, 'h'},         {NULL, 0, NULL, 0}};
+    const char *env = getenv("HIKYAKU_SOCKET");
+    struct command c = {.client = {.socket = env && *env ? env : "/run/hikyaku/ctl.sock"}};
+    int opt;
+    while ((opt = getopt_long(argc, argv, "", options, NULL)) != -1) {
+        switch (opt) {
+        case 's': c.client.socket = optarg; break;
+        case 'j': c.client.json = true; break;
+        case 'f': c.filter = optarg; break;
+        case 'l': c.limit = optarg; break;
+        case 'F': c.from = optarg; break;
+        case 'z': c.size = optarg; break;
+        case 'h': fputs(usage, stdout); return 0;
+        default: return EXIT_USE;
+        }
+    }
+    c.argc = argc - optind;
+    c.argv = argv + optind;
+    if (c.argc < 1)
+        return wrong_use("give a command", NULL);
+    return run(&c);
+}
