@@ -25,6 +25,7 @@ enum {
     RECORD_HEADER = 5,
     RECORD_DATA_MAX = 16384,
     RECORD_OVERHEAD_MAX = 96, /* header, nonce, padding, MAC: the most any suite adds */
+    RECORD_SPLIT_MIN = 1024,  /* less room than this in a used buffer: no record is cut to fit it */
     EARLY_STEP = 512
 };
 enum { ALERT_UNEXPECTED_MESSAGE = 10, ALERT_RECORD_OVERFLOW = 22, ALERT_INTERNAL_ERROR = 80 };
@@ -328,6 +329,16 @@ static enum tls_status await_hello(struct tls_conn *c)
     return TLS_OK;
 }
 
+/* The hello's bytes are of no more use once wolfSSL has taken them all. */
+static void drop_early(struct tls_conn *c)
+{
+    if (c->early && c->early_at == c->early_len) {
+        tls_memory_free(c->early);
+        c->early = NULL;
+        c->early_len = c->early_size = c->early_at = 0;
+    }
+}
+
 static enum tls_status handshake(struct tls_conn *c)
 {
     if (!c->ssl) {
@@ -344,6 +355,7 @@ static enum tls_status handshake(struct tls_conn *c)
     }
     c->established = true;
     c->records = 0;
+    drop_early(c);
     return TLS_OK;
 }
 
@@ -359,16 +371,6 @@ enum tls_status tls_handshake(struct tls_conn *c, struct slice *in, struct buf *
 }
 
 /* ---- data ---- */
-
-/* The hello's bytes are of no more use once wolfSSL has taken them all. */
-static void drop_early(struct tls_conn *c)
-{
-    if (c->early && c->early_at == c->early_len) {
-        tls_memory_free(c->early);
-        c->early = NULL;
-        c->early_len = c->early_size = c->early_at = 0;
-    }
-}
 
 enum tls_status tls_read(struct tls_conn *c, struct slice *in, struct buf *out, struct buf *plain,
                          struct why *why)
@@ -404,6 +406,18 @@ enum tls_status tls_read(struct tls_conn *c, struct slice *in, struct buf *out, 
                                                     : TLS_WANT_OUT);
 }
 
+/* How much the next record takes; 0: what is in `out` should go first. */
+static uint32_t record_len(size_t data_len, const struct buf *out)
+{
+    uint32_t room = buf_room(out), len = RECORD_DATA_MAX;
+    uint32_t fits = room > RECORD_OVERHEAD_MAX ? room - RECORD_OVERHEAD_MAX : 0;
+    if (data_len < len)
+        len = (uint32_t)data_len;
+    if (len > fits && fits < RECORD_SPLIT_MIN && out->len)
+        return 0;
+    return fits && fits < len ? fits : len;
+}
+
 enum tls_status tls_write(struct tls_conn *c, struct slice *data, struct buf *out, struct why *why)
 {
     if (c->dead)
@@ -411,14 +425,11 @@ enum tls_status tls_write(struct tls_conn *c, struct slice *data, struct buf *ou
     assert(c->established && data->len >= c->write_pending);
     tls_conn_lend(c, NULL, out, why);
     while (data->len) {
-        uint32_t room = buf_room(out), len = c->write_pending;
-        if (len == 0) {
-            len = data->len < RECORD_DATA_MAX ? (uint32_t)data->len : RECORD_DATA_MAX;
-            if (room > RECORD_OVERHEAD_MAX)
-                len = len < room - RECORD_OVERHEAD_MAX ? len : room - RECORD_OVERHEAD_MAX;
-            else if (out->len)
-                return end(c, TLS_WANT_OUT);
-        }
+        uint32_t len = c->write_pending;
+        if (len == 0)
+            len = record_len(data->len, out);
+        if (len == 0)
+            return end(c, TLS_WANT_OUT);
         int n = wolfSSL_write(c->ssl, data->ptr, (int)len);
         if (n <= 0) {
             int code = wolfSSL_get_error(c->ssl, n);
