@@ -19,7 +19,7 @@ extern const char __executable_start, etext;
 static _Thread_local uint64_t lock_count;
 
 #define COUNTED(name, type)                                  \
-    int name(type *lock);                                    \
+    __attribute__((noinline)) int name(type *lock);          \
     int name(type *lock)                                     \
     {                                                        \
         static int (*real)(type *);                          \
