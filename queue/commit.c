@@ -54,8 +54,7 @@ static void batch_begin(struct lane *l, struct batch *b)
     l->filling = b;
 }
 
-/* ---- filling ------------------------------------------------------------------------------------
- */
+/* ---- filling ---- */
 
 static bool segment_fits(const struct lane *l, uint32_t len, bool state)
 {

@@ -33,8 +33,7 @@ uint32_t segment_seed(uint64_t salt, uint32_t id, uint32_t lane)
     return crc32c(0, words, sizeof words);
 }
 
-/* ---- segments ---------------------------------------------------------------------------------
- */
+/* ---- segments ---- */
 
 static uint32_t header_crc(const uint8_t *copy)
 {
@@ -134,8 +133,7 @@ bool segment_footer_decode(struct slice block, uint32_t seed, uint32_t offset,
     return true;
 }
 
-/* ---- records -----------------------------------------------------------------------------------
- */
+/* ---- records ---- */
 
 static uint32_t record_header_crc(const uint8_t *header, uint32_t seed)
 {

@@ -168,8 +168,7 @@ void segment_footer_encode(const struct segment_footer *f, uint32_t seed, uint32
 bool segment_footer_decode(struct slice block, uint32_t seed, uint32_t offset,
                            struct segment_footer *out) __attribute__((warn_unused_result));
 
-/* ---- records ----------------------------------------------------------------------------------
- */
+/* ---- records ---- */
 
 /* Header fields but the CRCs are set by the caller, payload is in place, filling is zeroed here. */
 void record_seal(uint8_t *record, uint32_t payload_len, const struct record_header *fields,
@@ -196,8 +195,7 @@ bool record_header_check(const uint8_t *bytes, uint32_t seed, uint32_t offset,
  */
 bool record_was_ours(struct slice bytes, uint32_t seed, uint32_t offset, uint64_t expected);
 
-/* ---- payloads ----------------------------------------------------------------------------------
- */
+/* ---- payloads ---- */
 
 struct record_state_view {
     struct record_state state;

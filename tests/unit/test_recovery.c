@@ -204,8 +204,7 @@ Test(recovery, d9_other_names_are_left_alone)
     lane_kit_end(&k);
 }
 
-/* ---- segments ---------------------------------------------------------------------------------
- */
+/* ---- segments ---- */
 
 Test(recovery, s1_summary_is_enough)
 {

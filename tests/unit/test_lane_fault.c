@@ -1,0 +1,297 @@
+/*
+ * tests/unit/test_lane_fault.c - writes that fail, disks that are full, crashes. A limit on the
+ * size of files makes writes behind it fail as a broken disk would.
+ */
+#include <criterion/criterion.h>
+#include <dirent.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "gateway/base/prng.h"
+#include "gateway/limits.h"
+#include "tests/unit/lane_kit.h"
+
+static void file_limit(uint64_t bytes)
+{
+    struct rlimit limit = {.rlim_cur = bytes, .rlim_max = RLIM_INFINITY};
+
+    signal(SIGXFSZ, SIG_IGN);
+    cr_assert_eq(setrlimit(RLIMIT_FSIZE, &limit), 0);
+}
+
+/* A failed commit: 451, the segment is left, the next one serves; nothing of the failed one is
+ * found later. */
+Test(lane_fault, failed_write_then_the_next_segment)
+{
+    struct lane_kit k;
+    struct lane_kit_tx t, other;
+    struct queue_msg *m;
+    uint64_t kept, delivered, deferred, after;
+    uint32_t zero = 0;
+
+    lane_kit_open(&k, NULL);
+    kept = lane_kit_put(&k, 1, 300, 1);
+    delivered = lane_kit_put(&k, 2, 300, 1);
+    deferred = lane_kit_put(&k, 3, 300, 2);
+    for (int i = 0; i < 4; i++) /* behind what the limit will allow */
+        lane_kit_put(&k, 4, 2000, 1);
+    lane_kit_settle(&k);
+    file_limit(8192);
+    lane_kit_begin(&k, &other);
+    lane_kit_append(&k, &other, 5, 50000); /* an extent in the batch that fails */
+    lane_kit_send(&k, &t, 6, 100, 1);
+    lane_kit_deliver(&k, delivered);
+    m = lane_find(k.lane, deferred);
+    lane_rcpts_final(k.lane, m, &zero, 1, RCPT_DELIVERED);
+    lane_defer(k.lane, m, 4000000000, true, SLICE_LIT("later"));
+    LANE_KIT_UNTIL(&k, t.done);
+    cr_assert_eq(t.code, 451);
+    cr_assert_eq(lane_stats(k.lane)->sync_failed, 1);
+    after = lane_kit_put(&k, 7, 100, 1); /* fits below the limit of the new segment */
+    lane_kit_commit(&k, &other, 1);
+    LANE_KIT_UNTIL(&k, other.done);
+    cr_assert_eq(other.code, 451, "its extent is lost");
+    lane_kit_settle(&k);
+    cr_assert_eq(lane_health(k.lane), LANE_OK);
+    cr_assert_geq(k.health_count, 2);
+    file_limit(RLIM_INFINITY);
+    lane_kit_reopen(&k);
+    cr_assert_eq(k.found_count, 7);
+    cr_assert_null(lane_find(k.lane, delivered));
+    cr_assert_not_null(lane_find(k.lane, kept));
+    m = lane_find(k.lane, deferred);
+    cr_assert(m->state == QUEUE_DEFERRED && m->rcpt_pending == 1 && m->attempts == 1);
+    cr_assert_eq(lane_kit_check_body(&k, after, 7, 100, 100), 0);
+    cr_assert_eq(lane_kit_check_body(&k, kept, 1, 300, 100), 0);
+    lane_kit_end(&k);
+}
+
+/* Twice in a row: mail is refused, changes of state are kept, and all goes on by itself when the
+ * disk is back. */
+Test(lane_fault, stops_and_recovers)
+{
+    struct lane_kit k;
+    struct lane_kit_tx t;
+    struct why why;
+    uint64_t a, b;
+
+    lane_kit_open(&k, NULL);
+    a = lane_kit_put(&k, 1, 300, 1);
+    b = lane_kit_put(&k, 2, 300, 1);
+    lane_kit_settle(&k);
+    file_limit(100);
+    lane_kit_send(&k, &t, 3, 100, 1);
+    LANE_KIT_UNTIL(&k, t.done);
+    cr_assert_eq(t.code, 451);
+    LANE_KIT_UNTIL(&k, lane_health(k.lane) == LANE_STOPPED && k.health == LANE_STOPPED);
+    cr_assert_not(lane_has_room(k.lane, 100, &why));
+    cr_assert_eq(why.smtp_code, 451);
+    cr_assert_str_eq(why.enhanced, "4.3.0");
+    memset(&t, 0, sizeof t);
+    cr_assert_not(lane_tx_begin(k.lane, &t.tx, &why));
+    cr_assert_eq(lane_kit_check_body(&k, b, 2, 300, 100), 0, "what is durable is delivered");
+    lane_kit_deliver(&k, a);
+    lane_kit_settle(&k);
+    file_limit(RLIM_INFINITY);
+    LANE_KIT_UNTIL(&k, lane_health(k.lane) == LANE_OK);
+    lane_kit_put(&k, 4, 100, 1);
+    lane_kit_reopen(&k);
+    cr_assert_eq(k.found_count, 2);
+    cr_assert_null(lane_find(k.lane, a));
+    cr_assert_not_null(lane_find(k.lane, b));
+    lane_kit_end(&k);
+}
+
+static void small(struct lane_params *p)
+{
+    p->bytes_max = 24 * MIB; /* three segments */
+}
+
+/* Room runs out: 452, states can still be written, and delivering makes room again. */
+Test(lane_fault, full_and_free_again)
+{
+    enum { MAX = 64 };
+    struct lane_kit k;
+    struct lane_kit_tx t;
+    struct why why;
+    uint64_t qids[MAX];
+    uint32_t count = 0;
+
+    lane_kit_open(&k, small);
+    while (lane_has_room(k.lane, MIB, &why) && count < MAX) {
+        lane_kit_send(&k, &t, count, MIB, 1);
+        LANE_KIT_UNTIL(&k, t.done);
+        if (t.code) {
+            cr_assert_eq(t.code, 452);
+            break;
+        }
+        qids[count++] = t.qid;
+        lane_kit_settle(&k);
+    }
+    cr_assert(count >= 12 && count < 24, "%u", count);
+    cr_assert_not(lane_has_room(k.lane, MIB, &why));
+    cr_assert_eq(why.smtp_code, 452);
+    cr_assert_str_eq(why.enhanced, "4.3.1");
+    cr_assert_leq(lane_stats(k.lane)->segment_bytes, 24 * MIB);
+    for (int round = 0; round < 200; round++) /* the reserve */
+        lane_defer(k.lane, lane_find(k.lane, qids[0]), 4000000000, true, SLICE_LIT("later"));
+    lane_kit_settle(&k);
+    for (uint32_t i = 0; i < count; i++)
+        lane_kit_deliver(&k, qids[i]);
+    LANE_KIT_UNTIL(&k, lane_has_room(k.lane, MIB, &why));
+    lane_kit_put(&k, 99, MIB, 1);
+    cr_assert_eq(lane_health(k.lane), LANE_OK);
+    lane_kit_reopen(&k);
+    cr_assert_eq(k.found_count, 1);
+    lane_kit_end(&k);
+}
+
+/* The newest segment file of the copied spool. */
+static void newest_segment(const char *spool, char path[256])
+{
+    char dir[160], best[64] = "";
+    struct dirent *e;
+    DIR *d;
+
+    snprintf(dir, sizeof dir, "%s/lane-00", spool);
+    d = opendir(dir);
+    cr_assert_not_null(d);
+    while ((e = readdir(d)) != NULL)
+        if (strlen(e->d_name) == 12 && strcmp(e->d_name + 8, ".seg") == 0 &&
+            strcmp(e->d_name, best) > 0) {
+            char name[256];
+            uint8_t bytes[16];
+            FILE *file;
+            snprintf(name, sizeof name, "%s/%.12s", dir, e->d_name);
+            file = fopen(name, "r");
+            cr_assert_eq(fseek(file, 4096, SEEK_SET), 0);
+            cr_assert_eq(fread(bytes, 1, sizeof bytes, file), sizeof bytes);
+            fclose(file);
+            if (memcmp(bytes, (uint8_t[16]){0}, sizeof bytes) != 0)
+                snprintf(best, sizeof best, "%.12s", e->d_name);
+        }
+    closedir(d);
+    snprintf(path, 256, "%s/%s", dir, best);
+}
+
+/* As a crash leaves it: the directory is copied while the lane is open, the tail zeroed from a
+ * random point on. */
+Test(lane_fault, crash_at_any_point_of_the_tail)
+{
+    enum { COUNT = 40, ROUNDS = 25 };
+    struct lane_kit k, crashed;
+    uint64_t qids[COUNT];
+    uint32_t ends[COUNT];
+    char copy[128], path[256], command[400];
+    struct prng rng;
+
+    prng_seed(&rng, 3);
+    lane_kit_open(&k, NULL);
+    for (int i = 0; i < COUNT; i++) {
+        struct queue_msg *m;
+        qids[i] = lane_kit_put(&k, (uint64_t)i, 100 + (size_t)i * 37, 1);
+        m = lane_find(k.lane, qids[i]);
+        ends[i] = m->offset + m->record_size;
+    }
+    for (int round = 0; round < ROUNDS; round++) {
+        uint32_t cut =
+            round ? 4096 + (uint32_t)prng_below(&rng, ends[COUNT - 1] - 4096) : ends[COUNT - 1];
+        uint8_t *zeros = calloc(1, MIB);
+        int fd;
+        lane_kit_copy(&k, copy);
+        newest_segment(copy, path);
+        fd = open(path, O_WRONLY);
+        cr_assert_geq(fd, 0);
+        cr_assert_eq(pwrite(fd, zeros, MIB, cut), (ssize_t)MIB);
+        close(fd);
+        free(zeros);
+        lane_kit_open(&crashed, NULL);
+        lane_kit_close_lane(&crashed);
+        snprintf(command, sizeof command, "rm -rf '%s' && mv '%s' '%s'", crashed.spool, copy,
+                 crashed.spool);
+        cr_assert_eq(system(command), 0);
+        for (int again = 0; again < 2; again++) { /* and once more after a first recovery */
+            lane_kit_reopen(&crashed);
+            for (int i = 0; i < COUNT; i++) {
+                struct queue_msg *m = lane_find(crashed.lane, qids[i]);
+                cr_assert_eq(m != NULL, ends[i] <= cut, "message %d, cut %u", i, cut);
+                if (m)
+                    cr_assert_eq(lane_kit_check_body(&crashed, qids[i], (uint64_t)i,
+                                                     100 + (size_t)i * 37, 65536),
+                                 0);
+            }
+        }
+        cr_assert_gt(lane_kit_put(&crashed, 1, 10, 1), qids[COUNT - 1]);
+        lane_kit_end(&crashed);
+    }
+    lane_kit_end(&k);
+}
+
+/*
+ * Messages come, are deferred and delivered at random for a while, with crashes in between: after
+ * each, exactly what was durable is there. Segments are deleted and used again meanwhile.
+ */
+Test(lane_fault, random_life_with_crashes)
+{
+    enum { MAX = 600, STEPS = 4000 };
+    struct lane_kit k;
+    uint64_t *qids = calloc(MAX, sizeof *qids);
+    uint8_t *attempts = calloc(MAX, 1);
+    uint32_t count = 0, highest = 0;
+    struct prng rng;
+    char copy[128], command[400];
+
+    prng_seed(&rng, 11);
+    lane_kit_open(&k, NULL);
+    for (int step = 0; step < STEPS; step++) {
+        uint32_t what = (uint32_t)prng_below(&rng, 100), i;
+        if (what < 52 && count < MAX) {
+            qids[count] = lane_kit_put(&k, count, 20000, 1);
+            attempts[count++] = 0;
+        } else if (what < 96 && count) {
+            i = (uint32_t)prng_below(&rng, count);
+            if (qids[i] && what < 60) {
+                lane_defer(k.lane, lane_find(k.lane, qids[i]), 4000000000, true,
+                           SLICE_LIT("later"));
+                attempts[i]++;
+            } else if (qids[i]) {
+                lane_kit_deliver(&k, qids[i]);
+                qids[i] = 0;
+            }
+        }
+        if (count == MAX)
+            for (count = 0, i = 0; i < MAX; i++)
+                if (qids[i]) {
+                    qids[count] = qids[i];
+                    attempts[count++] = attempts[i];
+                }
+        if (lane_stats(k.lane)->segments > highest)
+            highest = (uint32_t)lane_stats(k.lane)->segments;
+        if (step % 500 != 499)
+            continue;
+        lane_kit_settle(&k);
+        lane_kit_copy(&k, copy);
+        lane_kit_close_lane(&k);
+        snprintf(command, sizeof command, "rm -rf '%s' && mv '%s' '%s'", k.spool, copy, k.spool);
+        cr_assert_eq(system(command), 0);
+        lane_kit_reopen(&k);
+        for (i = 0, what = 0; i < count; i++) {
+            struct queue_msg *m = qids[i] ? lane_find(k.lane, qids[i]) : NULL;
+            if (!qids[i])
+                continue;
+            what++;
+            cr_assert_not_null(m, "lost");
+            cr_assert_eq(m->attempts, attempts[i]);
+        }
+        cr_assert_eq(k.found_count, what, "came back");
+        cr_assert_eq(k.damaged_count, 0, "%s", k.damaged_what);
+    }
+    cr_assert_gt(lane_stats(k.lane)->segments, 1);
+    cr_assert_lt(highest, 12, "%u", highest);
+    free(qids);
+    free(attempts);
+    lane_kit_end(&k);
+}
