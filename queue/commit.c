@@ -167,8 +167,7 @@ bool commit_is_hopeless(const struct lane *l)
            !lane_may_grow((struct lane *)l);
 }
 
-/* ---- writing
- * -------------------------------------------------------------------------------------- */
+/* ---- writing ---- */
 
 static void pad_direct(struct lane *l)
 {
@@ -266,8 +265,7 @@ static void batch_succeeded(struct lane *l, struct batch *b)
         tx_durable(l, container_of(link, struct lane_tx, link));
 }
 
-/* ---- failure
- * ---------------------------------------------------------------------------------------- */
+/* ---- failure ---- */
 
 /* What these bytes said, and what may or may not be on disk now, is put right in the next segment.
  */

@@ -23,8 +23,7 @@ void lane_path(const struct lane *l, uint32_t segment, const char *suffix, char 
     assert(n > 0 && n < (int)LANE_PATH_MAX);
 }
 
-/* ---- room and health
- * ------------------------------------------------------------------------------------ */
+/* ---- room and health ---- */
 
 static uint64_t files_bytes(const struct lane *l)
 {
@@ -135,8 +134,7 @@ enum lane_health lane_health(const struct lane *l)
     return l->health;
 }
 
-/* ---- messages and their times
- * --------------------------------------------------------------------------------- */
+/* ---- messages and their times ---- */
 
 void lane_msg_live(struct lane *l, struct queue_msg *m)
 {

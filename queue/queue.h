@@ -126,8 +126,7 @@ int spool_lanes(struct io *io, const char *spool, uint32_t *lanes, uint32_t max,
 
 enum lane_health lane_health(const struct lane *l);
 
-/* ---- taking a message
- * ------------------------------------------------------------------------------ */
+/* ---- taking a message ---- */
 
 enum lane_append { LANE_APPEND_OK, LANE_APPEND_WAIT, LANE_APPEND_FAILED };
 
@@ -179,8 +178,7 @@ void lane_tx_commit(struct lane_tx *tx, const struct envelope *env, struct queue
 /* Drops an uncommitted transaction; not allowed after lane_tx_commit. */
 void lane_tx_abort(struct lane_tx *tx);
 
-/* ---- changing a message's state
- * ----------------------------------------------------------------------- */
+/* ---- changing a message's state ---- */
 /* All append a record that becomes durable with the next commit (started by lane_turn_end); the
  * index changes at once. They never fail: room is reserved. */
 
@@ -200,8 +198,7 @@ void lane_set_state(struct lane *l, struct queue_msg *m, enum queue_state state)
  * turn. */
 void lane_turn_end(struct lane *l);
 
-/* ---- reading back
- * ------------------------------------------------------------------------------------------ */
+/* ---- reading back ---- */
 
 struct lane_read {
     struct io_op op;
@@ -235,8 +232,7 @@ struct lane_envelope_read {
 void lane_envelope_read(struct lane *l, struct queue_msg *m, struct lane_envelope_read *r,
                         struct arena *arena);
 
-/* ---- looking at it
- * -------------------------------------------------------------------------------------------- */
+/* ---- looking at it ---- */
 
 struct queue_msg *lane_find(struct lane *l, uint64_t qid);
 /* Walks the index in slices: `*cursor` 0 to begin; NULL at the end. Messages that come or go

@@ -44,8 +44,7 @@ struct read_job {
 
 static void read_step_done(struct lane_read *r, struct slice bytes);
 
-/* ---- descriptors
- * ------------------------------------------------------------------------------------------ */
+/* ---- descriptors ---- */
 
 static void fd_use(struct segment *s)
 {
@@ -89,8 +88,7 @@ void read_forget_segment(struct lane *l, struct segment *s)
     s->read_path = NULL;
 }
 
-/* ---- one read of one record
- * --------------------------------------------------------------------------------- */
+/* ---- one read of one record ---- */
 
 static struct read_job *job_of(struct lane_read *r)
 {

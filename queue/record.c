@@ -204,8 +204,7 @@ bool record_was_ours(struct slice bytes, uint32_t seed, uint32_t offset, uint64_
                                    h.length - RECORD_HEADER_SIZE);
 }
 
-/* ---- payloads
- * ------------------------------------------------------------------------------------- */
+/* ---- payloads ---- */
 
 uint32_t record_state_size(const struct record_state *s)
 {
@@ -336,8 +335,7 @@ bool record_extent_decode(struct slice payload, struct record_extent_view *out)
     return true;
 }
 
-/* ---- digests
- * --------------------------------------------------------------------------------------- */
+/* ---- digests ---- */
 
 static bool state_block_ok(struct slice block)
 {

@@ -238,8 +238,7 @@ struct record_extent_view {
 bool record_extent_decode(struct slice payload, struct record_extent_view *out)
     __attribute__((warn_unused_result));
 
-/* ---- what recovery wants to know of a record
- * ---------------------------------------------------------- */
+/* ---- what recovery wants to know of a record ---- */
 
 /* From a record or from a summary entry: the same. */
 struct record_digest {

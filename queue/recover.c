@@ -61,8 +61,7 @@ static void recover_done(struct io_op *op, int32_t res, uint32_t flags);
 static void next_header(struct recover *r);
 static void next_segment(struct recover *r);
 
-/* ---- what is there
- * ------------------------------------------------------------------------------------------ */
+/* ---- what is there ---- */
 
 static bool push_id(uint32_t **ids, uint32_t *count, uint32_t *cap, uint32_t id)
 {
@@ -150,9 +149,10 @@ void recover_start(struct lane *l)
         recover_fail(r, "cannot be read", 0);
         return;
     }
-    qsort(r->ids, r->id_count, sizeof *r->ids, ascending);
-    if (r->id_count)
+    if (r->id_count) {
+        qsort(r->ids, r->id_count, sizeof *r->ids, ascending);
         l->segment_next = r->ids[r->id_count - 1] + 1;
+    }
     for (uint32_t i = 0; i < r->tmp_count; i++)
         if (r->tmps[i] >= l->segment_next)
             l->segment_next = r->tmps[i] + 1;

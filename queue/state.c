@@ -45,8 +45,7 @@ bool state_mark_final(struct queue_msg *m, uint32_t rcpt)
     return true;
 }
 
-/* ---- blocks
- * --------------------------------------------------------------------------------------------- */
+/* ---- blocks ---- */
 
 static uint32_t pending_with(const struct queue_msg *m, const struct lane_final *f)
 {
@@ -97,8 +96,7 @@ uint32_t state_block(struct lane *l, uint8_t *out, const struct queue_msg *m,
     return encode_block(l, out, m, f, how, slice_of(NULL, 0));
 }
 
-/* ---- appending
- * ---------------------------------------------------------------------------------------------- */
+/* ---- appending ---- */
 
 /* False: no room. */
 static bool write_state(struct lane *l, struct queue_msg *m, uint8_t type, uint8_t how,
@@ -211,8 +209,7 @@ void lane_set_state(struct lane *l, struct queue_msg *m, enum queue_state state)
     state_append(l, m, RECORD_STATE, 0, slice_of(NULL, 0));
 }
 
-/* ---- a DSN and what it reports
- * ----------------------------------------------------------------------------- */
+/* ---- a DSN and what it reports ---- */
 
 void state_final_applied(struct lane *l, struct lane_final *f, const struct queue_msg *dsn)
 {
@@ -300,7 +297,8 @@ bool state_unstash(struct lane *l)
     while (done < l->stash_count && write_stashed(l, &l->stash[done]))
         done++;
     l->stash_count -= done;
-    memmove(l->stash, l->stash + done, l->stash_count * sizeof *l->stash);
+    if (l->stash_count)
+        memmove(l->stash, l->stash + done, l->stash_count * sizeof *l->stash);
     if (l->stash_count == 0)
         segments_requiet(&l->segments, UINT64_MAX, commit_quiet(l));
     return l->stash_count == 0;

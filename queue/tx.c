@@ -95,8 +95,7 @@ static void drop_data(struct lane *l, struct lane_tx *tx)
     tx->pending = NULL;
 }
 
-/* ---- body
- * ------------------------------------------------------------------------------------------ */
+/* ---- body ---- */
 
 static bool reach_extent(struct lane_tx *tx)
 {
@@ -194,8 +193,7 @@ void lane_tx_abort(struct lane_tx *tx)
     tx->lane->tx_count--;
 }
 
-/* ---- commit
- * ----------------------------------------------------------------------------------------- */
+/* ---- commit ---- */
 
 /* Everything that may run out is taken before anything is promised. 0, or the code to fail with. */
 static uint16_t take_memory(struct lane *l, struct lane_tx *tx, const struct envelope *env)
@@ -397,8 +395,7 @@ void tx_durable(struct lane *l, struct lane_tx *tx)
     }
 }
 
-/* ---- failure
- * ------------------------------------------------------------------------------------------ */
+/* ---- failure ---- */
 
 void tx_fail(struct lane *l, struct lane_tx *tx, uint16_t code)
 {
