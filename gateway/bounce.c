@@ -187,6 +187,8 @@ static void bounce_done(struct lane_tx *tx, struct queue_msg *m, const struct wh
         log_slice(&line, "recipient", b->env.rcpts[0].mailbox);
         log_end(&line);
         bounce_release(b);
+        if (b->dsn.kind == DSN_DELAYED && j->m)
+            j->m->warned = 1; /* written with the next attempt's time */
         delivery_accept(j->delivery, j->lane, m, &b->arena, &b->env);
     }
     bounce_release(b);
@@ -321,6 +323,8 @@ static void bounce_next(struct bounce *b)
             bounce_begin(b, kind);
             return;
         }
+        if (kind == DSN_DELAYED && j->warn)
+            j->m->warned = 1; /* nobody wants to know: not asked again */
         if (b->final_count)
             job_final_rcpts(j, b->finals, b->final_count,
                             kind == DSN_EXPIRED  ? RCPT_EXPIRED

@@ -349,7 +349,8 @@ static void delivery_refill(struct delivery *d)
     while (!d->draining && d->job_count < JOBS_ACTIVE_MAX && backlog_pop(d->backlog, &qid)) {
         for (uint32_t i = 0; i < d->shard->lane_count; i++) {
             struct queue_msg *m = lane_find(d->shard->lanes[i], qid);
-            if (m && !m->owner && m->state == QUEUE_READY) {
+            if (m && !m->owner && !m->schedule_index && m->state != QUEUE_HELD &&
+                m->state != QUEUE_POISON) {
                 delivery_due(d, d->shard->lanes[i], m);
                 break;
             }
@@ -411,6 +412,16 @@ bool job_has(const struct job *j, enum rcpt_state state)
     return false;
 }
 
+/* Has the sender been told of the delay, or is it not late enough yet (E39)? */
+static bool job_warned(const struct job *j)
+{
+    const struct shard *sh = j->delivery->shard;
+    const struct config *conf = sh->config->gen->config;
+    uint64_t now_s = io_wall_ns(sh->io) / NS_PER_S;
+    return j->m->warned || conf->retry.warn_after_s == 0 ||
+           now_s < j->m->accepted_wall_s + conf->retry.warn_after_s;
+}
+
 /* The attempt is over: DSN first if one is due (it comes back here through bounce.c), then the next
  * time. */
 void job_finish(struct job *j)
@@ -441,6 +452,7 @@ void job_finish(struct job *j)
                 job_rcpt_done(j, i, RCPT_FAIL, &why, "", 0);
             }
     }
+    j->warn = !job_warned(j) && (job_has(j, RCPT_DEFER) || job_has(j, RCPT_UNREACHED));
     bounce_start(j);
 }
 
@@ -461,13 +473,14 @@ void job_settle(struct job *j)
         struct slice error = v ? slice_str(j->verdicts[v - 1]->why.text) : slice_of(NULL, 0);
         uint64_t delay = retry_delay_s(conf->retry.intervals_s, conf->retry.interval_count,
                                        m->attempts + 1u, &sh->chance);
-        if (defer || unreached)
-            lane_defer(l, m, io_wall_ns(sh->io) / NS_PER_S + delay, true, error);
+        uint64_t next_s = io_wall_ns(sh->io) / NS_PER_S + delay;
         m->owner = NULL;
+        if (unreached && !defer)
+            lane_defer_unreachable(l, m, next_s, error);
+        else if (defer)
+            lane_defer(l, m, next_s, true, error);
         if (j->hold_asked)
             lane_set_state(l, m, QUEUE_HELD);
-        else if (unreached && !defer)
-            lane_set_state(l, m, QUEUE_UNREACHABLE);
     }
     j->m = NULL;
     job_end(j);

@@ -38,7 +38,7 @@ static bool tx_fill_session(struct session *s, struct session_tx *tx)
 static bool tx_fill_mail(struct session *s, struct session_tx *tx, const struct smtp_mail *mail)
 {
     struct envelope *e = &tx->env;
-    e->flags = (mail->body_8bit ? ENVELOPE_8BIT : 0) | (mail->smtputf8 ? ENVELOPE_SMTPUTF8 : 0) |
+    e->flags = (mail->smtputf8 ? ENVELOPE_SMTPUTF8 : 0) |
                (mail->ret == SMTP_RET_FULL ? ENVELOPE_RET_FULL : 0) |
                (mail->ret == SMTP_RET_HDRS ? ENVELOPE_RET_HDRS : 0) |
                (s->account ? ENVELOPE_AUTHENTICATED : 0) | (s->tls ? ENVELOPE_TLS : 0);
@@ -247,10 +247,27 @@ void session_tx_headers(struct session *s, const struct smtp_in_headers *h)
         tx_append(s, buf_slice(&b));
 }
 
+/* What decides how the message can be sent on is what is in it, not what the client declared. */
+static bool has_8bit(struct slice s)
+{
+    uint64_t all = 0, word;
+    size_t i = 0;
+    for (; i + sizeof word <= s.len; i += sizeof word) {
+        memcpy(&word, s.ptr + i, sizeof word);
+        all |= word;
+    }
+    for (; i < s.len; i++)
+        all |= s.ptr[i];
+    return (all & 0x8080808080808080ull) != 0;
+}
+
 void session_tx_body(struct session *s, struct slice body)
 {
-    if (s->tx && s->tx->writing)
-        tx_append(s, body);
+    if (!s->tx || !s->tx->writing)
+        return;
+    if (!(s->tx->env.flags & ENVELOPE_8BIT) && has_8bit(body))
+        s->tx->env.flags |= ENVELOPE_8BIT;
+    tx_append(s, body);
 }
 
 static void session_tx_resumed(struct lane_tx *lt)

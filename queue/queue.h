@@ -47,7 +47,9 @@ enum queue_state {
 struct queue_msg {
     uint64_t qid;
     uint64_t body_size; /* bytes of the message as delivered */
-    uint64_t accepted_wall_s : 40, state : 4, flags : 4, attempts : 16; /* flags: lane's own */
+    uint64_t accepted_wall_s : 40, state : 3;
+    uint64_t warned : 1; /* set by the owner: the sender was told of the delay; kept by lane_defer */
+    uint64_t flags : 4, attempts : 16; /* flags: lane's own */
     uint64_t next_attempt_wall_s;
     uint32_t segment; /* where the MESSAGE record is */
     uint32_t offset;
@@ -191,6 +193,9 @@ void lane_rcpts_final(struct lane *l, struct queue_msg *m, const uint32_t *rcpts
  * kept on disk. */
 void lane_defer(struct lane *l, struct queue_msg *m, uint64_t wall_s, bool counted,
                 struct slice error);
+/* The same for a message without a route: UNREACHABLE, looked at again at `wall_s`. */
+void lane_defer_unreachable(struct lane *l, struct queue_msg *m, uint64_t wall_s,
+                            struct slice error);
 /* READY (due now, `due` is called soon), HELD, UNREACHABLE, POISON. */
 void lane_set_state(struct lane *l, struct queue_msg *m, enum queue_state state);
 

@@ -84,7 +84,8 @@ struct record_state {
     uint8_t state; /* enum queue_state */
     uint8_t how;   /* enum rcpt_final_how, 0: none */
     uint8_t gone;
-    uint8_t spare[3];
+    uint8_t warned; /* the sender was told of the delay */
+    uint8_t spare[2];
     /* Where an older error text may still be found (only a hint); segment 0: nowhere. */
     uint32_t error_segment, error_offset;
 };

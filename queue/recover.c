@@ -471,7 +471,7 @@ static void tell_one(struct lane *l, struct segment *s, struct queue_msg *m)
     if (l->p.found)
         l->p.found(l->p.arg, l, m);
     if (!(m->flags & MSG_DOOMED) && !m->owner && !m->schedule_index &&
-        (m->state == QUEUE_READY || m->state == QUEUE_DEFERRED))
+        (m->state == QUEUE_READY || m->state == QUEUE_DEFERRED || m->state == QUEUE_UNREACHABLE))
         schedule_set(&l->schedule, m);
 }
 

@@ -23,6 +23,7 @@ static void apply_state(struct lane *l, struct segment *s, struct queue_msg *m,
 
     m->state = v->state.state <= QUEUE_POISON ? v->state.state : QUEUE_READY;
     m->attempts = v->state.attempts;
+    m->warned = v->state.warned != 0;
     m->next_attempt_wall_s = v->state.next_attempt_wall_s;
     for (uint32_t i = 0; i < v->state.final_words; i++) {
         bits[i] = record_state_word(v, i);

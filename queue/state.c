@@ -77,6 +77,7 @@ static uint32_t encode_block(struct lane *l, uint8_t *out, const struct queue_ms
                              .error_len = (uint16_t)error.len,
                              .attempts = m->attempts,
                              .state = m->state,
+                             .warned = m->warned,
                              .how = how,
                              .gone = gone};
 
@@ -180,18 +181,30 @@ static void change_state(struct lane *l, struct queue_msg *m, enum queue_state s
     m->state = state;
 }
 
-void lane_defer(struct lane *l, struct queue_msg *m, uint64_t wall_s, bool counted,
-                struct slice error)
+static void defer(struct lane *l, struct queue_msg *m, enum queue_state state, uint64_t wall_s,
+                  bool counted, struct slice error)
 {
     if (m->flags & MSG_DOOMED)
         return;
-    change_state(l, m, QUEUE_DEFERRED);
+    change_state(l, m, state);
     m->next_attempt_wall_s = wall_s;
     if (counted && m->attempts < UINT16_MAX)
         m->attempts++;
     schedule_set(&l->schedule, m);
     lane_due_arm(l);
     state_append(l, m, RECORD_DEFER, 0, slice_head(error, ERROR_BYTES_MAX));
+}
+
+void lane_defer(struct lane *l, struct queue_msg *m, uint64_t wall_s, bool counted,
+                struct slice error)
+{
+    defer(l, m, QUEUE_DEFERRED, wall_s, counted, error);
+}
+
+void lane_defer_unreachable(struct lane *l, struct queue_msg *m, uint64_t wall_s,
+                            struct slice error)
+{
+    defer(l, m, QUEUE_UNREACHABLE, wall_s, true, error);
 }
 
 void lane_set_state(struct lane *l, struct queue_msg *m, enum queue_state state)
