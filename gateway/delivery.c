@@ -212,7 +212,9 @@ static bool job_expire(struct job *j)
     struct why why;
     if (now_s < j->m->accepted_wall_s + conf->retry.expire_s || j->m->attempts == 0)
         return false;
-    why_set(&why, 554, "5.4.7", "Not delivered in time, the last attempt failed too");
+    why_set(&why, 554, "5.4.7", "Not delivered in time; the last attempt: %.*s",
+            j->last_error.len ? (int)j->last_error.len : 9,
+            j->last_error.len ? (const char *)j->last_error.ptr : "not known");
     for (uint32_t i = 0; i < j->env.rcpt_count; i++) {
         if (j->rcpts[i].state == RCPT_DONE)
             continue;
@@ -286,9 +288,9 @@ static void job_envelope_read(struct lane_envelope_read *r, const struct envelop
     struct shard *sh = j->delivery->shard;
     struct log_line line;
     char qid[QID_TEXT_MAX];
-    (void)error;
     if (env) {
         j->env = *env;
+        j->last_error = error;
         if (job_rcpts_alloc(j)) {
             job_begin(j);
             return;

@@ -58,6 +58,7 @@ struct job {
     bool routing, finishing, remove_asked, hold_asked, bounce_asked;
     struct list link; /* delivery->jobs */
     struct lane_envelope_read read;
+    struct slice last_error; /* of the attempt before this one, in the arena */
     struct bounce *bounce;
 };
 

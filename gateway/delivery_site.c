@@ -327,6 +327,10 @@ void site_pump(struct site *s)
             return; /* a connection that ends or gets ready calls again */
         s->retry_ns = retry_ns;
         site_log_health(s);
+        if (!site_is_unhealthy(&s->hosts, io_now_ns(io))) {
+            io_timer_set(io, &s->timer, retry_ns); /* one failure is no verdict: tried once more */
+            return;
+        }
         site_settle_tasks(s, RCPT_PENDING, NULL);
         return;
     }

@@ -224,6 +224,9 @@ static void lane_health_changed(void *arg, struct lane *l, enum lane_health h,
     struct shard *s = arg;
     struct log_line line;
     (void)l;
+    if (h == LANE_OK && !s->lane_trouble)
+        return; /* the usual end of recovery */
+    s->lane_trouble = h != LANE_OK;
     log_begin(&line, &s->log, EV_LANE);
     log_str(&line, "health", names[h]);
     if (why)

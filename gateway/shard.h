@@ -102,6 +102,7 @@ struct shard {
     struct lane **lanes;
     uint32_t lane_count, lanes_opened, lanes_recovered, lanes_closed;
     struct lane *write_lane;
+    bool lane_trouble; /* a lane was not well; its recovery is worth a line */
     /* outbound */
     struct dns *dns;
     struct delivery *delivery;
