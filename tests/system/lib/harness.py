@@ -211,6 +211,13 @@ def _expired(*_):
     raise TimeoutError("the case ran past its limit")
 
 
+def end_all():
+    """Ends what is still running of all that was started here."""
+    for started in list(_running):
+        started.kill()
+    _running.clear()
+
+
 def _run_case(prefix, name, limit_s, function):
     title = f"{prefix}: {name}"
     folder = tempfile.mkdtemp(prefix="hikyaku-")
@@ -234,9 +241,7 @@ def _run_case(prefix, name, limit_s, function):
         logs = [(p.words[0], p.log(40)) for p in _running]
     finally:
         signal.alarm(0)
-        for started in list(_running):
-            started.kill()
-        _running.clear()
+        end_all()
     for words, log in logs:
         print(f"# --- log of {os.path.basename(words)}")
         for line in log.splitlines():
