@@ -41,6 +41,11 @@ def when(text):
     return datetime.datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
 
 
+def explained(records, moments):
+    """Each copy but the last came at a kill, or its connection was lost behind the final dot."""
+    return all(any(abs(t - r["time"]) < COMMIT_S for t in moments) for r in records[:-1])
+
+
 class Crash:
     """A gateway, a sink and a load that outlives the gateway's deaths."""
 
@@ -116,18 +121,13 @@ class Crash:
         back = self.settled & set(copies)
         expect(not back, "delivered again after the queue was empty:", sorted(back)[:5])
         twice = {i: sorted(c, key=lambda r: r["time"]) for i, c in copies.items() if len(c) > 1}
+        moments = self.kills + [when(x["time"]) for x in self.gateway.tracking("dup_possible")]
         for i, records in twice.items():
-            expect(self.explained(records), "a duplicate that nobody explains:", i,
+            expect(explained(records, moments), "a duplicate that nobody explains:", i,
                    [(r["time"], r["rcpts"]) for r in records], "kills:", self.kills[-8:])
         self.settled |= set(copies)
         self.summary.update({"arrived": len(copies), "arrived more than once": len(twice),
                              "arrived without a 250 that was read": len(set(copies) - set(acked))})
-
-    def explained(self, records):
-        """Each copy but the last came at a kill, or its connection was lost behind the final dot."""
-        lost = [when(x["time"]) for x in self.gateway.tracking("dup_possible")] if records else []
-        return all(any(abs(t - r["time"]) < COMMIT_S for t in self.kills + lost)
-                   for r in records[:-1])
 
 
 def crash(folder, rounds, seconds, seed):

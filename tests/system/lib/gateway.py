@@ -160,19 +160,21 @@ class Gateway:
     # ---- logs ----
 
     @staticmethod
-    def lines(path):
+    def lines(path, event=None):
         try:
             with open(path, encoding="utf-8", errors="replace") as file:
                 text = file.read()
         except FileNotFoundError:
             return []
-        return [json.loads(line) for line in text.split("\n")[:-1] if line.startswith("{")]
+        mark = f'"event":"{event}"' if event else ""
+        return [json.loads(line) for line in text.split("\n")[:-1]
+                if line.startswith("{") and mark in line]
 
     def log(self, event=None):
-        return [line for line in self.lines(self.log_path) if event in (None, line.get("event"))]
+        return self.lines(self.log_path, event)
 
     def tracking(self, event=None):
-        return [x for x in self.lines(self.tracking_path) if event in (None, x.get("event"))]
+        return self.lines(self.tracking_path, event)
 
     def wait_tracking(self, event, count=1, seconds=20):
         until(lambda: len(self.tracking(event)) >= count, f"{count} {event} in the tracking log",
@@ -236,8 +238,14 @@ class Gateway:
                 sums[name] = sums.get(name, 0.0) + float(value)
         return sums
 
+    def queued(self):
+        """Messages in the queue, counted now."""
+        return self.get("/api/v1/queue", limit=0).json["matched"]
+
     def wait_empty(self, seconds=30):
-        until(lambda: self.status()["queue_messages"] == 0, "the queue is empty", seconds, 0.05)
+        """All lanes are read and nothing is queued."""
+        until(lambda: len(self.log("recovered")) >= self.config["shards"], "recovery ends", seconds)
+        until(lambda: self.queued() == 0, "the queue is empty", seconds, 0.05)
 
     def ctl(self, *words, status=0, **options):
         return run([program("hikyakuctl"), "--socket", self.socket, *words], status=status,

@@ -238,14 +238,14 @@ def _run_case(prefix, name, limit_s, function):
         mine = [f for f in where if "/tests/" in f.filename][-3:]
         print("#", " < ".join(f"{os.path.basename(f.filename)}:{f.lineno}" for f in reversed(mine)))
         print("#", f"{type(error).__name__}: {error}".replace("\n", "\n# "))
-        logs = [(p.words[0], p.log(40)) for p in _running]
+        logs = [(p.words[0], p.log(15)) for p in _running]
     finally:
         signal.alarm(0)
         end_all()
     for words, log in logs:
         print(f"# --- log of {os.path.basename(words)}")
         for line in log.splitlines():
-            print("# |", line[:400])
+            print("# |", line[:300])
     if not (failed and os.environ.get("HIKYAKU_KEEP")):
         shutil.rmtree(folder, ignore_errors=True)
     else:
