@@ -125,8 +125,8 @@ endif
 
 # ---- rules ------------------------------------------------------------------------------------
 
-.PHONY: all deps run test unit unit-build fuzz fuzz-build lint format install peers fresh clean \
-        distclean help
+.PHONY: all deps run test unit unit-build fuzz fuzz-build crash lint format install peers fresh \
+        clean distclean help
 
 all: $(PROGRAMS) $(LIB) ## build the programs (SAN=address,undefined | SAN=thread, CC=clang, LTO=1)
 
@@ -194,6 +194,9 @@ test: ## everything: packages, build, unit tests (also under sanitizers), style,
 	@$(MAKE) --no-print-directory -j$(JOBS) SAN=address,undefined all unit-build
 	@$(MAKE) --no-print-directory -j$(JOBS) SAN=thread tsan-build
 	@tests/run --only '$(T)' unit asan tsan tidy system
+
+crash: all ## kill -9 under load and start again, ROUNDS times (default 200)
+	@tests/crash/test_kill.py --rounds $(or $(ROUNDS),200)
 
 fuzz: ## run every fuzz target for FUZZ_TIME seconds (default 10)
 	@$(MAKE) --no-print-directory -j$(JOBS) CC=clang SAN=fuzzer-no-link,address fuzz-build

@@ -226,7 +226,7 @@ static bool control_ports_free(const struct config *conf, struct why *why)
         for (uint32_t b = 0; b < conf->receive[i].bind_count; b++)
             if (!io_port_check(&conf->receive[i].bind[b], why))
                 return false;
-    return true;
+    return conf->admin.http.len == 0 || io_port_check(&conf->admin.http, why);
 }
 
 static bool control_writer_init(struct control *c, struct why *why)

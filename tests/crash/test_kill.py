@@ -3,7 +3,7 @@
 
     tests/crash/test_kill.py [--rounds N] [--seconds N] [--seed N]
 
-hikyaku-bench load writes down each id whose 250 it has read, hikyaku-bench sink each message it took.
+hikyaku-bench load writes down each id whose 250 it has read, hikyaku-bench sink each message.
 After each round, with all delivered, the two are compared:
  * every acknowledged id has arrived (P1);
  * each id that arrived more than once is explained (P2): its delivery was logged dup_possible, or
@@ -109,7 +109,7 @@ class Crash:
         return found
 
     def verdict(self):
-        """With the queue empty: all that was acknowledged is there, and what is twice is explained."""
+        """With the queue empty: what was acknowledged is there, what is twice is explained."""
         self.gateway.wait_empty(60)
         acked, copies = self.new_acked(), collections.defaultdict(list)
         expect_equal(len(acked), len(set(acked)), "ids are used once")

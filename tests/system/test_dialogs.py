@@ -2,7 +2,7 @@
 # time-limit: 200
 # also: asan
 """Every dialog of tests/dialogs with a running gateway and a real next hop behind it, as it stands
-and byte by byte; what arrives is counted by sender. Then message text that tries to be two messages.
+and byte by byte; what arrives is counted by sender. Then message text that tries to be two.
 """
 import glob
 import itertools
@@ -144,7 +144,7 @@ def attack(g, sender, middle, cut):
     return clean, text[:end - 3]
 
 
-@case("F1-F5 every string up to 3 bytes and many up to 7 between two letters, one in is one out", 90)
+@case("F1-F5 every string up to 3 bytes and many up to 7 in a text: one in is one out", 90)
 def smuggling(folder):
     sink, g = start(folder)
     strings = [b"".join(s) for n in range(1, 4) for s in itertools.product(SYMBOLS, repeat=n)]

@@ -2,7 +2,7 @@
 # time-limit: 120
 # also: asan
 """The first message, as `make run` shows it: curl submits over STARTTLS with a password, and the
-body lies in the Maildir of the next hop byte for byte. The demo's configuration is the one built in.
+body lies in the Maildir of the next hop byte for byte.
 """
 import os
 import re
@@ -14,7 +14,7 @@ from lib.gateway import Gateway
 from lib.harness import ROOT, Program, case, expect, expect_equal, main, run, tool, until
 from lib.sink import Sink, without_trace
 
-BODY = b"Hello,\r\n\r\n.\r\n..two dots\r\n\ttabs and trailing blanks  \r\n" + b"x" * 900 + b"\r\nend"
+BODY = b"Hello,\r\n\r\n.\r\n..two dots\r\n\ttabs, trailing blanks  \r\n" + b"x" * 900 + b"\r\nend"
 MESSAGE = b"From: <alice@client.test>\r\nTo: <friend@example.net>\r\nSubject: first\r\n" \
           b"Date: Sun, 22 Nov 2026 05:00:00 +0000\r\nMessage-ID: <1@client.test>\r\n\r\n" + BODY
 

@@ -34,10 +34,11 @@ BROKEN = [
     ("a key twice", "hostname: x.test\n", (7, 1), "hostname"),
     ("a size that is none", "    max_message_size: 35MegaBytes\n", (7, 23), "max_message_size: "),
     ("a time that is none", "retry: {expire: 2fortnights}\n", (7, 17), "retry.expire: "),
-    ("a number where a group belongs", "retry: 5\n", (7, 8), "retry|group|mapping|keys"),
+    ("a number where a group belongs", "retry: 5\n", (7, 8), "retry"),
     ("a choice that is none", "log: {level: chatty}\n", (7, 14), "log.level: .*warning"),
     ("an address that is none", "admin: {http: 300.1.1.1:80}\n", None, ""),
-    ("a network that is none", "    relay: {networks: [10.0.0.0/33]}\n", (7, 24), "relay.networks: "),
+    ("a network that is none", "    relay: {networks: [10.0.0.0/33]}\n", (7, 24),
+     "relay.networks: "),
     ("YAML that ends in the middle", "log: {level: info\n", None, ""),
     ("a tab for a blank", "\tlog: {level: info}\n", None, ""),
     ("not supported yet", "    proxy_protocol: {required: true}\n", (7, 22), "not supported yet"),
@@ -116,8 +117,8 @@ def broken(folder):
 
 @case("wrong use of the command line is status 2 and one line")
 def wrong_use(_):
-    for words in ([], ["--config"], ["--frob"], ["--config", "a", "b"], ["--config", "/nowhere.yaml"],
-                  ["--config", "/"]):
+    for words in ([], ["--config"], ["--frob"], ["--config", "a", "b"],
+                  ["--config", "/nowhere.yaml"], ["--config", "/"]):
         done = run([program("hikyaku"), *words], status=2)
         expect_equal(done.stderr.count("\n"), 1, f"lines for {words}: {done.stderr!r}")
         expect_equal(done.stdout, "")
@@ -297,8 +298,8 @@ def hash_password(folder):
     done = run([program("hikyakuctl"), "hash-password"], input="wonder land\n")
     made = [x for x in done.stdout.split("\n") if x.startswith("$")]
     expect_equal(len(made), 1, done.stdout)
-    expect(run([program("hikyakuctl"), "hash-password"], input="wonder land\n").stdout != done.stdout,
-           "a salt of its own")
+    again = run([program("hikyakuctl"), "hash-password"], input="wonder land\n")
+    expect(again.stdout != done.stdout, "a salt of its own")
     g = Gateway(folder, Sink(folder))
     with open(g.path("users"), "w", encoding="utf-8") as file:
         file.write(f"dora:{made[0]}\n")

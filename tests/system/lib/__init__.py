@@ -1,1 +1,1 @@
-"""What the system tests share: a gateway in a folder of its own, next hops, name servers, dialogs."""
+"""What the system tests share: a gateway in a folder of its own, next hops, dialogs."""

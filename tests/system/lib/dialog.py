@@ -214,7 +214,8 @@ def _step(d, line, verb, argument, number, last):
         fits = (fnmatch.fnmatchcase(last, argument) if verb == "S:"
                 else re.search(argument, last, re.M))
         if not fits:
-            raise Failure(d, number, f"wanted {argument!r}, got {short(last) if code else 'a close'}")
+            got = short(last) if code else "a close"
+            raise Failure(d, number, f"wanted {argument!r}, got {got}")
     return last
 
 

@@ -66,7 +66,8 @@ class Gateway:
         self.dir = os.path.join(folder, name)
         os.makedirs(self.dir, exist_ok=True)
         self.leaf = certs.leaf(HOSTNAME, "localhost", self.host)
-        self.port = {n: harness.free_port() for n in ("submission", "submissions", "relay", "admin")}
+        self.port = {name: harness.free_port()
+                     for name in ("submission", "submissions", "relay", "admin")}
         self.token = "0123456789abcdef-test"
         self.process = None
         self.starts = 0
