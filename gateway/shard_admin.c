@@ -332,9 +332,8 @@ static void walk_go(struct walk *w)
         walk_end(w);
         return;
     }
-    bool counting_only = w->r->op == ADMIN_QUEUE_LIST && w->listed >= w->r->limit && !w->r->filter;
     for (uint32_t n = 0; n < WALK_SLICE; n++) {
-        if (w->lane == s->lane_count || counting_only) {
+        if (w->lane == s->lane_count) {
             walk_end(w);
             return;
         }
