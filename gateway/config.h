@@ -169,6 +169,12 @@ struct config *config_load(const char *path, struct why *why);
 /* The same from memory: for the embedded demo and tests. `name` stands in messages. */
 struct config *config_parse(const char *name, struct slice text, struct why *why);
 void config_free(struct config *c);
+/*
+ * Can a gateway that runs with `now` go on with `next`? False: `why->text` names the first key that
+ * differs and needs a restart ("FILE: a change of shards needs a restart").
+ */
+bool config_reload_possible(const struct config *now, const struct config *next, struct why *why)
+    __attribute__((warn_unused_result));
 /* Warnings (certificate names, expiry): one line each to `each`. */
 void config_warnings(const struct config *c, void (*each)(void *arg, const char *line), void *arg);
 /* YAML with every key, its default and its help. */

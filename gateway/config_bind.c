@@ -8,14 +8,15 @@
  *           may be passwords, never stand in messages.
  * Failure:  FILE:LINE:COLUMN of the key when the key is wrong, of the value when the value is.
  * Bounds:   those of the table.
- * Tests:    tests/unit/test_config.c
+ * Tests:    tests/unit/test_config_faults.c, test_config.c
  */
 #include <assert.h>
 
 #include "gateway/config_internal.h"
 #include "routing/domain.h"
 
-#define PATH_MAX_TEXT 96
+#define PATH_TEXT_MAX   96
+#define KEYS_LISTED_MAX 16u /* a longer list does not help whoever made a mistake */
 
 /* Where a value goes and what messages call it. */
 struct slot {
@@ -201,9 +202,6 @@ static bool bind_scalar(const struct slot *s)
     struct io_addr a = {0};
     if (s->node->kind != CONFIG_SCALAR)
         return wrong(s, s->node, "one value, no list and no map");
-    if (s->node->text[0] == '\0' && !s->node->quoted)
-        return config_fail(s->r, s->node->place, "%s: no value; give one or leave the key out",
-                           s->path);
     switch (k->type) {
     case CONFIG_TYPE_STRING: return store_text(s, s->node->text);
     case CONFIG_TYPE_NAME: return bind_name(s);
@@ -239,14 +237,35 @@ static bool bind_scalar(const struct slot *s)
 
 /* ---- lists of values ---- */
 
-static bool network_of(const struct slot *s, const struct config_node *n,
-                       struct config_network *out)
+/* Ranges make several networks of one entry, so these lists grow on their own. */
+static bool bind_networks(const struct slot *s)
 {
+    struct config_network some[CONFIG_NETWORKS_OF_RANGE_MAX];
+    struct config_networks all = {0};
+    size_t room = 0;
     struct why why;
-    if (n->kind == CONFIG_SCALAR && config_network_parse(n->text, out, &why))
-        return true;
-    return config_fail(s->r, n->place, "%s: %s", s->path,
-                       n->kind == CONFIG_SCALAR ? why.text : "expected a list of networks");
+    for (uint32_t i = 0; i < s->node->count; i++) {
+        const struct config_node *n = s->node->entries[i].value;
+        if (n->kind != CONFIG_SCALAR)
+            return wrong(s, n, "a list of networks");
+        uint32_t count = config_network_parse(n->text, some, &why);
+        if (!count)
+            return config_fail(s->r, n->place, "%s: %s", s->path, why.text);
+        if (all.count + count > room) {
+            room = room * 2 + count;
+            void *more = config_alloc(s->r, s->r->pool, room, sizeof some[0]);
+            if (!more)
+                return false;
+            if (all.count)
+                memcpy(more, all.items, all.count * sizeof some[0]);
+            all.items = more;
+        }
+        memcpy(all.items + all.count, some, count * sizeof some[0]);
+        all.count += count;
+    }
+    if (s->key->width)
+        *(struct config_networks *)(void *)(s->base + s->key->offset) = all;
+    return true;
 }
 
 static bool string_of(const struct slot *s, const struct config_node *n, char **out)
@@ -274,9 +293,7 @@ static bool bind_list(const struct slot *s)
     const struct config_node *n = s->node;
     const struct config_key *k = s->key;
     uint32_t max = k->count_max ? k->count_max : CONFIG_LIST_MAX;
-    size_t size = k->type == CONFIG_TYPE_ADDRESSES  ? sizeof(struct io_addr)
-                  : k->type == CONFIG_TYPE_NETWORKS ? sizeof(struct config_network)
-                                                    : sizeof(uint64_t);
+    size_t size = k->type == CONFIG_TYPE_ADDRESSES ? sizeof(struct io_addr) : sizeof(uint64_t);
     static_assert(sizeof(char *) == sizeof(uint64_t), "lists of strings have items of this size");
     if (n->kind != CONFIG_LIST)
         return wrong(s, n, "a list, such as [a, b]");
@@ -284,21 +301,22 @@ static bool bind_list(const struct slot *s)
         return config_fail(s->r, n->place, "%s: more than %u entries", s->path, max);
     if (k->type == CONFIG_TYPE_CHOICES)
         return bind_choices(s);
+    if (k->type == CONFIG_TYPE_NETWORKS)
+        return bind_networks(s);
     char *items = config_alloc(s->r, s->r->pool, n->count, size);
     bool ok = items != NULL;
     for (uint32_t i = 0; ok && i < n->count; i++) {
         const struct config_node *v = n->entries[i].value;
         void *item = items + i * size;
-        ok = k->type == CONFIG_TYPE_ADDRESSES  ? address_of(s, v, item)
-             : k->type == CONFIG_TYPE_NETWORKS ? network_of(s, v, item)
-             : k->type == CONFIG_TYPE_STRINGS  ? string_of(s, v, item)
-                                               : number_of(s, v, item);
+        ok = k->type == CONFIG_TYPE_ADDRESSES ? address_of(s, v, item)
+             : k->type == CONFIG_TYPE_STRINGS ? string_of(s, v, item)
+                                              : number_of(s, v, item);
     }
     if (!ok || k->width == 0)
         return ok;
-    if (k->count_offset == 0) { /* struct config_networks and config_strings have one shape */
-        struct config_networks *out = (void *)(s->base + k->offset);
-        *out = (struct config_networks){(void *)items, n->count};
+    if (k->type == CONFIG_TYPE_STRINGS) {
+        struct config_strings *out = (void *)(s->base + k->offset);
+        *out = (struct config_strings){(char **)(void *)items, n->count};
     } else {
         *(void **)(void *)(s->base + k->offset) = items;
         *(uint32_t *)(void *)(s->base + k->count_offset) = n->count;
@@ -393,6 +411,9 @@ static bool asks_nothing(const struct slot *s)
 
 static bool bind_value(const struct slot *s)
 {
+    if (s->node->kind == CONFIG_SCALAR && s->node->text[0] == '\0' && !s->node->quoted)
+        return config_fail(s->r, s->node->place, "%s: no value; give one or leave the key out",
+                           s->path);
     switch (s->key->type) {
     case CONFIG_TYPE_GROUP:
         if (s->node->kind != CONFIG_MAP)
@@ -404,6 +425,7 @@ static bool bind_value(const struct slot *s)
     case CONFIG_TYPE_ADDRESSES:
     case CONFIG_TYPE_NETWORKS:
     case CONFIG_TYPE_STRINGS:
+    case CONFIG_TYPE_PATHS:
     case CONFIG_TYPE_TIMES: return bind_list(s);
     default: return bind_scalar(s);
     }
@@ -449,6 +471,21 @@ static const char *key_word(const void *arg, uint32_t i)
     return ((const struct config_keys *)arg)->items[i].name;
 }
 
+static bool unknown(struct config_reader *r, const struct config_keys *keys,
+                    const struct config_node *key, const char *prefix)
+{
+    char text[300];
+    struct buf b = buf_over(text, sizeof text - 1);
+    const char *near = config_nearest(key->text, key_word, keys, keys->count);
+    if (near)
+        buf_addf(&b, "; did you mean %s?", near);
+    for (uint32_t i = 0; !near && keys->count <= KEYS_LISTED_MAX && i < keys->count; i++)
+        buf_addf(&b, "%s%s", i ? ", " : "; known here: ", keys->items[i].name);
+    text[b.len] = '\0';
+    return config_fail(r, key->place, "unknown key %s%s%.64s%s", prefix, *prefix ? "." : "",
+                       key->text, text);
+}
+
 static bool check_known(struct config_reader *r, const struct config_keys *keys,
                         const struct config_node *map, const char *prefix)
 {
@@ -459,10 +496,7 @@ static bool check_known(struct config_reader *r, const struct config_keys *keys,
             known = strcmp(keys->items[k].name, key->text) == 0;
         if (known)
             continue;
-        const char *near = config_nearest(key->text, key_word, keys, keys->count);
-        return config_fail(r, key->place, "unknown key %s%s%.64s%s%s%s", prefix, *prefix ? "." : "",
-                           key->text, near ? "; did you mean " : "", near ? near : "",
-                           near ? "?" : "");
+        return unknown(r, keys, key, prefix);
     }
     return true;
 }
@@ -470,7 +504,7 @@ static bool check_known(struct config_reader *r, const struct config_keys *keys,
 static bool bind_map(struct config_reader *r, const struct config_keys *keys,
                      const struct config_node *map, char *base, const char *prefix)
 {
-    char path[PATH_MAX_TEXT];
+    char path[PATH_TEXT_MAX];
     if (!check_known(r, keys, map, prefix))
         return false;
     for (uint32_t i = 0; i < keys->count; i++) {

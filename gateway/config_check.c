@@ -7,7 +7,7 @@
  * Contract: after it every field of the configuration has its final value; config->routes is made.
  * Failure:  FILE:LINE:COLUMN of the value that is wrong, or of the map that lacks one.
  * Bounds:   CONFIG_SECRET_MAX.
- * Tests:    tests/unit/test_config.c
+ * Tests:    tests/unit/test_config_faults.c, test_config.c
  */
 #include <stdlib.h>
 #include <sys/un.h>
@@ -29,8 +29,11 @@ char *config_secret(struct config_reader *r, const struct config_node *file, con
     if (len && len < text.len && secret[len - 1] == '\r')
         len--;
     secret[len] = '\0';
-    if (len == 0 || strlen(secret) != len) {
-        config_fail(r, file->place, "%s%s is %s", what, path, len ? "not one line" : "empty");
+    bool line = true;
+    for (size_t i = 0; i < len; i++)
+        line &= (uint8_t)secret[i] >= 0x20 && secret[i] != 0x7f;
+    if (len == 0 || !line) {
+        config_fail(r, file->place, "%s%s is %s", what, path, line ? "empty" : "not one line");
         return NULL;
     }
     return secret;
@@ -83,7 +86,7 @@ static int compare_numbered(const void *a, const void *b)
 
 /* Hundreds of thousands of domains are possible: sorted, not each with each. */
 bool config_unique(struct config_reader *r, const char *(*text_at)(const void *arg, uint32_t i),
-                   const void *arg, uint32_t count, const struct config_node *list,
+                   const void *arg, uint32_t count, const struct config_node *list, const char *key,
                    const char *what)
 {
     struct numbered *all = config_alloc(r, &r->scratch, count, sizeof *all);
@@ -102,8 +105,8 @@ bool config_unique(struct config_reader *r, const char *(*text_at)(const void *a
         return true;
     struct config_place at = list->place, before = list->place;
     if (list->kind == CONFIG_LIST) { /* else it was one text, split */
-        at = list->entries[again].value->place;
-        before = list->entries[first].value->place;
+        at = config_node_near(list->entries[again].value, key)->place;
+        before = config_node_near(list->entries[first].value, key)->place;
     }
     return config_fail(r, at, "%s %.64s is already given at %s:%u", what, text_at(arg, again),
                        before.file, before.line);
@@ -132,7 +135,8 @@ bool config_check(struct config_reader *r, const struct config_node *root, struc
 {
     const struct config_node *accepted = config_node_near(root, "accepted_domains");
     return check_hostname(r, root, c) && check_admin(r, root, c) && check_users(r, root, c) &&
-           config_unique(r, accepted_at, c, c->accepted_domains.count, accepted, "domain") &&
+           config_unique(r, accepted_at, c, c->accepted_domains.count, accepted, "domain",
+                         "domain") &&
            check_retry(r, root, c) && config_check_receive(r, root, c) &&
            config_check_send(r, root, c);
 }

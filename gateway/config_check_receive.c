@@ -7,7 +7,7 @@
  *           (TLS without certificate, AUTH without accounts); certificate and key fit each other.
  * Failure:  FILE:LINE:COLUMN of the value that is wrong, or of the connector that lacks one.
  * Bounds:   CONFIG_PEM_MAX.
- * Tests:    tests/unit/test_config.c
+ * Tests:    tests/unit/test_config_faults.c, test_config.c
  */
 #include "gateway/config_internal.h"
 #include "tls/tls.h"
@@ -32,8 +32,7 @@ static bool check_certificate(struct config_reader *r, const struct config_node 
         return false;
     struct tls_identity id = {pem[0], pem[1], c->certificate, c->key};
     if (!tls_identity_check(&id, NULL, &info, &why)) {
-        /* The message names the file it is about. */
-        bool key = strncmp(why.text, c->key, strlen(c->key)) == 0;
+        bool key = strstr(why.text, "private key") != NULL; /* else it is about the certificate */
         return config_fail(r, key ? key_at : at, "%s", why.text);
     }
     c->certificate_pem = (uint8_t *)(uintptr_t)pem[0].ptr;
@@ -83,15 +82,6 @@ static bool submission_of(const struct config_receive_connector *c, const struct
     return c->auth.required || ports;
 }
 
-static bool same_addr(const struct io_addr *a, const struct io_addr *b)
-{
-    if (a->sa.sa_family != b->sa.sa_family || io_addr_port(a) != io_addr_port(b))
-        return false;
-    return a->sa.sa_family == AF_INET
-               ? a->in.sin_addr.s_addr == b->in.sin_addr.s_addr
-               : memcmp(&a->in6.sin6_addr, &b->in6.sin6_addr, sizeof a->in6.sin6_addr) == 0;
-}
-
 /* Bind address `k` of connector `i` against all before it. */
 static bool check_bind(struct config_reader *r, const struct config *c,
                        const struct config_node *list, uint32_t i, uint32_t k)
@@ -101,12 +91,12 @@ static bool check_bind(struct config_reader *r, const struct config *c,
     char text[IO_ADDR_TEXT_MAX];
     io_addr_text(&mine->bind[k], true, text);
     for (uint32_t b = 0; b < k; b++)
-        if (same_addr(&mine->bind[b], &mine->bind[k]))
+        if (config_address_same(&mine->bind[b], &mine->bind[k]))
             return config_fail(r, n->place, "bind: %s stands here twice", text);
     for (uint32_t j = 0; j < i; j++) {
         const struct config_receive_connector *other = &c->receive[j];
         for (uint32_t b = 0; b < other->bind_count; b++)
-            if (same_addr(&other->bind[b], &mine->bind[k]) &&
+            if (config_address_same(&other->bind[b], &mine->bind[k]) &&
                 config_remotes_overlap(&mine->remote.allow, &mine->remote.deny,
                                        &other->remote.allow, &other->remote.deny))
                 return config_fail(
@@ -146,7 +136,7 @@ static const char *receive_at(const void *arg, uint32_t i)
 bool config_check_receive(struct config_reader *r, const struct config_node *root, struct config *c)
 {
     const struct config_node *list = config_node_near(root, "receive_connectors");
-    if (!config_unique(r, receive_at, c, c->receive_count, list, "connector"))
+    if (!config_unique(r, receive_at, c, c->receive_count, list, "name", "connector"))
         return false;
     for (uint32_t i = 0; i < c->receive_count; i++)
         if (!check_one(r, list, c, i))

@@ -6,7 +6,7 @@
  * Contract: each connector knows where to send; nobody becomes an open relay by one key alone.
  * Failure:  FILE:LINE:COLUMN of the value that is wrong, or of the connector that lacks one.
  * Bounds:   CONFIG_PEM_MAX.
- * Tests:    tests/unit/test_config.c
+ * Tests:    tests/unit/test_config_faults.c, test_config.c
  */
 #include "gateway/config_internal.h"
 #include "routing/domain.h"
@@ -139,7 +139,7 @@ static bool check_spaces(struct config_reader *r, const struct config_node *item
             return fail_at(r, item, "allow_relay",
                            "with the space \"*\" anybody could send to anybody (an open relay); "
                            "if that is wanted, say open_relay: yes-i-mean-it");
-    return config_unique(r, space_at, c, c->space_count, list, "address space");
+    return config_unique(r, space_at, c, c->space_count, list, "space", "address space");
 }
 
 static bool check_scope(struct config_reader *r, const struct config_node *item,
@@ -190,7 +190,7 @@ static const char *send_at(const void *arg, uint32_t i)
 bool config_check_send(struct config_reader *r, const struct config_node *root, struct config *c)
 {
     const struct config_node *list = config_node_near(root, "send_connectors");
-    if (!config_unique(r, send_at, c, c->send_count, list, "connector"))
+    if (!config_unique(r, send_at, c, c->send_count, list, "name", "connector"))
         return false;
     for (uint32_t i = 0; i < c->send_count; i++) {
         const struct config_node *item = list->entries[i].value;

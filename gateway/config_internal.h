@@ -7,8 +7,7 @@
 #include "gateway/config.h"
 #include "gateway/limits.h"
 
-/* ---- memory: one allocation each, freed (and wiped, for secrets) whole --------------------------
- */
+/* ---- memory: one allocation each, freed (and wiped, for secrets) whole ---- */
 
 struct config_block;
 
@@ -24,8 +23,7 @@ struct config_tree {
     struct config_pool pool;
 };
 
-/* ---- nodes: YAML with places, environment expanded, includes merged -----------------------------
- */
+/* ---- nodes: YAML with places, environment expanded, includes merged ---- */
 
 struct config_place {
     const char *file;
@@ -87,8 +85,7 @@ bool config_read_file(struct config_reader *r, struct config_pool *pool, const c
 /* A path as written, taken from the folder of the file it stands in unless it is absolute. */
 char *config_path(struct config_reader *r, struct config_pool *pool, const struct config_node *n);
 
-/* ---- the table
- * ------------------------------------------------------------------------------------ */
+/* ---- the table ---- */
 
 enum config_type {
     CONFIG_TYPE_STRING,
@@ -106,6 +103,7 @@ enum config_type {
     CONFIG_TYPE_ADDRESSES,
     CONFIG_TYPE_NETWORKS,
     CONFIG_TYPE_STRINGS,
+    CONFIG_TYPE_PATHS,
     CONFIG_TYPE_TIMES,
     CONFIG_TYPE_GROUP, /* a map of keys of the same struct */
     CONFIG_TYPE_ITEMS  /* a list of maps, each a struct */
@@ -154,8 +152,10 @@ void config_range_text(const struct config_key *k, char text[80]);
 bool config_bind(struct config_reader *r, const struct config_keys *keys,
                  const struct config_node *map, void *base);
 
-/* ---- values
- * ------------------------------------------------------------------------------------------ */
+/* The first key in which two structs of these keys differ, or NULL. */
+const struct config_key *config_same(const struct config_keys *keys, const void *a, const void *b);
+
+/* ---- values ---- */
 
 bool config_bool_parse(const char *text, bool *out) __attribute__((warn_unused_result));
 bool config_count_parse(const char *text, uint64_t *out) __attribute__((warn_unused_result));
@@ -165,9 +165,16 @@ bool config_time_parse(const char *text, uint64_t *out) __attribute__((warn_unus
 /* `port`: CONFIG_PORT_NONE, CONFIG_PORT_GIVEN or the default. */
 bool config_address_parse(const char *text, uint32_t port, struct io_addr *out)
     __attribute__((warn_unused_result));
-/* "192.0.2.0/24", or an address alone. False: `why` says what is wrong. */
-bool config_network_parse(const char *text, struct config_network *out, struct why *why)
-    __attribute__((warn_unused_result));
+/*
+ * "192.0.2.0/24", an address alone, or a range "192.0.2.10-192.0.2.20", which takes several
+ * networks. Returns how many; 0: `why` says what is wrong.
+ */
+#define CONFIG_NETWORKS_OF_RANGE_MAX 254u
+uint32_t config_network_parse(const char *text,
+                              struct config_network out[CONFIG_NETWORKS_OF_RANGE_MAX],
+                              struct why *why) __attribute__((warn_unused_result));
+/* Address and port. */
+bool config_address_same(const struct io_addr *a, const struct io_addr *b);
 bool config_network_covers(const struct config_network *outer, const struct config_network *inner);
 /* Is there an address that both let in? */
 bool config_remotes_overlap(const struct config_networks *allow_a,
@@ -178,24 +185,22 @@ bool config_remotes_overlap(const struct config_networks *allow_a,
 const char *config_nearest(const char *word, const char *(*word_at)(const void *arg, uint32_t i),
                            const void *arg, uint32_t count);
 
-/* ---- checks across keys; files that are named are read here
- * -------------------------------------------- */
+/* ---- checks across keys; files that are named are read here ---- */
 
 bool config_check(struct config_reader *r, const struct config_node *root, struct config *c);
 /*
  * The line in a file that holds a password or token, without the newline at its end. NULL: failed.
  */
 char *config_secret(struct config_reader *r, const struct config_node *file, const char *what);
-/* No two of `count` texts are equal; else the later one of `list` is wrong. */
+/* No two of `count` texts are equal; else `key` of the later item of `list` is wrong. */
 bool config_unique(struct config_reader *r, const char *(*text_at)(const void *arg, uint32_t i),
-                   const void *arg, uint32_t count, const struct config_node *list,
+                   const void *arg, uint32_t count, const struct config_node *list, const char *key,
                    const char *what);
 bool config_check_receive(struct config_reader *r, const struct config_node *root,
                           struct config *c);
 bool config_check_send(struct config_reader *r, const struct config_node *root, struct config *c);
 
-/* ---- for unit tests
- * --------------------------------------------------------------------------------------- */
+/* ---- for unit tests ---- */
 
 /* Markdown: docs/configuration.md. */
 void config_warnings_at(const struct config *c, int64_t now_s,

@@ -6,9 +6,20 @@
  * Contract: an IPv4 address in IPv6's clothes (::ffff:192.0.2.1) is the IPv4 address.
  * Failure:  cannot fail.
  * Bounds:   one comparison a network; overlap: 128 steps a pair and exception.
- * Tests:    tests/unit/test_config.c
+ * Tests:    tests/unit/test_config_value.c
  */
 #include "gateway/config_internal.h"
+
+bool config_address_same(const struct io_addr *a, const struct io_addr *b)
+{
+    if (a->len == 0 || b->len == 0)
+        return a->len == b->len;
+    if (a->sa.sa_family != b->sa.sa_family || io_addr_port(a) != io_addr_port(b))
+        return false;
+    return a->sa.sa_family == AF_INET
+               ? a->in.sin_addr.s_addr == b->in.sin_addr.s_addr
+               : memcmp(&a->in6.sin6_addr, &b->in6.sin6_addr, sizeof a->in6.sin6_addr) == 0;
+}
 
 static bool same_bits(const uint8_t *a, const uint8_t *b, uint32_t bits)
 {

@@ -41,6 +41,7 @@ static const char *type_text(const struct config_key *k)
     case CONFIG_TYPE_ADDRESSES: return "list of addresses";
     case CONFIG_TYPE_NETWORKS: return "list of networks";
     case CONFIG_TYPE_STRINGS: return "list of words";
+    case CONFIG_TYPE_PATHS: return "list of paths";
     case CONFIG_TYPE_TIMES: return "list of times";
     case CONFIG_TYPE_GROUP: return "map";
     case CONFIG_TYPE_ITEMS: return "list of maps";
@@ -115,28 +116,32 @@ static void describe(const struct printer *p, const struct config_key *k)
     prose(p, text);
 }
 
+/* The dash of an item stands in the two columns before its first key, the help above it too. */
+static void print_key(struct printer *p, const struct config_key *k)
+{
+    const char *value = standard_text(k);
+    struct printer at = *p;
+    at.depth -= p->first_of_item ? 1 : 0;
+    describe(&at, k);
+    indent(&at, p->commented ? "#" : "");
+    fprintf(p->f, "%s%s:%s%s\n", p->first_of_item ? "- " : "", k->name, *value ? " " : "", value);
+    p->first_of_item = false;
+}
+
 static void print_keys(struct printer *p, const struct config_keys *keys)
 {
     for (uint32_t i = 0; i < keys->count; i++) {
         const struct config_key *k = &keys->items[i];
-        bool top = p->depth == 0 && !p->commented;
-        if (top && i)
+        if (p->depth == 0 && i)
             fputc('\n', p->f);
-        describe(p, k);
-        /* The dash of an item stands in the two columns before its first key. */
-        const char *dash = p->first_of_item ? "- " : "";
-        p->depth -= p->first_of_item ? 1 : 0;
-        indent(p, p->commented ? "#" : "");
-        p->depth += p->first_of_item ? 1 : 0;
-        p->first_of_item = false;
-        const char *value = standard_text(k);
-        fprintf(p->f, "%s%s:%s%s\n", dash, k->name, *value ? " " : "", value);
-        if (k->type != CONFIG_TYPE_GROUP && k->type != CONFIG_TYPE_ITEMS)
+        print_key(p, k);
+        if (!k->keys)
             continue;
+        bool items = k->type == CONFIG_TYPE_ITEMS;
         struct printer inner = *p;
-        inner.depth += k->type == CONFIG_TYPE_ITEMS ? 2 : 1;
-        inner.commented |= k->type == CONFIG_TYPE_ITEMS;
-        inner.first_of_item = k->type == CONFIG_TYPE_ITEMS;
+        inner.depth += items ? 2 : 1;
+        inner.commented |= items;
+        inner.first_of_item = items;
         print_keys(&inner, k->keys);
     }
 }
@@ -144,8 +149,10 @@ static void print_keys(struct printer *p, const struct config_keys *keys)
 void config_print_defaults(FILE *f)
 {
     struct printer p = {.f = f};
-    fputs("# Every key of Hikyaku's configuration with its default. Keys of list entries stand as\n"
-          "# comments `#key: value`.\n\n",
+    fputs("# Every key of Hikyaku's configuration with its default. The keys of a list's\n"
+          "# entries stand as comments `#key: value`; an entry takes the place of the `[]` above "
+          "it.\n"
+          "\n",
           f);
     print_keys(&p, config_table());
 }
@@ -239,11 +246,10 @@ void config_print_reference(FILE *f)
         "line and column.\n\n"
         "One YAML file. Sizes are written `500KiB`, `25MiB`, `20GiB` or as bytes; times `90s`,\n"
         "`5m`, `2h`, `2d`; addresses `192.0.2.1:25` or `\"[2001:db8::1]:25\"`; networks\n"
-        "`192.0.2.0/24`. `${NAME}` in a value is replaced by that environment variable (`$${` is\n"
-        "a plain `${`). Relative paths start at the folder of the file they stand in. A key that\n"
-        "nobody knows is an error.\n\n"
-        "`include: FILE`, or a list of files, at the top of a file adds others: maps are merged,\n"
-        "lists are joined, and a value given twice is an error.\n\n"
+        "`192.0.2.0/24`, `192.0.2.7` or `192.0.2.10-192.0.2.20`. Relative paths start at the\n"
+        "folder of the file they stand in. A key that nobody knows is an error.\n\n"
+        "`${NAME}` in a value is replaced by that environment variable (`$${` is a plain `${`);\n"
+        "inside `{ }` or `[ ]` such a value needs quotes, as YAML has it.\n\n"
         "SIGHUP and `hikyakuctl reload` read everything again, also the files it names; the keys\n"
         "that need a restart say so below.\n",
         f);

@@ -12,7 +12,7 @@
  * Failure:  FILE:LINE:COLUMN and the reason.
  * Bounds:   CONFIG_FILE_MAX, CONFIG_INCLUDES_MAX, CONFIG_INCLUDE_DEPTH_MAX, CONFIG_DEPTH_MAX,
  *           CONFIG_NODES_MAX (aliases count each time they are used), CONFIG_TEXT_MAX.
- * Tests:    tests/unit/test_config.c
+ * Tests:    tests/unit/test_config_faults.c, test_config.c
  */
 #include <stdlib.h>
 #include <yaml.h>
@@ -195,6 +195,56 @@ static void yaml_fail(struct config_source *s, const yaml_parser_t *p)
                 p->context ? p->context : "");
 }
 
+static bool has_anchor(const yaml_event_t *e)
+{
+    switch (e->type) {
+    case YAML_SCALAR_EVENT: return e->data.scalar.anchor != NULL;
+    case YAML_SEQUENCE_START_EVENT: return e->data.sequence_start.anchor != NULL;
+    case YAML_MAPPING_START_EVENT: return e->data.mapping_start.anchor != NULL;
+    default: return false;
+    }
+}
+
+/*
+ * Reads the text once, event by event, before libyaml builds a document of it: deep nesting and
+ * many anchors cost it time that grows with the square of their number (a minute for 200 KiB of
+ * `{a: `), so it never gets to see more than the bounds.
+ */
+static bool yaml_is_tame(struct config_source *s, yaml_parser_t *p)
+{
+    uint32_t depth = 0, anchors = 0;
+    yaml_event_type_t type = YAML_NO_EVENT;
+    while (type != YAML_STREAM_END_EVENT && !s->r->failed) {
+        yaml_event_t e;
+        if (!yaml_parser_parse(p, &e)) {
+            yaml_fail(s, p);
+            return false;
+        }
+        type = e.type;
+        depth += type == YAML_SEQUENCE_START_EVENT || type == YAML_MAPPING_START_EVENT;
+        depth -= type == YAML_SEQUENCE_END_EVENT || type == YAML_MAPPING_END_EVENT;
+        anchors += has_anchor(&e);
+        if (depth > CONFIG_DEPTH_MAX)
+            config_fail(s->r, place_of(s, e.start_mark), "maps and lists go deeper than %u",
+                        CONFIG_DEPTH_MAX);
+        else if (anchors > CONFIG_ANCHORS_MAX)
+            config_fail(s->r, place_of(s, e.start_mark), "more than %u anchors",
+                        CONFIG_ANCHORS_MAX);
+        yaml_event_delete(&e);
+    }
+    return !s->r->failed;
+}
+
+static bool parser_start(struct config_source *s, yaml_parser_t *p)
+{
+    if (!yaml_parser_initialize(p))
+        return config_fail(s->r, (struct config_place){s->file, 1, 1},
+                           "no memory to read the configuration");
+    yaml_parser_set_encoding(p, YAML_UTF8_ENCODING);
+    yaml_parser_set_input_string(p, s->text.ptr ? s->text.ptr : (const uint8_t *)"", s->text.len);
+    return true;
+}
+
 static struct config_node *yaml_root(struct config_source *s, yaml_parser_t *p)
 {
     yaml_document_t second;
@@ -227,12 +277,12 @@ struct config_node *config_yaml(struct config_reader *r, const char *file, struc
         config_fail(r, start, "larger than %llu KiB", CONFIG_FILE_MAX / KIB);
         return NULL;
     }
-    if (!yaml_parser_initialize(&p)) {
-        config_fail(r, start, "no memory to read the configuration");
+    if (!parser_start(&s, &p))
         return NULL;
-    }
-    yaml_parser_set_encoding(&p, YAML_UTF8_ENCODING);
-    yaml_parser_set_input_string(&p, text.ptr ? text.ptr : (const uint8_t *)"", text.len);
+    bool tame = yaml_is_tame(&s, &p);
+    yaml_parser_delete(&p);
+    if (!tame || !parser_start(&s, &p))
+        return NULL;
     if (yaml_parser_load(&p, &doc)) {
         n = yaml_root(&s, &p);
         yaml_document_delete(&doc);

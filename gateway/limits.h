@@ -171,6 +171,7 @@
 #define CONFIG_NODES_MAX         500000u   /* keys and values, aliases expanded */
 #define CONFIG_DEPTH_MAX         16u       /* maps and lists inside each other */
 #define CONFIG_KEYS_MAX          100u      /* keys of one map */
+#define CONFIG_ANCHORS_MAX       1000u     /* anchors (&name) of one file */
 #define CONFIG_TEXT_MAX          4096u     /* one value, ${ENV} expanded */
 #define CONFIG_NAME_MAX          64u       /* of a connector */
 #define CONFIG_PEM_MAX           (1 * MIB) /* a certificate chain or a key */
