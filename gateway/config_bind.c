@@ -32,7 +32,6 @@ static bool wrong(const struct slot *s, const struct config_node *n, const char 
     return config_fail(s->r, n->place, "%s: expected %s", s->path, expected);
 }
 
-/* A number of `width` bytes; every machine we run on stores the low byte first. */
 static void store(const struct slot *s, uint64_t value)
 {
     char *at = s->base + s->key->offset;
@@ -278,7 +277,7 @@ static bool string_of(const struct slot *s, const struct config_node *n, char **
 
 static bool bind_choices(const struct slot *s)
 {
-    uint32_t bits = 0, one;
+    uint32_t bits = 0, one = 0;
     for (uint32_t i = 0; i < s->node->count; i++) {
         if (!choice_of(s, s->node->entries[i].value, &one))
             return false;
@@ -395,7 +394,7 @@ static bool bind_items(const struct slot *s)
 /* ---- maps ---- */
 
 static bool bind_map(struct config_reader *r, const struct config_keys *keys,
-                     const struct config_node *map, char *base, const char *prefix);
+                     const struct config_node *map, void *base, const char *prefix);
 
 /* Does an unsupported key ask for nothing but what is done anyway? */
 static bool asks_nothing(const struct slot *s)
@@ -502,7 +501,7 @@ static bool check_known(struct config_reader *r, const struct config_keys *keys,
 }
 
 static bool bind_map(struct config_reader *r, const struct config_keys *keys,
-                     const struct config_node *map, char *base, const char *prefix)
+                     const struct config_node *map, void *base, const char *prefix)
 {
     char path[PATH_TEXT_MAX];
     if (!check_known(r, keys, map, prefix))

@@ -77,7 +77,7 @@ static char *expand(struct config_source *s, const char *text, size_t len, struc
                 config_fail(s->r, at, "the environment has no variable %s", name);
             else if (has_control(value, strlen(value)))
                 config_fail(s->r, at, "the variable %s has control characters", name);
-            if (s->r->failed)
+            if (!value || s->r->failed)
                 return NULL;
             buf_add_str(&b, value);
             i += got + 3;
