@@ -542,6 +542,7 @@ void delivery_turn_end(struct delivery *d)
 void delivery_tick(struct delivery *d)
 {
     sites_sweep(d);
+    homes_sweep(d, false);
 }
 
 bool delivery_drain(struct delivery *d, bool force)
@@ -567,6 +568,7 @@ void delivery_config_changed(struct delivery *d)
 void delivery_destroy(struct delivery *d)
 {
     sites_destroy(d);
+    homes_sweep(d, true);
     backlog_destroy(d->backlog);
     slab_destroy(&d->job_slab, false);
     slab_destroy(&d->task_slab, false);

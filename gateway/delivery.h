@@ -8,13 +8,15 @@
  * health, waiting tasks hop    one outbound connection of a site
  *
  * delivery.c: jobs (start, route, finish). delivery_site.c: sites and their queues. hop.c,
- * hop_io.c: connections. bounce.c: DSNs.
+ * hop_io.c: connections. site_permit.c: max_connections
+ * over shards. bounce.c: DSNs.
  */
 #ifndef HIKYAKU_DELIVERY_H
 #define HIKYAKU_DELIVERY_H
 
 #include "gateway/shard.h"
 #include "routing/mx.h"
+#include "routing/permit.h"
 #include "routing/route.h"
 #include "routing/site.h"
 
@@ -82,7 +84,10 @@ struct site {
     uint32_t connector;
     char domain[256]; /* "" for smart hosts */
     struct list link; /* delivery->sites */
-    struct site *hash_next;
+    struct site *hash_next, *key_next;
+    struct permit_borrower
+        permit; /* connections it may have open, of all shards' max_connections */
+    struct timer permit_timer;
     struct list tasks;
     uint32_t depth;              /* tasks waiting */
     struct list idle, hops;      /* idle: connections that wait for a task */
@@ -160,7 +165,8 @@ struct delivery {
     uint32_t job_count;
     struct list sites;
     uint32_t site_count;
-    struct site *site_hash[SITE_BUCKETS];
+    struct site *site_hash[SITE_BUCKETS], *site_keys[SITE_BUCKETS];
+    struct home *homes[SITE_BUCKETS]; /* gateway/site_permit.c */
     struct slab job_slab, task_slab, site_slab, hop_slab, wire_slab, body_slab, mx_slab;
     struct backlog *backlog; /* queue ids that wait for a job */
     struct list reap;        /* hops to be freed at the end of the turn */
@@ -210,6 +216,14 @@ void sites_sweep(struct delivery *d);
 void sites_drain(struct delivery *d, bool force);
 void sites_config_changed(struct delivery *d);
 void sites_destroy(struct delivery *d);
+
+/* site_permit.c */
+uint64_t site_key(const struct shard_config *c, uint32_t connector, struct slice domain);
+void site_permit_init(struct site *s);
+void site_permit_end(struct site *s);
+/* Says to the site's home what changed; call after every change of s->permit. */
+void site_permit_poll(struct site *s);
+void homes_sweep(struct delivery *d, bool all);
 
 /* hop.c */
 /* Opens a connection to a host of the site. False: no memory. */

@@ -8,7 +8,7 @@
  *           tried; tasks of a dead route are routed again, so that the next cost takes them
  *           (EXCHANGE E36).
  * Failure:  DNS: temporary answers defer, permanent ones fail with their DSN (FAULTS 71, 72).
- * Bounds:   SITE_COUNT_MAX sites; max_connections of the connector, shared out over the shards.
+ * Bounds:   SITE_COUNT_MAX sites; max_connections of the connector, by permits over all shards.
  * Tests:    tests/system (routing, mx, failover); routing/site.c has the policy and its unit
  *           tests
  */
@@ -85,8 +85,8 @@ struct site *site_get(struct delivery *d, struct shard_config *c, uint32_t conne
     s->timer.fire = site_timer_fired;
     s->query.done = site_mx_known;
     s->used_ns = io_now_ns(d->shard->io);
-    uint32_t share = s->send->conf->connections_max / d->shard->gw->shard_count;
-    site_hosts_init(&s->hosts, share ? share : 1);
+    site_hosts_init(&s->hosts, 0); /* permits hold max_connections over all shards */
+    site_permit_init(s);
     if (!s->send->conf->mx)
         site_smart_hosts(s);
     struct site **bucket = &d->site_hash[site_bucket(connector, domain)];
@@ -111,6 +111,7 @@ static void site_free(struct site *s)
     if (s->mx)
         slab_free(&d->mx_slab, s->mx);
     io_timer_clear(d->shard->io, &s->timer);
+    site_permit_end(s);
     list_remove(&s->link);
     d->site_count--;
     metric_set(d->shard->metrics, M_SITES, d->site_count);
@@ -298,43 +299,60 @@ static bool site_resolve(struct site *s)
 
 /* ---- pump ---- */
 
-void site_pump(struct site *s)
+/* All hosts are in their pause: the tasks wait once more, or are routed again. */
+static void site_all_wait(struct site *s, uint64_t retry_ns)
+{
+    struct io *io = s->delivery->shard->io;
+    s->retry_ns = retry_ns;
+    site_log_health(s);
+    if (site_is_unhealthy(&s->hosts, io_now_ns(io)))
+        site_settle_tasks(s, RCPT_PENDING, NULL);
+    else
+        io_timer_set(io, &s->timer, retry_ns); /* one failure is no verdict: tried once more */
+}
+
+/* One more connection for the waiting tasks. True: it is being opened, look again. */
+static bool site_open_one(struct site *s)
 {
     struct delivery *d = s->delivery;
     struct io *io = d->shard->io;
     uint32_t host;
-    uint64_t retry_ns;
-    while (!list_empty(&s->tasks) && !d->draining) {
-        struct list *idle = list_pop_front(&s->idle);
-        if (idle) {
-            hop_take(container_of(idle, struct hop, idle_link), site_next_task(s));
-            continue;
-        }
-        if (s->opening >= s->depth || !site_resolve(s))
-            return;
-        enum site_pick pick =
-            site_pick_host(&s->hosts, io_now_ns(io), &d->shard->chance, &host, &retry_ns);
-        if (pick == SITE_HOST) {
-            if (hop_open(s, host))
-                continue;
-            site_report(&s->hosts, host, SITE_NEUTRAL, io_now_ns(io), &d->shard->chance);
-            site_release(&s->hosts, host);
-            if (s->hop_count == 0)
-                io_timer_set(io, &s->timer, io_now_ns(io) + NS_PER_S);
-            return;
-        }
-        if (pick == SITE_BUSY || s->hop_count > 0)
-            return; /* a connection that ends or gets ready calls again */
-        s->retry_ns = retry_ns;
-        site_log_health(s);
-        if (!site_is_unhealthy(&s->hosts, io_now_ns(io))) {
-            io_timer_set(io, &s->timer, retry_ns); /* one failure is no verdict: tried once more */
-            return;
-        }
-        site_settle_tasks(s, RCPT_PENDING, NULL);
-        return;
+    uint64_t retry_ns = 0;
+    if (!permit_take(&s->permit))
+        return false; /* a grant pumps again */
+    enum site_pick pick =
+        site_pick_host(&s->hosts, io_now_ns(io), &d->shard->chance, &host, &retry_ns);
+    if (pick == SITE_HOST) {
+        if (hop_open(s, host))
+            return true;
+        site_report(&s->hosts, host, SITE_NEUTRAL, io_now_ns(io), &d->shard->chance);
+        site_release(&s->hosts, host);
+        if (s->hop_count == 0)
+            io_timer_set(io, &s->timer, io_now_ns(io) + NS_PER_S);
     }
-    site_log_health(s);
+    permit_give(&s->permit);
+    if (pick == SITE_WAIT && s->hop_count == 0)
+        site_all_wait(s, retry_ns);
+    return false;
+}
+
+void site_pump(struct site *s)
+{
+    struct delivery *d = s->delivery;
+    bool more = true;
+    while (permit_is_over(&s->permit) && !list_empty(&s->idle)) /* another shard has work for it */
+        hop_quit(container_of(list_pop_front(&s->idle), struct hop, idle_link));
+    while (more && !list_empty(&s->tasks) && !d->draining) {
+        struct list *idle = list_pop_front(&s->idle);
+        if (idle)
+            hop_take(container_of(idle, struct hop, idle_link), site_next_task(s));
+        else
+            more = s->opening < s->depth && site_resolve(s) && site_open_one(s);
+    }
+    if (list_empty(&s->tasks))
+        site_log_health(s);
+    permit_want(&s->permit, s->depth > s->opening ? s->depth - s->opening : 0);
+    site_permit_poll(s);
 }
 
 /* ---- life ---- */

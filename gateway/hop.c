@@ -56,6 +56,7 @@ static void hop_free(struct hop *h)
     h->magic = 0;
     slab_free(&d->hop_slab, h);
     s->hop_count--;
+    permit_give(&s->permit);
     site_pump(s);
 }
 
@@ -380,7 +381,7 @@ static void hop_next(struct hop *h)
     uint32_t max = s->send->conf->messages_per_connection_max;
     struct task *t;
     bool over = (max && h->messages >= max) || s->delivery->draining ||
-                s->config != s->delivery->shard->config;
+                permit_is_over(&s->permit) || s->config != s->delivery->shard->config;
     if (over) {
         hop_quit(h);
     } else if ((t = site_next_task(s))) {

@@ -40,6 +40,8 @@ enum peer_item {
     PEER_AUTH_DONE,   /* worker -> shard: the same */
     PEER_WORKER_STOP, /* control -> worker */
     PEER_ADMIN,       /* control -> shard: ptr = struct admin_request */
+    PEER_PERMIT_STATE, /* shard -> shard: a, b, c as permit_pack made them (routing/permit.h) */
+    PEER_PERMIT_GRANT, /* the same, back */
     PEER_ADMIN_DONE   /* shard -> control: the same */
 };
 

@@ -435,6 +435,8 @@ static void shard_message(void *arg, const struct ring_item *item)
     case PEER_CONFIG: shard_config_prepare(s, item->ptr); break;
     case PEER_CONFIG_COMMIT: shard_config_commit(s, item->a); break;
     case PEER_ADMIN: shard_admin_request(s, item->ptr); break;
+    case PEER_PERMIT_STATE:
+    case PEER_PERMIT_GRANT: delivery_permit_message(s->delivery, item); break;
     case PEER_DRAIN: shard_drain(s); break;
     default: assert(!"unknown item"); break;
     }

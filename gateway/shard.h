@@ -158,6 +158,8 @@ void delivery_config_changed(struct delivery *d);
 bool delivery_drain(struct delivery *d, bool force);
 /* What waits for the end of a turn: freed connections, jobs from the backlog. */
 void delivery_turn_end(struct delivery *d);
+/* PEER_PERMIT_STATE, PEER_PERMIT_GRANT. */
+void delivery_permit_message(struct delivery *d, const struct ring_item *item);
 /* Once a second. */
 void delivery_tick(struct delivery *d);
 
