@@ -246,7 +246,8 @@ void lane_kit_append(struct lane_kit *k, struct lane_kit_tx *t, uint64_t seed, s
     }
 }
 
-void lane_kit_commit(struct lane_kit *k, struct lane_kit_tx *t, uint32_t rcpt_count)
+static void commit(struct lane_kit *k, struct lane_kit_tx *t, uint32_t rcpt_count,
+                   struct queue_msg *parent, uint32_t rcpt)
 {
     struct envelope env = {.sender = SLICE_LIT("sender@example.com"),
                            .connector = SLICE_LIT("client-frontend"),
@@ -257,9 +258,22 @@ void lane_kit_commit(struct lane_kit *k, struct lane_kit_tx *t, uint32_t rcpt_co
     env.rcpts = calloc(rcpt_count, sizeof *env.rcpts);
     for (uint32_t i = 0; i < rcpt_count; i++)
         env.rcpts[i].mailbox = SLICE_LIT("rcpt@example.org");
-    lane_tx_commit(&t->tx, &env, NULL, NULL, 0);
+    lane_tx_commit(&t->tx, &env, parent, &rcpt, parent ? 1 : 0);
     cr_assert_not(t->done, "done from inside commit");
     free(env.rcpts);
+}
+
+void lane_kit_commit(struct lane_kit *k, struct lane_kit_tx *t, uint32_t rcpt_count)
+{
+    commit(k, t, rcpt_count, NULL, 0);
+}
+
+void lane_kit_commit_dsn(struct lane_kit *k, struct lane_kit_tx *t, struct queue_msg *parent,
+                         uint32_t rcpt)
+{
+    lane_kit_begin(k, t);
+    lane_kit_append(k, t, 1000 + rcpt, 700);
+    commit(k, t, 1, parent, rcpt);
 }
 
 void lane_kit_send(struct lane_kit *k, struct lane_kit_tx *t, uint64_t seed, size_t body_len,

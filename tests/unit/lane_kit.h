@@ -70,6 +70,9 @@ uint64_t lane_kit_put(struct lane_kit *k, uint64_t seed, size_t body_len, uint32
 void lane_kit_begin(struct lane_kit *k, struct lane_kit_tx *t);
 void lane_kit_append(struct lane_kit *k, struct lane_kit_tx *t, uint64_t seed, size_t len);
 void lane_kit_commit(struct lane_kit *k, struct lane_kit_tx *t, uint32_t rcpt_count);
+/* A DSN with which recipient `rcpt` of `parent` becomes final. */
+void lane_kit_commit_dsn(struct lane_kit *k, struct lane_kit_tx *t, struct queue_msg *parent,
+                         uint32_t rcpt);
 /* Reads the whole body in pieces of `piece` bytes and compares. 0, or the first error. */
 int32_t lane_kit_check_body(struct lane_kit *k, uint64_t qid, uint64_t seed, size_t body_len,
                             uint32_t piece);

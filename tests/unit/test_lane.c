@@ -176,3 +176,139 @@ Test(lane, deferral_is_kept_with_its_error)
     LANE_KIT_UNTIL(&k, k.due_count == 1);
     lane_kit_end(&k);
 }
+
+/* More than both commit buffers hold: appends wait, nothing is lost, order is kept. */
+Test(lane, buffers_full)
+{
+    enum { COUNT = 600 };
+    struct lane_kit k;
+    struct lane_kit_tx *t = calloc(COUNT, sizeof *t);
+    uint32_t waits = 0;
+
+    lane_kit_open(&k, NULL);
+    for (int i = 0; i < COUNT; i++) {
+        uint8_t bytes[16384];
+        lane_kit_begin(&k, &t[i]);
+        lane_kit_body((uint64_t)i, 0, bytes, sizeof bytes);
+        cr_assert_eq(lane_tx_append(&t[i].tx, slice_of(bytes, sizeof bytes)), LANE_APPEND_OK);
+        lane_kit_body((uint64_t)i, sizeof bytes, bytes, sizeof bytes);
+        cr_assert_eq(lane_tx_append(&t[i].tx, slice_of(bytes, sizeof bytes)), LANE_APPEND_OK);
+        lane_kit_body((uint64_t)i, 2 * sizeof bytes, bytes, sizeof bytes);
+        waits += lane_tx_append(&t[i].tx, slice_of(bytes, sizeof bytes)) == LANE_APPEND_WAIT;
+    }
+    cr_assert_gt(waits, 0);
+    for (int i = 0; i < COUNT; i++)
+        lane_kit_commit(&k, &t[i], 1); /* also those that still wait */
+    for (int i = 0; i < COUNT; i++) {
+        LANE_KIT_UNTIL(&k, t[i].done);
+        cr_assert_eq(t[i].code, 0);
+    }
+    lane_kit_reopen(&k);
+    cr_assert_eq(k.found_count, COUNT);
+    for (int i = 0; i < COUNT; i += 7)
+        cr_assert_eq(lane_kit_check_body(&k, t[i].qid, (uint64_t)i, 49152, 65536), 0);
+    free(t);
+    lane_kit_end(&k);
+}
+
+/* More changes of state in one turn than the buffers hold: they are kept and written. */
+Test(lane, many_changes_in_one_turn)
+{
+    enum { COUNT = 3000, ROUNDS = 40 };
+    struct lane_kit k;
+    struct lane_kit_tx *t = calloc(COUNT, sizeof *t);
+
+    lane_kit_open(&k, NULL);
+    for (int i = 0; i < COUNT; i++)
+        lane_kit_send(&k, &t[i], (uint64_t)i, 10, 1);
+    for (int i = 0; i < COUNT; i++)
+        LANE_KIT_UNTIL(&k, t[i].done);
+    for (int round = 0; round < ROUNDS; round++)
+        for (int i = 0; i < COUNT; i++)
+            lane_set_state(k.lane, t[i].msg, round % 2 ? QUEUE_HELD : QUEUE_UNREACHABLE);
+    for (int i = 0; i < COUNT; i += 2)
+        lane_kit_deliver(&k, t[i].qid);
+    lane_kit_reopen(&k);
+    cr_assert_eq(k.found_count, COUNT / 2);
+    cr_assert_eq(lane_stats(k.lane)->by_state[QUEUE_HELD], COUNT / 2);
+    cr_assert_eq(k.damaged_count, 0, "%s", k.damaged_what);
+    free(t);
+    lane_kit_end(&k);
+}
+
+Test(lane, largest_envelope)
+{
+    struct lane_kit k;
+    struct envelope env;
+    struct queue_msg *m;
+    uint64_t qid;
+    uint32_t rcpt = RCPT_COUNT_LIMIT - 1;
+
+    lane_kit_open(&k, NULL);
+    qid = lane_kit_put(&k, 1, 40000, RCPT_COUNT_LIMIT);
+    m = lane_find(k.lane, qid);
+    lane_rcpts_final(k.lane, m, &rcpt, 1, RCPT_DELIVERED);
+    lane_kit_reopen(&k);
+    m = lane_find(k.lane, qid);
+    cr_assert_eq(m->rcpt_pending, RCPT_COUNT_LIMIT - 1);
+    cr_assert(queue_msg_rcpt_is_final(m, rcpt));
+    cr_assert(lane_kit_envelope(&k, qid, &env, NULL));
+    cr_assert_eq(env.rcpt_count, RCPT_COUNT_LIMIT);
+    cr_assert_eq(lane_kit_check_body(&k, qid, 1, 40000, 65536), 0);
+    for (rcpt = 0; rcpt < RCPT_COUNT_LIMIT - 1; rcpt++)
+        lane_rcpts_final(k.lane, m, &rcpt, 1, RCPT_DELIVERED);
+    lane_kit_reopen(&k);
+    cr_assert_eq(k.found_count, 0);
+    lane_kit_end(&k);
+}
+
+static void direct(struct lane_params *p)
+{
+    p->mode = LANE_WRITE_DIRECT;
+}
+
+Test(lane, direct_writes)
+{
+    enum { COUNT = 300 };
+    struct lane_kit k;
+    struct lane_kit_tx t;
+    uint64_t qids[COUNT], large;
+
+    lane_kit_open(&k, direct);
+    for (int i = 0; i < COUNT; i++)
+        qids[i] = lane_kit_put(&k, (uint64_t)i, (size_t)i * 300, 1);
+    lane_kit_send(&k, &t, 77, 5 * MIB, 1);
+    LANE_KIT_UNTIL(&k, t.done);
+    large = t.qid;
+    for (int i = 0; i < COUNT; i += 2)
+        lane_kit_deliver(&k, qids[i]);
+    for (int again = 0; again < 2; again++) {
+        lane_kit_reopen(&k);
+        cr_assert_eq(k.damaged_count, 0, "%s", k.damaged_what);
+        cr_assert_eq(k.found_count, COUNT / 2 + 1);
+        for (int i = 1; i < COUNT; i += 2)
+            cr_assert_eq(lane_kit_check_body(&k, qids[i], (uint64_t)i, (size_t)i * 300, 65536), 0);
+        cr_assert_eq(lane_kit_check_body(&k, large, 77, 5 * MIB, 65536), 0);
+        k.params.mode = LANE_WRITE_BUFFERED; /* the other mode reads the same */
+    }
+    lane_kit_end(&k);
+}
+
+static void filled(struct lane_params *p)
+{
+    p->zero_fill = true;
+}
+
+Test(lane, zero_filled_segments)
+{
+    struct lane_kit k;
+    uint64_t qid;
+
+    lane_kit_open(&k, filled);
+    for (int i = 0; i < 30; i++)
+        qid = lane_kit_put(&k, (uint64_t)i, MIB, 1);
+    lane_kit_reopen(&k);
+    cr_assert_eq(k.found_count, 30);
+    cr_assert_eq(lane_kit_check_body(&k, qid, 29, MIB, 65536), 0);
+    lane_kit_end(&k);
+}
