@@ -87,7 +87,8 @@ void index_insert(struct index *ix, struct queue_msg *m)
 {
     struct queue_msg **to;
 
-    assert(m->qid != 0 && !index_find(ix, m->qid));
+    assert(m->qid !=
+           0); /* that it is not there yet is the caller's word: looking costs a cache miss */
     if (ix->count >= ix->bucket_count)
         split_one(ix);
     to = chain(ix, bucket_of(ix, hash_of(m->qid)));
@@ -106,6 +107,13 @@ void index_remove(struct index *ix, struct queue_msg *m)
     *at = m->hash_next;
     m->hash_next = NULL;
     ix->count--;
+}
+
+void index_each(const struct index *ix, void (*each)(struct queue_msg *m))
+{
+    for (uint32_t i = 0; i < ix->bucket_count; i++)
+        for (struct queue_msg *m = *chain(ix, i); m; m = m->hash_next)
+            each(m);
 }
 
 struct queue_msg *index_find(const struct index *ix, uint64_t qid)

@@ -19,6 +19,8 @@ void index_destroy(struct index *ix);
 /* The qid must not be there. Never fails: without memory for another bucket, chains grow. */
 void index_insert(struct index *ix, struct queue_msg *m);
 void index_remove(struct index *ix, struct queue_msg *m);
+/* All of them; nothing may come or go meanwhile. */
+void index_each(const struct index *ix, void (*each)(struct queue_msg *m));
 struct queue_msg *index_find(const struct index *ix, uint64_t qid);
 /*
  * The message after `*cursor` (0: the first) in an order of its own; moves the cursor. What stays

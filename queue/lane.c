@@ -383,16 +383,15 @@ void lane_close(struct lane *l, void (*closed)(void *arg), void *arg)
     lane_soon(l);
 }
 
+static void free_bits(struct queue_msg *m)
+{
+    free(m->rcpt_final);
+}
+
+/* The slab goes whole; only what hangs on a message is looked for. */
 static void free_messages(struct lane *l)
 {
-    uint64_t cursor = 0;
-    struct queue_msg *m;
-
-    while ((m = index_next(&l->index, &cursor)) != NULL) {
-        index_remove(&l->index, m);
-        schedule_clear(&l->schedule, m);
-        lane_msg_free(l, m);
-    }
+    index_each(&l->index, free_bits);
     while (!list_empty(&l->doomed))
         lane_msg_free(l, container_of(l->doomed.next, struct queue_msg, segment_link));
 }
