@@ -366,7 +366,7 @@ void sites_sweep(struct delivery *d)
         bool old = s->config != d->shard->config;
         if (s->in_clear && now >= s->in_clear_until_ns)
             s->in_clear = 0;
-        if (s->hop_count == 0 && list_empty(&s->tasks) &&
+        if (s->hop_count == 0 && list_empty(&s->tasks) && permit_borrower_is_idle(&s->permit) &&
             (old || now - s->used_ns > SITE_UNUSED_NS))
             site_free(s);
     }

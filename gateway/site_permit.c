@@ -25,8 +25,8 @@ struct home {
 
 uint64_t site_key(const struct shard_config *c, uint32_t connector, struct slice domain)
 {
-    uint64_t h = 14695981039346656037ull ^ c->gen->number;
-    h = (h ^ connector) * 1099511628211ull;
+    uint64_t h = (14695981039346656037ull ^ c->gen->number) * 1099511628211ull;
+    h = (h ^ connector) * 1099511628211ull; /* a step each: 3,0 and 2,1 are different sites */
     for (size_t i = 0; i < domain.len; i++)
         h = (h ^ ascii_lower(domain.ptr[i])) * 1099511628211ull;
     return h ^ h >> 29;
