@@ -84,8 +84,8 @@ void job_rcpt_done(struct job *j, uint32_t rcpt, enum rcpt_state state, const st
         job_log(j, EV_DEFERRED, rcpt, why, remote, elapsed_ns);
         break;
     case RCPT_FAIL:
-        metric_add(metrics, r->expired ? M_EXPIRED : M_FAILED, 1);
-        job_log(j, r->expired ? EV_EXPIRED : EV_FAILED, rcpt, why, remote, elapsed_ns);
+        metric_add(metrics, M_FAILED, 1);
+        job_log(j, EV_FAILED, rcpt, why, remote, elapsed_ns);
         break;
     case RCPT_UNREACHED: job_log(j, EV_UNREACHABLE, rcpt, why, "", 0); break;
     default: break;
@@ -204,33 +204,13 @@ void job_route(struct job *j)
 
 /* ---- begin ---- */
 
-static bool job_expire(struct job *j)
-{
-    struct delivery *d = j->delivery;
-    const struct config *conf = d->shard->config->gen->config;
-    uint64_t now_s = io_wall_ns(d->shard->io) / NS_PER_S;
-    struct why why;
-    if (now_s < j->m->accepted_wall_s + conf->retry.expire_s || j->m->attempts == 0)
-        return false;
-    why_set(&why, 554, "5.4.7", "Not delivered in time; the last attempt: %.*s",
-            j->last_error.len ? (int)j->last_error.len : 9,
-            j->last_error.len ? (const char *)j->last_error.ptr : "not known");
-    for (uint32_t i = 0; i < j->env.rcpt_count; i++) {
-        if (j->rcpts[i].state == RCPT_DONE)
-            continue;
-        j->rcpts[i].expired = true;
-        job_rcpt_done(j, i, RCPT_FAIL, &why, "", 0);
-    }
-    return true;
-}
-
 /* The envelope is in memory: mark what is done already, route the rest. */
 static void job_begin(struct job *j)
 {
     assert(j->env.rcpt_count == j->m->rcpt_count);
     for (uint32_t i = 0; i < j->env.rcpt_count; i++)
         j->rcpts[i].state = queue_msg_rcpt_is_final(j->m, i) ? RCPT_DONE : RCPT_PENDING;
-    if (j->remove_asked || j->bounce_asked || j->hold_asked || job_expire(j))
+    if (j->remove_asked || j->bounce_asked || j->hold_asked)
         job_finish(j);
     else
         job_route(j);
@@ -288,9 +268,9 @@ static void job_envelope_read(struct lane_envelope_read *r, const struct envelop
     struct shard *sh = j->delivery->shard;
     struct log_line line;
     char qid[QID_TEXT_MAX];
+    (void)error;
     if (env) {
         j->env = *env;
-        j->last_error = error;
         if (job_rcpts_alloc(j)) {
             job_begin(j);
             return;
@@ -414,6 +394,32 @@ bool job_has(const struct job *j, enum rcpt_state state)
     return false;
 }
 
+static bool job_is_over_age(const struct job *j)
+{
+    const struct shard *sh = j->delivery->shard;
+    return io_wall_ns(sh->io) / NS_PER_S >=
+           j->m->accepted_wall_s + sh->config->gen->config->retry.expire_s;
+}
+
+/*
+ * Given up at the end of an attempt, never before one: a clock that jumps or a long stop of the
+ * gateway costs no message its try, and the report has the next hop's last words (E32).
+ */
+static void job_expire(struct job *j)
+{
+    struct metrics *metrics = j->delivery->shard->metrics;
+    for (uint32_t i = 0; i < j->env.rcpt_count; i++) {
+        struct job_rcpt *r = &j->rcpts[i];
+        if (r->state != RCPT_DEFER && r->state != RCPT_UNREACHED)
+            continue;
+        const struct job_verdict *v = r->verdict ? j->verdicts[r->verdict - 1] : NULL;
+        r->state = RCPT_FAIL;
+        r->expired = true;
+        metric_add(metrics, M_EXPIRED, 1);
+        job_log(j, EV_EXPIRED, i, v ? &v->why : NULL, v ? v->remote : "", 0);
+    }
+}
+
 /* Has the sender been told of the delay, or is it not late enough yet (E39)? */
 static bool job_warned(const struct job *j)
 {
@@ -454,6 +460,8 @@ void job_finish(struct job *j)
                 job_rcpt_done(j, i, RCPT_FAIL, &why, "", 0);
             }
     }
+    if (job_is_over_age(j) && !j->hold_asked && !j->delivery->draining)
+        job_expire(j);
     j->warn = !job_warned(j) && (job_has(j, RCPT_DEFER) || job_has(j, RCPT_UNREACHED));
     bounce_start(j);
 }
@@ -475,7 +483,10 @@ void job_settle(struct job *j)
         struct slice error = v ? slice_str(j->verdicts[v - 1]->why.text) : slice_of(NULL, 0);
         uint64_t delay = retry_delay_s(conf->retry.intervals_s, conf->retry.interval_count,
                                        m->attempts + 1u, &sh->chance);
-        uint64_t next_s = io_wall_ns(sh->io) / NS_PER_S + delay;
+        uint64_t now_s = io_wall_ns(sh->io) / NS_PER_S, next_s = now_s + delay;
+        uint64_t end_s = m->accepted_wall_s + conf->retry.expire_s;
+        if (end_s > now_s && end_s < next_s)
+            next_s = end_s; /* the last attempt */
         m->owner = NULL;
         if (unreached && !defer)
             lane_defer_unreachable(l, m, next_s, error);

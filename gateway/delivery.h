@@ -33,7 +33,7 @@ enum rcpt_state {
 /* What became of a recipient in this attempt. */
 struct job_rcpt {
     uint8_t state;
-    bool expired;     /* FAIL because its time was over */
+    bool expired;     /* FAIL because its time was over, with the verdict of the last attempt */
     uint32_t verdict; /* index into job->verdicts, 0: none */
 };
 
@@ -60,7 +60,6 @@ struct job {
     bool routing, finishing, remove_asked, hold_asked, bounce_asked;
     struct list link; /* delivery->jobs */
     struct lane_envelope_read read;
-    struct slice last_error; /* of the attempt before this one, in the arena */
     struct bounce *bounce;
 };
 
