@@ -233,8 +233,8 @@ void io_shutdown(struct io *io, int32_t fd);
 void io_close(struct io *io, int32_t fd);
 
 /*
- * The local address of a connection. Synchronous, no system call in the common case is NOT
- * promised: call it once.
+ * The local address of a listener (also the port that 0 became), or of a connection. Synchronous,
+ * and a few system calls for a connection: call it once. False for connections before Linux 6.8.
  */
 bool io_local_addr(struct io *io, int32_t fd, struct io_addr *out);
 
@@ -304,9 +304,9 @@ void io_on_message(struct io *io, void (*handler)(void *arg, const struct ring_i
                    void *arg);
 
 /*
- * Hands an item to peer `to` and wakes it (MSG_RING). False: its ring is full; the caller keeps the
- * item and tries again on a later turn. Items of one sender arrive in order. item->from is filled
- * in.
+ * Hands an item to peer `to` and wakes it (MSG_RING, with the sender's next turn). False: its ring
+ * is full; the caller keeps the item and tries again on a later turn. Items of one sender arrive in
+ * order. item->from is filled in. What is posted to a peer that has no io yet waits for it.
  */
 bool io_post(struct io *io, uint32_t to, const struct ring_item *item)
     __attribute__((warn_unused_result));

@@ -74,10 +74,19 @@ enum uring_state {
 #define URING_FD_DSYNC     8u
 #define URING_FD_SENDING   16u
 #define URING_FD_RECEIVING 32u
+#define URING_FD_LISTENER  64u /* its address is remembered */
 
 struct uring_fd {
     uint32_t flags;
     uint32_t busy; /* operations that name it */
+};
+
+/* The addresses of listeners are known without asking; before Linux 6.8 the kernel cannot be asked.
+ */
+#define URING_LISTENERS_KEPT 64u
+struct uring_listener {
+    int32_t fd; /* -1: free */
+    struct io_addr addr;
 };
 
 struct uring_event {
@@ -102,6 +111,8 @@ struct io {
 
     struct uring_fd *fds;
     uint32_t fd_count;
+
+    struct uring_listener listeners[URING_LISTENERS_KEPT];
 
     struct io_uring_buf_ring *buf_ring;
     uint8_t *bufs;
@@ -148,6 +159,7 @@ void uring_fd_hold(struct io *io, int32_t fd);
 void uring_fd_release(struct io *io, int32_t fd);
 
 /* ---- uring_net.c, uring_recv.c, uring_file.c: what comes next after a completion ---- */
+void uring_listener_forget(struct io *io, int32_t fd);
 void uring_connect_next(struct io *io, struct io_op *op, int32_t res);
 void uring_send_next(struct io *io, struct io_op *op, int32_t res);
 void uring_recv_next(struct io *io, struct io_op *op, int32_t res, uint32_t flags);

@@ -89,6 +89,28 @@ static const char *listen_problem(int error)
     }
 }
 
+static uint32_t listener_remember(struct io *io, int32_t fd, int s)
+{
+    struct io_addr addr = {.len = sizeof addr.in6};
+
+    for (uint32_t i = 0; i < URING_LISTENERS_KEPT; i++) {
+        if (io->listeners[i].fd >= 0)
+            continue;
+        if (getsockname(s, &addr.sa, &addr.len) < 0)
+            return 0;
+        io->listeners[i] = (struct uring_listener){.fd = fd, .addr = addr};
+        return URING_FD_LISTENER;
+    }
+    return 0;
+}
+
+void uring_listener_forget(struct io *io, int32_t fd)
+{
+    for (uint32_t i = 0; i < URING_LISTENERS_KEPT; i++)
+        if (io->listeners[i].fd == fd)
+            io->listeners[i].fd = -1;
+}
+
 bool io_listen(struct io *io, const struct io_addr *addr, const struct io_listen_opts *opts,
                int32_t *fd, struct why *why)
 {
@@ -100,6 +122,8 @@ bool io_listen(struct io *io, const struct io_addr *addr, const struct io_listen
         sqe = uring_sqe(io);
         io_uring_prep_files_update(sqe, &slot, 1, (int)IORING_FILE_INDEX_ALLOC);
         r = uring_call(io, sqe);
+        if (r >= 0)
+            uring_fd_opened(io, slot, listener_remember(io, slot, s));
         close(s);
     }
     if (r < 0) {
@@ -107,7 +131,6 @@ bool io_listen(struct io *io, const struct io_addr *addr, const struct io_listen
                 listen_problem(-r));
         return false;
     }
-    uring_fd_opened(io, slot, 0);
     *fd = slot;
     return true;
 }
@@ -335,11 +358,18 @@ void io_shutdown(struct io *io, int32_t fd)
 
 bool io_local_addr(struct io *io, int32_t fd, struct io_addr *out)
 {
-    struct io_uring_sqe *sqe = uring_sqe(io);
+    struct io_uring_sqe *sqe;
     socklen_t len = sizeof out->in6;
     int s;
     bool ok;
 
+    for (uint32_t i = 0; i < URING_LISTENERS_KEPT; i++) {
+        if (io->listeners[i].fd == fd && fd >= 0) {
+            *out = io->listeners[i].addr;
+            return true;
+        }
+    }
+    sqe = uring_sqe(io);
     uring_fd_hold(io, fd);
     io_uring_prep_rw(URING_OP_FIXED_FD_INSTALL, sqe, fd, NULL, 0, 0);
     sqe->flags |= IOSQE_FIXED_FILE;

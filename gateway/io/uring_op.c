@@ -186,6 +186,8 @@ static void fd_give_back(struct io *io, int32_t fd)
 {
     struct io_uring_sqe *sqe = uring_sqe(io);
 
+    if (io->fds[fd].flags & URING_FD_LISTENER)
+        uring_listener_forget(io, fd);
     io->fds[fd] = (struct uring_fd){0};
     io_uring_prep_close_direct(sqe, (unsigned)fd);
     sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
