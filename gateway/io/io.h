@@ -67,6 +67,7 @@ struct io_params {
         recv_buf_count; /* provided buffers, a power of two; 0: none (a thread without sockets) */
     uint32_t recv_buf_size; /* bytes of each */
     int32_t cpu;            /* pin the calling thread to this CPU; -1: do not */
+    bool plain_fds; /* for tests: as on Linux before 6.14, see gateway/io/uring_internal.h */
 };
 
 /* The group's rings: one bounded SPSC ring for each ordered pair. NULL: no memory. */
@@ -234,7 +235,7 @@ void io_close(struct io *io, int32_t fd);
 
 /*
  * The local address of a listener (also the port that 0 became), or of a connection. Synchronous,
- * and a few system calls for a connection: call it once. False for connections before Linux 6.8.
+ * and a few system calls for a connection: call it once.
  */
 bool io_local_addr(struct io *io, int32_t fd, struct io_addr *out);
 

@@ -19,7 +19,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/random.h>
-#include <sys/resource.h>
 #include <time.h>
 
 #include "gateway/io/uring_internal.h"
@@ -75,33 +74,10 @@ static bool create_ring(struct io *io, const struct io_params *params, struct wh
         why_set(why, 0, "", "cannot create an io_uring: %s", strerror(-r));
         return false;
     }
+    io->features = p.features;
     /* Saves looking the ring up at every enter; not needed to work. */
     (void)io_uring_register_ring_fd(&io->ring);
     return true;
-}
-
-/* The kernel allows a file table no larger than RLIMIT_NOFILE. */
-static bool create_fds(struct io *io, uint32_t count, struct why *why)
-{
-    struct rlimit limit;
-    int r;
-
-    assert(count > 0);
-    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < count) {
-        limit.rlim_cur = limit.rlim_max < count ? limit.rlim_max : count;
-        (void)setrlimit(RLIMIT_NOFILE, &limit);
-        if (limit.rlim_cur < count)
-            count = (uint32_t)limit.rlim_cur;
-    }
-    r = io_uring_register_files_sparse(&io->ring, count);
-    if (r < 0) {
-        why_set(why, 0, "", "cannot have %u descriptors: %s (LimitNOFILE=, ulimit -n)", count,
-                strerror(-r));
-        return false;
-    }
-    io->fds = calloc(count, sizeof *io->fds);
-    io->fd_count = io->stats.fd_count_max = count;
-    return io->fds != NULL;
 }
 
 static bool create_parts(struct io *io, const struct io_params *params, struct why *why)
@@ -110,8 +86,7 @@ static bool create_parts(struct io *io, const struct io_params *params, struct w
 
     io->events = malloc(EVENT_QUEUE_SIZE * sizeof *io->events);
     io->event_mask = EVENT_QUEUE_SIZE - 1;
-    if (!io->events || !create_fds(io, params->fd_count_max, why) ||
-        !uring_recv_create(io, params, why))
+    if (!io->events || !uring_fd_create(io, params, why) || !uring_recv_create(io, params, why))
         return false;
     io_random(io, &seed, sizeof seed);
     prng_seed(&io->prng, seed);

@@ -19,9 +19,9 @@
 #define FILE_MODE 0600
 
 /* After the prep functions of liburing: they clear the flags. */
-static void on_fd(struct io_uring_sqe *sqe, const struct io_op *op)
+static void on_fd(const struct io *io, struct io_uring_sqe *sqe, const struct io_op *op)
 {
-    sqe->flags |= IOSQE_FIXED_FILE;
+    sqe->flags |= uring_fd_flag(io);
     uring_tag(sqe, op, URING_OP);
 }
 
@@ -46,8 +46,10 @@ void io_open(struct io *io, struct io_op *op, const char *path, uint32_t open_fl
     op->len =
         ((open_flags & IO_DIR) ? URING_FD_DIR : 0) | ((open_flags & IO_DSYNC) ? URING_FD_DSYNC : 0);
     sqe = uring_sqe(io);
-    io_uring_prep_openat(sqe, AT_FDCWD, path, open_mode(open_flags), FILE_MODE);
-    sqe->file_index = IORING_FILE_INDEX_ALLOC;
+    /* A slot is closed with its ring; O_CLOEXEC would be refused. */
+    io_uring_prep_openat(sqe, AT_FDCWD, path, open_mode(open_flags) | (io->direct ? 0 : O_CLOEXEC),
+                         FILE_MODE);
+    sqe->file_index = io->direct ? IORING_FILE_INDEX_ALLOC : 0;
     uring_tag(sqe, op, URING_OP);
 }
 
@@ -59,7 +61,7 @@ void io_read(struct io *io, struct io_op *op, int32_t fd, void *buf, uint32_t le
         return;
     sqe = uring_sqe(io);
     io_uring_prep_read(sqe, fd, buf, len, offset);
-    on_fd(sqe, op);
+    on_fd(io, sqe, op);
 }
 
 void io_write(struct io *io, struct io_op *op, int32_t fd, const void *buf, uint32_t len,
@@ -71,7 +73,7 @@ void io_write(struct io *io, struct io_op *op, int32_t fd, const void *buf, uint
         return;
     sqe = uring_sqe(io);
     io_uring_prep_write(sqe, fd, buf, len, offset);
-    on_fd(sqe, op);
+    on_fd(io, sqe, op);
 }
 
 /* fdatasync is not promised to cover the entries of a directory. */
@@ -88,7 +90,7 @@ void io_sync(struct io *io, struct io_op *op, int32_t fd)
         return;
     sqe = uring_sqe(io);
     io_uring_prep_fsync(sqe, fd, sync_flags(io, fd));
-    on_fd(sqe, op);
+    on_fd(io, sqe, op);
 }
 
 void io_write_sync(struct io *io, struct io_op *op, int32_t fd, const void *buf, uint32_t len,
@@ -106,16 +108,16 @@ void io_write_sync(struct io *io, struct io_op *op, int32_t fd, const void *buf,
         op->flags |= URING_HALF_DONE;
         write = uring_sqe(io);
         io_uring_prep_write(write, fd, buf, len, offset);
-        on_fd(write, op);
+        on_fd(io, write, op);
         op->sent = 1; /* the only completion is the write's */
         return;
     }
     uring_sqe_pair(io, &write, &sync);
     io_uring_prep_write(write, fd, buf, len, offset);
-    write->flags |= IOSQE_FIXED_FILE | IOSQE_IO_LINK;
+    write->flags |= uring_fd_flag(io) | IOSQE_IO_LINK;
     uring_tag(write, op, URING_OP_FIRST);
     io_uring_prep_fsync(sync, fd, sync_flags(io, fd));
-    on_fd(sync, op);
+    on_fd(io, sync, op);
 }
 
 /* Collects both results in op->res: 0 while all is well, or the first error. */
@@ -141,7 +143,7 @@ void io_allocate(struct io *io, struct io_op *op, int32_t fd, uint64_t offset, u
         return;
     sqe = uring_sqe(io);
     io_uring_prep_fallocate(sqe, fd, 0, (off_t)offset, (off_t)len);
-    on_fd(sqe, op);
+    on_fd(io, sqe, op);
 }
 
 void io_unlink(struct io *io, struct io_op *op, const char *path)
@@ -185,7 +187,7 @@ void uring_file_next(struct io *io, struct io_op *op, int32_t res, bool first)
     switch ((enum uring_kind)op->kind) {
     case URING_OPEN:
         if (res >= 0)
-            uring_fd_opened(io, res, op->len);
+            res = uring_fd_adopt(io, res, op->len);
         break;
     case URING_WRITE_SYNC: write_sync_next(io, op, res, first || op->sent); return;
     case URING_FILE_SIZE:

@@ -7,9 +7,11 @@
  * queue of its own, and hands them one by one to uring_dispatch(), which calls `done`. What is
  * refused before it reaches the kernel goes into the same queue.
  *
- * A descriptor is a slot of the ring's file table. The kernel gives slots out, and a slot goes back
- * to it only when no operation that names it is left: so no late completion, and no worker of the
- * kernel, ever meets its next user.
+ * A descriptor is a slot of the ring's file table, so it costs no number of the process. It is
+ * given back only when no operation that names it is left: so no late completion, and no worker of
+ * the kernel, ever meets its next user. Before Linux 6.13 a slot given back kept its file open for
+ * as long as any older operation of the ring was under way; there, descriptors are numbers of the
+ * process.
  */
 #ifndef HIKYAKU_IO_URING_INTERNAL_H
 #define HIKYAKU_IO_URING_INTERNAL_H
@@ -22,7 +24,8 @@
 #include "gateway/io/io.h"
 
 /* Newer than the headers of the oldest liburing supported. */
-#define URING_OP_FIXED_FD_INSTALL 54 /* Linux 6.8 */
+#define URING_FEAT_RW_ATTR        (1u << 16) /* Linux 6.14 */
+#define URING_OP_FIXED_FD_INSTALL 54         /* Linux 6.8 */
 
 #define URING_SETUP_FLAGS                                                                \
     (IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_SUBMIT_ALL | \
@@ -110,7 +113,10 @@ struct io {
     uint32_t running; /* operations started and not done */
 
     struct uring_fd *fds;
-    uint32_t fd_count;
+    uint32_t fd_count; /* entries of fds */
+    uint32_t fd_used, fd_limit;
+    bool direct; /* descriptors are slots of the ring's table */
+    uint32_t features;
 
     struct uring_listener listeners[URING_LISTENERS_KEPT];
 
@@ -154,12 +160,23 @@ bool uring_op_start_fd(struct io *io, struct io_op *op, enum uring_kind kind, in
 void uring_op_fail(struct io *io, struct io_op *op, int32_t res);
 /* The last `done`; the operation may be gone afterwards. */
 void uring_op_end(struct io *io, struct io_op *op, int32_t res);
-void uring_fd_opened(struct io *io, int32_t fd, uint32_t flags);
+
+/* ---- uring_fd.c ---- */
+bool uring_fd_create(struct io *io, const struct io_params *params, struct why *why);
+/* Takes what the kernel opened into the table; -ENFILE, and it is closed, past fd_limit. */
+int32_t uring_fd_adopt(struct io *io, int32_t fd, uint32_t flags);
 void uring_fd_hold(struct io *io, int32_t fd);
 void uring_fd_release(struct io *io, int32_t fd);
+/* What sqe->flags must have for an entry that names a descriptor. */
+static inline uint8_t uring_fd_flag(const struct io *io)
+{
+    return io->direct ? IOSQE_FIXED_FILE : 0;
+}
+
+/* ---- uring_listen.c ---- */
+void uring_listener_forget(struct io *io, int32_t fd);
 
 /* ---- uring_net.c, uring_recv.c, uring_file.c: what comes next after a completion ---- */
-void uring_listener_forget(struct io *io, int32_t fd);
 void uring_connect_next(struct io *io, struct io_op *op, int32_t res);
 void uring_send_next(struct io *io, struct io_op *op, int32_t res);
 void uring_recv_next(struct io *io, struct io_op *op, int32_t res, uint32_t flags);

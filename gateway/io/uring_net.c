@@ -1,13 +1,10 @@
 /*
- * gateway/io/uring_net.c - the io_uring backend: listening, accepting, connecting, sending,
- * closing, polling.
+ * gateway/io/uring_net.c - the io_uring backend: accepting, connecting, sending, polling.
  *
- * Owns:     nothing of its own; sockets are slots of the ring's file table, so they cost no number
- *           of the process.
- * Runs on:  the thread of the io. io_listen and io_local_addr wait for the kernel: start, reload,
- *           once a connection at most.
- * Contract: see io.h. A new outbound socket has a number of the process until the kernel has put it
- *           into the table.
+ * Owns:     nothing of its own.
+ * Runs on:  the thread of the io.
+ * Contract: see io.h. Where descriptors are slots of the ring's table, a new outbound socket has a
+ *           number of the process until the kernel has put it there.
  * Failure:  results of the kernel; accepting without descriptors or memory pauses ACCEPT_PAUSE_NS
  *           and goes on.
  * Bounds:   IO_ACCEPT_SLOTS accepts a turn and listener.
@@ -26,113 +23,10 @@
 #endif
 
 #define ACCEPT_PAUSE_NS (100 * NS_PER_MS)
-#define LISTEN_TRIES    10 /* LISTEN_PAUSE_NS apart */
-#define LISTEN_PAUSE_NS (20 * NS_PER_MS)
-
-/* ---- listening ---- */
 
 static int set_option(int s, int level, int name, int value)
 {
     return setsockopt(s, level, name, &value, sizeof value);
-}
-
-/*
- * A listening socket with a number of the process, or -errno. TCP_NODELAY passes to what it
- * accepts.
- */
-static int make_listener(const struct io_addr *addr, const struct io_listen_opts *opts)
-{
-    int s = socket(addr->sa.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-    if (s < 0)
-        return -errno;
-    if (set_option(s, SOL_SOCKET, SO_REUSEADDR, 1) < 0 ||
-        (opts->reuse_port && set_option(s, SOL_SOCKET, SO_REUSEPORT, 1) < 0) ||
-        (addr->sa.sa_family == AF_INET6 &&
-         set_option(s, IPPROTO_IPV6, IPV6_V6ONLY, opts->v6_only) < 0) ||
-        set_option(s, IPPROTO_TCP, TCP_NODELAY, 1) < 0 || bind(s, &addr->sa, addr->len) < 0 ||
-        listen(s, opts->backlog) < 0) {
-        int error = errno;
-        close(s);
-        return -error;
-    }
-    return s;
-}
-
-/*
- * The kernel frees the sockets of a process that was killed some 40 ms after it ended, since they
- * are its ring's: who starts again at once must not be told that somebody else listens.
- */
-static int make_listener_patiently(struct io *io, const struct io_addr *addr,
-                                   const struct io_listen_opts *opts)
-{
-    struct __kernel_timespec pause = {.tv_nsec = LISTEN_PAUSE_NS};
-    int s = make_listener(addr, opts);
-
-    for (int i = 1; s == -EADDRINUSE && i < LISTEN_TRIES; i++) {
-        struct io_uring_sqe *sqe = uring_sqe(io);
-        io_uring_prep_timeout(sqe, &pause, 0, 0);
-        (void)uring_call(io, sqe);
-        s = make_listener(addr, opts);
-    }
-    return s;
-}
-
-static const char *listen_problem(int error)
-{
-    switch (error) {
-    case EADDRINUSE: return "another program listens there";
-    case EACCES: return "not permitted (a port below 1024 needs root or CAP_NET_BIND_SERVICE)";
-    case EADDRNOTAVAIL: return "this machine does not have the address";
-    case EAFNOSUPPORT: return "this machine does not speak that protocol";
-    default: return strerror(error);
-    }
-}
-
-static uint32_t listener_remember(struct io *io, int32_t fd, int s)
-{
-    struct io_addr addr = {.len = sizeof addr.in6};
-
-    for (uint32_t i = 0; i < URING_LISTENERS_KEPT; i++) {
-        if (io->listeners[i].fd >= 0)
-            continue;
-        if (getsockname(s, &addr.sa, &addr.len) < 0)
-            return 0;
-        io->listeners[i] = (struct uring_listener){.fd = fd, .addr = addr};
-        return URING_FD_LISTENER;
-    }
-    return 0;
-}
-
-void uring_listener_forget(struct io *io, int32_t fd)
-{
-    for (uint32_t i = 0; i < URING_LISTENERS_KEPT; i++)
-        if (io->listeners[i].fd == fd)
-            io->listeners[i].fd = -1;
-}
-
-bool io_listen(struct io *io, const struct io_addr *addr, const struct io_listen_opts *opts,
-               int32_t *fd, struct why *why)
-{
-    char text[IO_ADDR_TEXT_MAX];
-    struct io_uring_sqe *sqe;
-    int s = make_listener_patiently(io, addr, opts), slot = s, r = s;
-
-    if (s >= 0) {
-        sqe = uring_sqe(io);
-        io_uring_prep_files_update(sqe, &slot, 1, (int)IORING_FILE_INDEX_ALLOC);
-        r = uring_call(io, sqe);
-        if (r >= 0)
-            uring_fd_opened(io, slot, listener_remember(io, slot, s));
-        close(s);
-    }
-    if (r < 0) {
-        why_set(why, 0, "", "cannot listen on %s: %s", io_addr_text(addr, true, text),
-                listen_problem(-r));
-        return false;
-    }
-    *fd = slot;
-    return true;
 }
 
 /* ---- accepting ---- */
@@ -146,9 +40,11 @@ static void accept_arm(struct io_acceptor *a, struct io_op *op)
         return;
     op->net.addr.len = sizeof op->net.addr.in6;
     sqe = uring_sqe(a->io);
-    io_uring_prep_accept(sqe, a->listen_fd, &op->net.addr.sa, &op->net.addr.len, 0);
-    sqe->file_index = IORING_FILE_INDEX_ALLOC;
-    sqe->flags |= IOSQE_FIXED_FILE;
+    /* A slot is closed with its ring; SOCK_CLOEXEC would be refused. */
+    io_uring_prep_accept(sqe, a->listen_fd, &op->net.addr.sa, &op->net.addr.len,
+                         a->io->direct ? 0 : SOCK_CLOEXEC);
+    sqe->file_index = a->io->direct ? IORING_FILE_INDEX_ALLOC : 0;
+    sqe->flags |= uring_fd_flag(a->io);
     uring_tag(sqe, op, URING_OP);
 }
 
@@ -252,6 +148,29 @@ static int make_client(const struct io_addr *to, const struct io_addr *from)
     return -error;
 }
 
+/* The second step: the socket is where it belongs. */
+static void connect_over(struct io *io, struct io_op *op, int32_t fd)
+{
+    struct io_uring_sqe *sqe;
+
+    op->flags |= URING_CONNECTING;
+    fd = uring_fd_adopt(io, fd, 0);
+    if (fd < 0) {
+        uring_op_fail(io, op, fd);
+        return;
+    }
+    op->fd = fd;
+    uring_fd_hold(io, fd);
+    if (op->flags & URING_CANCELLED) {
+        uring_op_fail(io, op, -ECANCELED);
+        return;
+    }
+    sqe = uring_sqe(io);
+    io_uring_prep_connect(sqe, fd, &op->net.addr.sa, op->net.addr.len);
+    sqe->flags |= uring_fd_flag(io);
+    uring_tag(sqe, op, URING_OP);
+}
+
 void io_connect(struct io *io, struct io_op *op, const struct io_addr *to,
                 const struct io_addr *from)
 {
@@ -260,12 +179,16 @@ void io_connect(struct io *io, struct io_op *op, const struct io_addr *to,
 
     uring_op_start(io, op, URING_CONNECT);
     op->net.addr = *to;
-    op->len = (uint32_t)s;
     if (s < 0) {
-        op->flags |= URING_CONNECTING; /* there is no socket to close */
+        op->flags |= URING_CONNECTING; /* the result is the last */
         uring_op_fail(io, op, s);
         return;
     }
+    if (!io->direct) {
+        connect_over(io, op, s);
+        return;
+    }
+    op->len = (uint32_t)s;
     op->res = s; /* in: number of the process; out: slot */
     sqe = uring_sqe(io);
     io_uring_prep_files_update(sqe, &op->res, 1, (int)IORING_FILE_INDEX_ALLOC);
@@ -274,33 +197,17 @@ void io_connect(struct io *io, struct io_op *op, const struct io_addr *to,
 
 void uring_connect_next(struct io *io, struct io_op *op, int32_t res)
 {
-    struct io_uring_sqe *sqe;
-    int32_t fd = op->res;
-
     if (!(op->flags & URING_CONNECTING)) {
-        op->flags |= URING_CONNECTING;
         close((int)op->len);
-        if (res < 0) {
+        if (res < 0)
             uring_op_end(io, op, res);
-            return;
-        }
-        uring_fd_opened(io, fd, 0);
-        op->fd = fd;
-        uring_fd_hold(io, fd);
-        if (op->flags & URING_CANCELLED) {
-            io_close(io, fd);
-            uring_op_end(io, op, -ECANCELED);
-            return;
-        }
-        sqe = uring_sqe(io);
-        io_uring_prep_connect(sqe, fd, &op->net.addr.sa, op->net.addr.len);
-        sqe->flags |= IOSQE_FIXED_FILE;
-        uring_tag(sqe, op, URING_OP);
+        else
+            connect_over(io, op, op->res);
         return;
     }
     if (res < 0 && op->fd >= 0)
-        io_close(io, fd);
-    uring_op_end(io, op, res < 0 ? res : fd);
+        io_close(io, op->fd);
+    uring_op_end(io, op, res < 0 ? res : op->fd);
 }
 
 /* ---- sending ---- */
@@ -311,7 +218,7 @@ static void send_arm(struct io *io, struct io_op *op)
 
     io_uring_prep_send(sqe, op->fd, (const uint8_t *)op->ptr + op->sent, op->len - op->sent,
                        MSG_NOSIGNAL | MSG_WAITALL);
-    sqe->flags |= IOSQE_FIXED_FILE;
+    sqe->flags |= uring_fd_flag(io);
     uring_tag(sqe, op, URING_OP);
 }
 
@@ -350,38 +257,11 @@ void io_shutdown(struct io *io, int32_t fd)
 
     uring_fd_hold(io, fd);
     io_uring_prep_shutdown(sqe, fd, SHUT_WR);
-    sqe->flags |= IOSQE_FIXED_FILE;
+    sqe->flags |= uring_fd_flag(io);
     sqe->user_data = (uint64_t)fd << 3 | URING_SHUTDOWN;
 }
 
 /* ---- other ---- */
-
-bool io_local_addr(struct io *io, int32_t fd, struct io_addr *out)
-{
-    struct io_uring_sqe *sqe;
-    socklen_t len = sizeof out->in6;
-    int s;
-    bool ok;
-
-    for (uint32_t i = 0; i < URING_LISTENERS_KEPT; i++) {
-        if (io->listeners[i].fd == fd && fd >= 0) {
-            *out = io->listeners[i].addr;
-            return true;
-        }
-    }
-    sqe = uring_sqe(io);
-    uring_fd_hold(io, fd);
-    io_uring_prep_rw(URING_OP_FIXED_FD_INSTALL, sqe, fd, NULL, 0, 0);
-    sqe->flags |= IOSQE_FIXED_FILE;
-    s = uring_call(io, sqe);
-    uring_fd_release(io, fd);
-    if (s < 0)
-        return false;
-    ok = getsockname(s, &out->sa, &len) == 0;
-    out->len = ok ? len : 0;
-    close(s);
-    return ok;
-}
 
 void io_poll_raw(struct io *io, struct io_op *op, int raw_fd, uint32_t poll_events)
 {

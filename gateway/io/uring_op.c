@@ -1,15 +1,12 @@
 /*
- * gateway/io/uring_op.c - the io_uring backend: operations and descriptors from start to last
- * completion.
+ * gateway/io/uring_op.c - the io_uring backend: operations from start to last completion.
  *
- * Owns:     the table of descriptors and the queue of completions.
+ * Owns:     the queue of completions.
  * Runs on:  the thread of the io.
- * Contract: an operation is idle before its last `done` begins. A descriptor closed while
- *           operations name it is given back to the kernel when the last of them has completed.
- * Failure:  a descriptor that is not open: the operation completes with -EBADF. Closing one that is
- *           not open, a second receive or send on one, starting a running operation: asserted.
- * Bounds:   fd_count descriptors; each operation has at most one entry of its own making in the
- *           queue.
+ * Contract: an operation is idle before its last `done` begins.
+ * Failure:  a descriptor that is not open: the operation completes with -EBADF. Starting a running
+ *           operation: asserted. No memory for a completion: aborts, its owner would hang for ever.
+ * Bounds:   each operation has at most one entry of its own making in the queue.
  * Tests:    tests/unit/test_uring.c
  */
 #include <assert.h>
@@ -51,9 +48,7 @@ static void dispatch_op(struct io *io, struct io_op *op, struct uring_event e)
     case URING_SEND: uring_send_next(io, op, e.res); return;
     case URING_CONNECT: uring_connect_next(io, op, e.res); return;
     case URING_ACCEPT:
-        if (e.res >= 0)
-            uring_fd_opened(io, e.res, 0);
-        uring_op_end(io, op, e.res);
+        uring_op_end(io, op, e.res < 0 ? e.res : uring_fd_adopt(io, e.res, 0));
         return;
     case URING_POLL: uring_op_end(io, op, e.res); return;
     case URING_OPEN:
@@ -165,47 +160,4 @@ void io_cancel(struct io *io, struct io_op *op)
     if (op->kind == URING_WRITE_SYNC)
         cancel_entry(io, op, URING_OP_FIRST);
     cancel_entry(io, op, URING_OP);
-}
-
-/* ---- descriptors ---- */
-
-void uring_fd_opened(struct io *io, int32_t fd, uint32_t flags)
-{
-    assert(fd >= 0 && (uint32_t)fd < io->fd_count);
-    assert(io->fds[fd].flags == 0 && io->fds[fd].busy == 0);
-    io->fds[fd].flags = URING_FD_OPEN | flags;
-}
-
-void uring_fd_hold(struct io *io, int32_t fd)
-{
-    assert(io->fds[fd].flags & URING_FD_OPEN);
-    io->fds[fd].busy++;
-}
-
-static void fd_give_back(struct io *io, int32_t fd)
-{
-    struct io_uring_sqe *sqe = uring_sqe(io);
-
-    if (io->fds[fd].flags & URING_FD_LISTENER)
-        uring_listener_forget(io, fd);
-    io->fds[fd] = (struct uring_fd){0};
-    io_uring_prep_close_direct(sqe, (unsigned)fd);
-    sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
-    sqe->user_data = (uint64_t)fd << 3 | URING_CLOSE;
-}
-
-void uring_fd_release(struct io *io, int32_t fd)
-{
-    assert(io->fds[fd].busy > 0);
-    if (--io->fds[fd].busy == 0 && (io->fds[fd].flags & URING_FD_CLOSING))
-        fd_give_back(io, fd);
-}
-
-void io_close(struct io *io, int32_t fd)
-{
-    assert(fd >= 0 && (uint32_t)fd < io->fd_count);
-    assert((io->fds[fd].flags & (URING_FD_OPEN | URING_FD_CLOSING)) == URING_FD_OPEN);
-    io->fds[fd].flags |= URING_FD_CLOSING;
-    if (io->fds[fd].busy == 0)
-        fd_give_back(io, fd);
 }

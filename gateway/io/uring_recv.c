@@ -83,7 +83,7 @@ static void arm(struct io *io, struct io_op *op)
 
     io_uring_prep_recv_multishot(sqe, op->fd, NULL, 0, 0);
     sqe->ioprio |= IORING_RECVSEND_POLL_FIRST;
-    sqe->flags |= IOSQE_FIXED_FILE | IOSQE_BUFFER_SELECT;
+    sqe->flags |= uring_fd_flag(io) | IOSQE_BUFFER_SELECT;
     sqe->buf_group = BUF_GROUP;
     uring_tag(sqe, op, URING_OP);
 }

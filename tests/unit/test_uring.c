@@ -3,6 +3,7 @@
  * kernel shows.
  */
 #include <criterion/criterion.h>
+#include <ftw.h>
 #include <netinet/tcp.h>
 #include <pthread.h>
 #include <sched.h>
@@ -23,27 +24,48 @@ static struct io *create(const struct io_params *params)
     return io;
 }
 
+static struct io *create_plain(const struct io_params *params)
+{
+    struct io_params plain = *params;
+
+    plain.plain_fds = true;
+    return create(&plain);
+}
+
 static void turn(struct io *io)
 {
     io_turn(io, true);
 }
 
-static void conform(void (*test)(const struct conform *c))
+static int remove_one(const char *path, const struct stat *st, int type, struct FTW *at)
 {
-    char dir[] = "/tmp/hikyaku-io-XXXXXX", command[64];
-    struct conform c = {.create = create, .destroy = io_destroy, .turn = turn};
+    (void)st;
+    (void)type;
+    (void)at;
+    return remove(path);
+}
+
+static void conform(void (*test)(const struct conform *c), bool plain)
+{
+    char dir[] = "/tmp/hikyaku-io-XXXXXX";
+    struct conform c = {
+        .create = plain ? create_plain : create, .destroy = io_destroy, .turn = turn};
 
     c.dir = mkdtemp(dir);
     cr_assert_not_null(c.dir);
     test(&c);
-    snprintf(command, sizeof command, "rm -r %s", dir);
-    cr_assert_eq(system(command), 0);
+    cr_assert_eq(nftw(dir, remove_one, 16, FTW_DEPTH | FTW_PHYS), 0);
 }
 
-#define CONFORM(name)                \
-    Test(uring, name, .timeout = 60) \
-    {                                \
-        conform(conform_##name);     \
+/* With descriptors of both kinds. */
+#define CONFORM(name)                      \
+    Test(uring, name, .timeout = 60)       \
+    {                                      \
+        conform(conform_##name, false);    \
+    }                                      \
+    Test(uring_plain, name, .timeout = 60) \
+    {                                      \
+        conform(conform_##name, true);     \
     }
 
 CONFORM(echo)
@@ -86,8 +108,11 @@ CONFORM(lock)
 /* A number of the process for a descriptor of the ring, to look at it from outside. */
 static int raw_of(struct kit *k, int32_t fd)
 {
-    struct io_uring_sqe *sqe = uring_sqe(k->io);
+    struct io_uring_sqe *sqe;
 
+    if (!k->io->direct)
+        return dup(fd);
+    sqe = uring_sqe(k->io);
     io_uring_prep_rw(URING_OP_FIXED_FD_INSTALL, sqe, fd, NULL, 0, 0);
     sqe->flags |= IOSQE_FIXED_FILE;
     return uring_call(k->io, sqe);

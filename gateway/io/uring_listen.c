@@ -1,0 +1,164 @@
+/*
+ * gateway/io/uring_listen.c - the io_uring backend: listeners, and local addresses.
+ *
+ * Owns:     the addresses of the listeners.
+ * Runs on:  the thread of the io, which waits for the kernel: at start and reload, and at most once
+ *           a connection.
+ * Contract: see io.h. TCP_NODELAY is set on the listener and passes to what it accepts.
+ * Failure:  false, and `why` names the address and the reason, in words.
+ * Bounds:   URING_LISTENERS_KEPT addresses are kept; an address in use is tried LISTEN_TRIES times.
+ * Tests:    tests/unit/test_uring.c
+ */
+#include <errno.h>
+#include <netinet/tcp.h>
+#include <unistd.h>
+
+#include "gateway/io/uring_internal.h"
+#include "gateway/limits.h"
+
+#define LISTEN_TRIES    10 /* LISTEN_PAUSE_NS apart */
+#define LISTEN_PAUSE_NS (20 * NS_PER_MS)
+
+static int set_option(int s, int level, int name, int value)
+{
+    return setsockopt(s, level, name, &value, sizeof value);
+}
+
+/*
+ * A listening socket with a number of the process, or -errno. TCP_NODELAY passes to what it
+ * accepts.
+ */
+static int make_listener(const struct io_addr *addr, const struct io_listen_opts *opts)
+{
+    int s = socket(addr->sa.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    if (s < 0)
+        return -errno;
+    if (set_option(s, SOL_SOCKET, SO_REUSEADDR, 1) < 0 ||
+        (opts->reuse_port && set_option(s, SOL_SOCKET, SO_REUSEPORT, 1) < 0) ||
+        (addr->sa.sa_family == AF_INET6 &&
+         set_option(s, IPPROTO_IPV6, IPV6_V6ONLY, opts->v6_only) < 0) ||
+        set_option(s, IPPROTO_TCP, TCP_NODELAY, 1) < 0 || bind(s, &addr->sa, addr->len) < 0 ||
+        listen(s, opts->backlog) < 0) {
+        int error = errno;
+        close(s);
+        return -error;
+    }
+    return s;
+}
+
+/*
+ * The kernel frees the sockets of a process that was killed some 40 ms after it ended, since they
+ * are its ring's: who starts again at once must not be told that somebody else listens.
+ */
+static int make_listener_patiently(struct io *io, const struct io_addr *addr,
+                                   const struct io_listen_opts *opts)
+{
+    struct __kernel_timespec pause = {.tv_nsec = LISTEN_PAUSE_NS};
+    int s = make_listener(addr, opts);
+
+    for (int i = 1; s == -EADDRINUSE && i < LISTEN_TRIES; i++) {
+        struct io_uring_sqe *sqe = uring_sqe(io);
+        io_uring_prep_timeout(sqe, &pause, 0, 0);
+        (void)uring_call(io, sqe);
+        s = make_listener(addr, opts);
+    }
+    return s;
+}
+
+static const char *listen_problem(int error)
+{
+    switch (error) {
+    case EADDRINUSE: return "another program listens there";
+    case EACCES: return "not permitted (a port below 1024 needs root or CAP_NET_BIND_SERVICE)";
+    case EADDRNOTAVAIL: return "this machine does not have the address";
+    case EAFNOSUPPORT: return "this machine does not speak that protocol";
+    default: return strerror(error);
+    }
+}
+
+static bool local_name(int s, struct io_addr *out)
+{
+    bool ok;
+
+    out->len = sizeof out->in6;
+    ok = getsockname(s, &out->sa, &out->len) == 0;
+    if (!ok)
+        out->len = 0;
+    return ok;
+}
+
+static uint32_t listener_remember(struct io *io, int32_t fd, int s)
+{
+    struct io_addr addr;
+
+    for (uint32_t i = 0; i < URING_LISTENERS_KEPT; i++) {
+        if (io->listeners[i].fd >= 0)
+            continue;
+        if (!local_name(s, &addr))
+            return 0;
+        io->listeners[i] = (struct uring_listener){.fd = fd, .addr = addr};
+        return URING_FD_LISTENER;
+    }
+    return 0;
+}
+
+void uring_listener_forget(struct io *io, int32_t fd)
+{
+    for (uint32_t i = 0; i < URING_LISTENERS_KEPT; i++)
+        if (io->listeners[i].fd == fd)
+            io->listeners[i].fd = -1;
+}
+
+bool io_listen(struct io *io, const struct io_addr *addr, const struct io_listen_opts *opts,
+               int32_t *fd, struct why *why)
+{
+    char text[IO_ADDR_TEXT_MAX];
+    struct io_uring_sqe *sqe;
+    int s = make_listener_patiently(io, addr, opts), slot = s, r = s;
+
+    if (s >= 0 && io->direct) {
+        sqe = uring_sqe(io);
+        io_uring_prep_files_update(sqe, &slot, 1, (int)IORING_FILE_INDEX_ALLOC);
+        r = uring_call(io, sqe);
+        if (r >= 0)
+            r = uring_fd_adopt(io, slot, listener_remember(io, slot, s));
+        close(s);
+    } else if (s >= 0) {
+        r = uring_fd_adopt(io, s, 0);
+    }
+    if (r < 0) {
+        why_set(why, 0, "", "cannot listen on %s: %s", io_addr_text(addr, true, text),
+                listen_problem(-r));
+        return false;
+    }
+    *fd = r;
+    return true;
+}
+
+bool io_local_addr(struct io *io, int32_t fd, struct io_addr *out)
+{
+    struct io_uring_sqe *sqe;
+    int s;
+    bool ok;
+
+    for (uint32_t i = 0; i < URING_LISTENERS_KEPT; i++) {
+        if (io->listeners[i].fd == fd && fd >= 0) {
+            *out = io->listeners[i].addr;
+            return true;
+        }
+    }
+    if (!io->direct)
+        return local_name(fd, out);
+    sqe = uring_sqe(io);
+    uring_fd_hold(io, fd);
+    io_uring_prep_rw(URING_OP_FIXED_FD_INSTALL, sqe, fd, NULL, 0, 0);
+    sqe->flags |= uring_fd_flag(io);
+    s = uring_call(io, sqe);
+    uring_fd_release(io, fd);
+    if (s < 0)
+        return false;
+    ok = local_name(s, out);
+    close(s);
+    return ok;
+}
