@@ -4,10 +4,11 @@
  * Owns:     the table of descriptors: what is open, and how many operations name it.
  * Runs on:  the thread of the io.
  * Contract: a descriptor that is closed while operations name it is given back to the kernel when
- *           the last of them has completed. Descriptors are slots of the ring's table, or numbers of
- * the process on kernels where a slot does not close at once (see uring_internal.h). Failure:  past
- * fd_limit: -ENFILE. Closing one that is not open: asserted. Bounds:   fd_limit descriptors;
- * numbers of the process below FD_NUMBER_MAX. Tests:    tests/unit/test_uring.c
+ *           the last of them has completed. Descriptors are slots of the ring's table, or numbers
+ *           of the process on kernels where a slot does not close at once (uring_internal.h).
+ * Failure:  past fd_limit: -ENFILE. Closing one that is not open: asserted.
+ * Bounds:   fd_limit descriptors; numbers of the process below FD_NUMBER_MAX.
+ * Tests:    tests/unit/test_uring.c
  */
 #include <assert.h>
 #include <errno.h>
