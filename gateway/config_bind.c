@@ -8,7 +8,7 @@
  *           may be passwords, never stand in messages.
  * Failure:  FILE:LINE:COLUMN of the key when the key is wrong, of the value when the value is.
  * Bounds:   those of the table.
- * Tests:    tests/unit/test_config_faults.c, test_config.c
+ * Tests:    tests/unit/test_config_faults.c, test_config.c, tests/fuzz/fuzz_config.c
  */
 #include <assert.h>
 

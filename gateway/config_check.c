@@ -52,6 +52,17 @@ static bool check_hostname(struct config_reader *r, const struct config_node *ro
     return c->hostname != NULL;
 }
 
+/* Each shard has its own lane, and that needs room for two segments. */
+static bool check_spool(struct config_reader *r, const struct config_node *root,
+                        const struct config *c)
+{
+    if (c->spool.bytes_max >= c->shards * SPOOL_SHARD_BYTES_MIN)
+        return true;
+    return config_fail(r, config_node_near(root, "spool.max_size")->place,
+                       "spool.max_size: %u shards need %lluMiB at least", c->shards,
+                       c->shards * SPOOL_SHARD_BYTES_MIN / MIB);
+}
+
 static bool check_admin(struct config_reader *r, const struct config_node *root, struct config *c)
 {
     const struct config_node *file = config_node_near(root, "admin.token_file");
@@ -134,7 +145,8 @@ static bool check_retry(struct config_reader *r, const struct config_node *root,
 bool config_check(struct config_reader *r, const struct config_node *root, struct config *c)
 {
     const struct config_node *accepted = config_node_near(root, "accepted_domains");
-    return check_hostname(r, root, c) && check_admin(r, root, c) && check_users(r, root, c) &&
+    return check_hostname(r, root, c) && check_spool(r, root, c) && check_admin(r, root, c) &&
+           check_users(r, root, c) &&
            config_unique(r, accepted_at, c, c->accepted_domains.count, accepted, "domain",
                          "domain") &&
            check_retry(r, root, c) && config_check_receive(r, root, c) &&

@@ -100,7 +100,7 @@ static const struct config_key spool_keys[] = {
     {.name = "max_size",
      .type = CONFIG_TYPE_SIZE,
      .standard = "20GiB",
-     .min = 16 * MIB,
+     .min = SPOOL_SHARD_BYTES_MIN,
      .max = 1024 * 1024 * GIB,
      AT(config, spool.bytes_max),
      .restart = true,
@@ -700,7 +700,8 @@ static const struct config_key top_keys[] = {
      .max = SHARD_COUNT_MAX,
      AT(config, shards),
      .restart = true,
-     .help = "Threads that carry mail. auto: one for each CPU that we may use."},
+     .help =
+         "Threads that carry mail. auto: one for each CPU that we may use and 128MiB of spool."},
     {.name = "spool",
      .type = CONFIG_TYPE_GROUP,
      .keys = KEYS(spool_keys),

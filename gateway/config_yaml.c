@@ -12,7 +12,7 @@
  * Failure:  FILE:LINE:COLUMN and the reason.
  * Bounds:   CONFIG_FILE_MAX, CONFIG_INCLUDES_MAX, CONFIG_INCLUDE_DEPTH_MAX, CONFIG_DEPTH_MAX,
  *           CONFIG_NODES_MAX (aliases count each time they are used), CONFIG_TEXT_MAX.
- * Tests:    tests/unit/test_config_faults.c, test_config.c
+ * Tests:    tests/unit/test_config_faults.c, test_config.c, tests/fuzz/fuzz_config.c
  */
 #include <stdlib.h>
 #include <yaml.h>
@@ -103,6 +103,8 @@ static struct config_node *scalar_of(struct config_source *s, const yaml_node_t 
         return NULL;
     n->quoted = y->data.scalar.style != YAML_PLAIN_SCALAR_STYLE;
     n->text = expand(s, (const char *)y->data.scalar.value, y->data.scalar.length, n->place);
+    if (n->text) /* long values weigh as much as several: an alias may repeat one many times */
+        s->r->node_count += (uint32_t)(strlen(n->text) / CONFIG_TEXT_NODE);
     return n->text ? n : NULL;
 }
 

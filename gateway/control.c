@@ -165,7 +165,10 @@ static bool control_cpus(struct control *c)
         if (CPU_ISSET(i, &set))
             c->gw.cpus[count++] = i;
     uint32_t wanted = c->current->config->shards;
+    uint64_t fit = c->current->config->spool.bytes_max / SPOOL_SHARD_BYTES_MIN;
     c->gw.shard_count = wanted ? wanted : count;
+    if (!wanted && count > fit) /* a share without room for a segment could take no mail */
+        c->gw.shard_count = fit ? (uint32_t)fit : 1;
     if (c->gw.shard_count > SHARD_COUNT_MAX)
         c->gw.shard_count = SHARD_COUNT_MAX;
     c->gw.pin = c->gw.shard_count <= count; /* more shards than CPUs: the kernel spreads them */
@@ -419,8 +422,10 @@ int control_check(const char *config_path)
     if (!tls_global_init(&why))
         return control_say(&why, 1);
     struct generation *g = generation_load(&o, 1, &why);
-    if (!g)
-        return control_say(&why, EXIT_CONFIG);
+    if (!g) { /* the place comes first, as editors and people expect it */
+        fprintf(stderr, "%s\n", why.text);
+        return EXIT_CONFIG;
+    }
     config_warnings(g->config, check_warn, NULL);
     generation_free(g);
     tls_global_cleanup();

@@ -95,22 +95,6 @@ static void control_reload_end(struct control *c, const struct why *why)
     c->reload_done = NULL;
 }
 
-/* What a running gateway cannot change. */
-static bool control_reload_possible(const struct control *c, const struct config *next,
-                                    struct why *why)
-{
-    const struct config *now = c->current->config;
-    if (strcmp(now->spool.path, next->spool.path) != 0) {
-        why_set(why, 451, "4.3.0", "%s: spool.path takes a restart", next->path);
-        return false;
-    }
-    if (now->shards != next->shards) {
-        why_set(why, 451, "4.3.0", "%s: shards takes a restart", next->path);
-        return false;
-    }
-    return true;
-}
-
 bool control_reload(struct control *c, void (*done)(void *arg, const struct why *why), void *arg)
 {
     struct why why;
@@ -119,7 +103,7 @@ bool control_reload(struct control *c, void (*done)(void *arg, const struct why 
     c->reload_done = done;
     c->reload_arg = arg;
     c->next = generation_load(&c->options, ++c->generations + 1, &why);
-    if (c->next && !control_reload_possible(c, c->next->config, &why)) {
+    if (c->next && !config_reload_possible(c->current->config, c->next->config, &why)) {
         generation_free(c->next);
         c->next = NULL;
     }

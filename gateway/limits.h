@@ -103,6 +103,8 @@
 #define SPOOL_SYNC_FAILED_MAX 2u         /* in a row: the lane stops accepting */
 #define SPOOL_RESERVE_BYTES   (16 * MIB) /* kept free for state records and DSNs */
 
+#define SPOOL_SHARD_BYTES_MIN (2 * SEGMENT_BYTES_DEFAULT) /* of spool.max_size, for each shard */
+
 #define LANE_COUNT_MAX 1024u /* lanes of one spool */
 
 /* ---- delivery ---- */
@@ -169,6 +171,7 @@
 #define CONFIG_INCLUDES_MAX      64u       /* files in all */
 #define CONFIG_INCLUDE_DEPTH_MAX 8u
 #define CONFIG_NODES_MAX         500000u   /* keys and values, aliases expanded */
+#define CONFIG_TEXT_NODE         64u       /* bytes of a value that count as one more of them */
 #define CONFIG_DEPTH_MAX         16u       /* maps and lists inside each other */
 #define CONFIG_KEYS_MAX          100u      /* keys of one map */
 #define CONFIG_ANCHORS_MAX       1000u     /* anchors (&name) of one file */
