@@ -102,14 +102,6 @@ void job_rcpt_relayed(struct job *j, uint32_t rcpt, const struct why *why, const
 
 /* ---- routing ---- */
 
-static struct slice mailbox_domain(struct slice mailbox)
-{
-    for (size_t i = mailbox.len; i > 0; i--)
-        if (mailbox.ptr[i - 1] == '@')
-            return slice_from(mailbox, i);
-    return slice_of(NULL, 0);
-}
-
 static bool connector_stopped(void *arg, uint32_t connector)
 {
     struct delivery *d = arg;
@@ -121,7 +113,7 @@ static struct site *job_route_rcpt(struct job *j, uint32_t rcpt)
 {
     struct delivery *d = j->delivery;
     struct shard_config *c = d->shard->config;
-    struct slice domain = mailbox_domain(j->env.rcpts[rcpt].mailbox);
+    struct slice domain = slice_after_last(j->env.rcpts[rcpt].mailbox, '@');
     struct route_query q = {
         .domain = domain,
         .receive_connector = j->env.connector,

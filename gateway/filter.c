@@ -116,14 +116,6 @@ static bool text_matches(const struct term *t, struct slice v)
     return order_matches((enum op)t->op, compare_text(v, want));
 }
 
-static struct slice domain_of(struct slice mailbox)
-{
-    for (size_t i = mailbox.len; i > 0; i--)
-        if (mailbox.ptr[i - 1] == '@')
-            return slice_from(mailbox, i);
-    return slice_of(NULL, 0);
-}
-
 /* Any recipient that matches will do; for != and !~ none may be what is excluded. */
 static bool rcpt_matches(const struct term *t, const struct filter_row *row)
 {
@@ -132,7 +124,7 @@ static bool rcpt_matches(const struct term *t, const struct filter_row *row)
         struct slice r = row->rcpt(row->arg, i);
         if (r.len == 0)
             continue;
-        if (text_matches(t, t->field == FILTER_DOMAIN ? domain_of(r) : r) != all)
+        if (text_matches(t, t->field == FILTER_DOMAIN ? slice_after_last(r, '@') : r) != all)
             return !all;
     }
     return all;

@@ -54,14 +54,6 @@ static struct slice row_rcpt(const void *arg, uint32_t i)
     return queue_msg_rcpt_is_final(row->m, i) ? slice_of(NULL, 0) : row->env->rcpts[i].mailbox;
 }
 
-static struct slice domain_of(struct slice mailbox)
-{
-    for (size_t i = mailbox.len; i > 0; i--)
-        if (mailbox.ptr[i - 1] == '@')
-            return slice_from(mailbox, i);
-    return slice_of(NULL, 0);
-}
-
 /* The connector and site that the first recipient still pending would take now. */
 static void row_route(struct shard *sh, struct row *row)
 {
@@ -69,7 +61,7 @@ static void row_route(struct shard *sh, struct row *row)
     for (uint32_t i = 0; i < e->rcpt_count; i++) {
         if (queue_msg_rcpt_is_final(row->m, i))
             continue;
-        struct slice domain = domain_of(e->rcpts[i].mailbox);
+        struct slice domain = slice_after_last(e->rcpts[i].mailbox, '@');
         struct route_query q = {.domain = domain,
                                 .receive_connector = e->connector,
                                 .size = row->m->body_size,

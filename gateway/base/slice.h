@@ -73,4 +73,13 @@ static inline size_t slice_find(struct slice s, uint8_t c)
     return p ? (size_t)(p - s.ptr) : s.len;
 }
 
+/* What follows the last byte c; empty when it does not occur. Of a mailbox and '@': its domain. */
+static inline struct slice slice_after_last(struct slice s, uint8_t c)
+{
+    for (size_t i = s.len; i > 0; i--)
+        if (s.ptr[i - 1] == c)
+            return slice_from(s, i);
+    return slice_of(NULL, 0);
+}
+
 #endif
