@@ -192,7 +192,7 @@ unit: $(UNIT_BIN) ## build and run the unit tests (T=queue: only those whose nam
 test: ## everything: packages, build, unit tests (also under sanitizers), style, system tests
 	@$(MAKE) --no-print-directory -j$(JOBS) all unit-build peers
 	@$(MAKE) --no-print-directory -j$(JOBS) SAN=address,undefined all unit-build
-	@$(MAKE) --no-print-directory -j$(JOBS) SAN=thread tsan-build
+	@$(MAKE) --no-print-directory -j$(JOBS) SAN=thread all tsan-build
 	@tests/run --only '$(T)' unit asan tsan tidy system
 
 crash: all ## kill -9 under load and start again, ROUNDS times (default 200)
@@ -203,7 +203,8 @@ fuzz: ## run every fuzz target for FUZZ_TIME seconds (default 10)
 	@for f in $(patsubst tests/fuzz/%.c,%,$(FUZZ_SRC)); do \
 	    mkdir -p build/fuzz/corpus/$$f tests/fuzz/corpus/$$f; echo "  FUZZ  $$f"; \
 	    dict=tests/fuzz/$$f.dict; \
-	    build/fuzz/tests/fuzz/$$f -max_total_time=$(or $(FUZZ_TIME),10) -artifact_prefix=build/fuzz/$$f- \
+	    build/fuzz/tests/fuzz/$$f -max_total_time=$(or $(FUZZ_TIME),10) \
+	        -artifact_prefix=build/fuzz/$$f- \
 	        $$([ ! -f $$dict ] || echo -dict=$$dict) build/fuzz/corpus/$$f tests/fuzz/corpus/$$f \
 	        >build/fuzz/$$f.log 2>&1 || { tail -40 build/fuzz/$$f.log; exit 1; }; done
 fuzz-build: $(FUZZ_BIN)

@@ -20,7 +20,7 @@
 #define SMTP_AUTH_LINE_MAX \
     12288u /* RFC 4954 section 4: base64 line of an AUTH exchange; longer: 500 5.5.6 */
 #define SMTP_LINE_DISCARD_MAX  (1u << 20) /* of one overlong line; more: 421 4.7.0 and close */
-#define SMTP_PATH_MAX          254u /* mailbox without <>; longer: 501 5.1.7 (MAIL), 501 5.1.3 (RCPT) */
+#define SMTP_PATH_MAX          254u       /* without <>; longer: 501 5.1.7 (MAIL), 5.1.3 (RCPT) */
 #define SMTP_LOCAL_PART_MAX    64u
 #define SMTP_DOMAIN_MAX        255u
 #define SMTP_LABEL_MAX         63u
@@ -59,7 +59,7 @@
 
 /* ---- sessions ---- */
 #define SESSION_RECV_BUF_SIZE       (16u * 1024)
-#define SESSION_RECV_BUF_COUNT      1024u /* per shard: 16 MiB; when all are held, receiving waits */
+#define SESSION_RECV_BUF_COUNT      1024u       /* per shard: 16 MiB; all held: receiving waits */
 #define SESSION_OUT_BUF_SIZE        (8u * 1024) /* replies not yet sent; full: reading stops */
 #define SESSION_COUNT_MAX           20000u      /* per shard, default; more: 421 4.7.0 and close */
 #define SESSION_PER_ADDRESS_MAX     1000u /* per shard and client address, default: 421 4.7.0 */
@@ -86,7 +86,7 @@
 #define TLS_HELLO_RECORDS_MAX     16u     /* records it may be spread over */
 #define TLS_HANDSHAKE_BYTES_MAX   131072u /* received before the handshake is done */
 #define TLS_HANDSHAKE_RECORDS_MAX 512u
-#define TLS_IDLE_RECORDS_MAX      32u /* records in a row that carry no data: KeyUpdate, empty ones */
+#define TLS_IDLE_RECORDS_MAX      32u   /* in a row without data: KeyUpdate, empty ones */
 #define TLS_IDENTITY_MAX          64u   /* certificates of one receive connector */
 #define TLS_NAMES_MAX             1024u /* names of one certificate that are looked at */
 #define TLS_TICKET_SECONDS        7200u /* how long a session can be resumed */
@@ -114,10 +114,10 @@
 #define OUT_DATA_INIT_NS                    (120 * NS_PER_S)
 #define OUT_DATA_BLOCK_NS                   (180 * NS_PER_S)
 #define OUT_FINAL_DOT_NS                    (600 * NS_PER_S)
-#define OUT_IDLE_KEEP_NS                    (5 * NS_PER_S) /* an unused connection is kept this long for reuse */
+#define OUT_IDLE_KEEP_NS                    (5 * NS_PER_S) /* an idle connection is kept so long */
 #define OUT_QUIT_NS                         (5 * NS_PER_S)
 #define OUT_BODY_READ_SIZE                  (64u * 1024)
-#define OUT_WIRE_BUF_SIZE                   (72u * 1024) /* bytes to a next hop that are not sent yet */
+#define OUT_WIRE_BUF_SIZE                   (72u * 1024) /* bytes to a next hop, not sent yet */
 #define OUT_HOPS_MAX                        8192u /* outbound connections per shard; more wait */
 #define OUT_CONNECTIONS_DEFAULT             20u   /* per send connector and site */
 #define OUT_MESSAGES_PER_CONNECTION_DEFAULT 100u

@@ -42,7 +42,7 @@ enum peer_item {
     PEER_ADMIN,       /* control -> shard: ptr = struct admin_request */
     PEER_PERMIT_STATE, /* shard -> shard: a, b, c as permit_pack made them (routing/permit.h) */
     PEER_PERMIT_GRANT, /* the same, back */
-    PEER_ADMIN_DONE   /* shard -> control: the same */
+    PEER_ADMIN_DONE    /* shard -> control: the same */
 };
 
 /* What the operator asks of every shard (or of one); answered by filling `out` with JSON. */

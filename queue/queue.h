@@ -48,7 +48,7 @@ struct queue_msg {
     uint64_t qid;
     uint64_t body_size; /* bytes of the message as delivered */
     uint64_t accepted_wall_s : 40, state : 3;
-    uint64_t warned : 1; /* set by the owner: the sender was told of the delay; kept by lane_defer */
+    uint64_t warned : 1; /* set by the owner: the sender knows of the delay; kept by lane_defer */
     uint64_t flags : 4, attempts : 16; /* flags: lane's own */
     uint64_t next_attempt_wall_s;
     uint32_t segment; /* where the MESSAGE record is */

@@ -15,7 +15,7 @@
 
 #include "gateway/io/io.h"
 
-#define TRIES 20
+#define TRIES    20
 #define PAUSE_US 10000 /* together 200 ms: what a killed process leaves goes away by then */
 
 static bool try_bind(const struct io_addr *addr)

@@ -15,10 +15,10 @@ OBJ = os.path.join(BUILD, "obj")
 LOCKS = re.compile(
     r"(pthread_(mutex|cond|rwlock|spin|barrier)_.*|mtx_.*|cnd_.*|sem_(timed)?wait)$")
 WAITS = re.compile(
-    r"(pthread_join|u?sleep|(clock_)?nanosleep|p?poll|p?select|epoll_p?wait|sigwait.*|wait(pid|id|3|4)?"
-    r"|f(data)?sync|sync|msync|flock|lockf|p?read(v2?|64)?|p?write(v2?|64)?|pread64|pwrite64|recv.*"
-    r"|send.*|connect|accept4?|getaddrinfo|gethostby.*|getnameinfo|res_.*|system|popen|crypt(_.*)?"
-    r"|f(open|read|write|gets|puts|printf|flush|close)|v?d?printf|puts|putchar|perror|v?syslog)$")
+    r"(pthread_join|u?sleep|(clock_)?nanosleep|p?poll|p?select|epoll_p?wait|sigwait.*"
+    r"|wait(pid|id|3|4)?|f(data)?sync|sync|msync|flock|lockf|p?read(v2?|64)?|p?write(v2?|64)?"
+    r"|pread64|pwrite64|recv.*|send.*|connect|accept4?|getaddrinfo|gethostby.*|getnameinfo|res_.*"
+    r"|system|popen|crypt(_.*)?|f(open|read|write|gets|puts|printf|flush|close)|v?d?printf|puts|putchar|perror|v?syslog)$")
 IO_CALLS = re.compile(
     r"(open(at)?(64)?|close|stat.*|socket|bind|listen|ioctl|fcntl(64)?|mmap(64)?|unlink|rename"
     r"|clock_gettime|gettimeofday|time|getrandom|random|rand|arc4random.*|exit|_exit|signal"
@@ -45,6 +45,7 @@ OFF_PATH = {
 # Calls on the message path that look like blocking ones and are not; object -> symbol -> why.
 EXCEPT = {
     "gateway/io/io_sync": {"pread": "the lock file, at start", "pwrite": "the lock file, at start"},
+    "gateway/io/io_port_check": {"usleep": "the control thread, before anything else starts"},
     "gateway/io/uring_probe": {"read": "a sysctl, at start"},
 }
 # Without I/O, clock and log; those of the second list also without the heap.
