@@ -250,8 +250,8 @@ void config_print_reference(FILE *f)
         "folder of the file they stand in. A key that nobody knows is an error.\n\n"
         "`${NAME}` in a value is replaced by that environment variable (`$${` is a plain `${`);\n"
         "inside `{ }` or `[ ]` such a value needs quotes, as YAML has it.\n\n"
-        "SIGHUP and `hikyakuctl reload` read everything again, also the files it names; the keys\n"
-        "that need a restart say so below.\n",
+        "SIGHUP and `hikyakuctl reload` read everything again, also the files it names: all of it\n"
+        "is taken, or nothing. A change of a key that needs a restart is refused.\n",
         f);
     print_table(f, config_table(), "The file", "Keys at the top of the file.");
     print_lists(f, config_table(), "");

@@ -94,6 +94,12 @@ static void warn_send(const struct warnings *w, const struct config_send_connect
              "send connector %s: its password may cross the network in clear text; "
              "tls.level required or verify prevents that",
              s->name);
+    for (uint32_t i = 0; i < s->smart_host_count; i++)
+        if (s->tls.level == CONFIG_LEVEL_VERIFY && s->smart_hosts[i].literal && !s->tls.name)
+            warn(w,
+                 "send connector %s: certificates have names, but %s is an address; give "
+                 "tls.name",
+                 s->name, s->smart_hosts[i].host);
 }
 
 static bool is_loopback(const struct io_addr *a)

@@ -651,6 +651,12 @@ Test(config, warnings)
     warned("users: {file: '${DIR}/users'}\n" SENDS "receive_connectors: [{name: r, bind: "
            "['[::1]:25'], auth: {mechanisms: [PLAIN], require_tls: no}}]",
            y2026, "receive connector r: passwords may cross the network in clear text\n");
+    warned("receive_connectors: [{name: r, bind: ['[::1]:25']}]\n"
+           "send_connectors: [{name: s, address_spaces: ['*'], delivery: smart_hosts, tls: {level: "
+           "verify}, smart_hosts: '[192.0.2.1];a.example'}]",
+           y2026,
+           "send connector s: certificates have names, but 192.0.2.1 is an address; give "
+           "tls.name\n");
     warned("admin: {http: 0.0.0.0:80}\nreceive_connectors: [{name: r, bind: ['[::1]:25']}]\n"
            "send_connectors: [{name: s, address_spaces: ['*'], delivery: smart_hosts, smart_hosts: "
            "a, auth: {mechanism: LOGIN, username: u, password: p}}]",
