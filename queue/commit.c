@@ -260,6 +260,7 @@ static void batch_succeeded(struct lane *l, struct batch *b)
         assert(s->state == SEGMENT_CLOSING);
         seal_start(l, s, &l->summary[l->open_summary == &l->summary[0]]);
     }
+    compact_batch(l, b->number, true);
     take_waiters(b, &ready);
     while ((link = list_pop_front(&ready)) != NULL)
         tx_durable(l, container_of(link, struct lane_tx, link));
@@ -284,6 +285,9 @@ static void stash_batch(struct lane *l, const struct batch *b)
         if (h.type == RECORD_RCPT_FINAL || h.type == RECORD_DEFER || h.type == RECORD_STATE) {
             if (record_state_decode(payload, &v, &used))
                 state_stash(l, h.qid, v.state.gone, b->segment->id);
+        } else if (h.type == RECORD_MOVED) {
+            b->segment->strays =
+                true; /* the copy may be on disk, and its tombstone not know of it */
         } else if (h.type == RECORD_MESSAGE && record_message_decode(payload, &m)) {
             state_stash(l, h.qid, true, b->segment->id);
             if (m.final_block.len && record_state_decode(m.final_block, &v, &used))
@@ -347,11 +351,13 @@ static void batch_failed(struct lane *l, struct batch *b, int32_t res)
         fail_waiters(l, next, code);
         stash_batch(l, next);
         tx_fail_extents(l, next->number);
+        compact_batch(l, next->number, false);
         batch_begin(l, next);
     } else {
         fail_orphans(l, next, b->number, code);
     }
     tx_fail_extents(l, b->number);
+    compact_batch(l, b->number, false);
     segments_requiet(&l->segments, b->number, commit_quiet(l));
     if (s == l->open)
         l->open = NULL;

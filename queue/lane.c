@@ -143,6 +143,7 @@ void lane_msg_live(struct lane *l, struct queue_msg *m)
     assert(s);
     index_insert(&l->index, m);
     list_push_back(&s->messages, &m->segment_link);
+    segment_owns(s, m, true);
     l->stats.messages++;
     l->stats.bytes += m->body_size;
     l->stats.by_state[m->state]++;
@@ -150,9 +151,11 @@ void lane_msg_live(struct lane *l, struct queue_msg *m)
 
 void lane_msg_free(struct lane *l, struct queue_msg *m)
 {
+    struct segment *s = segments_find(&l->segments, m->segment);
     uint64_t batch = commit_quiet(l);
 
-    assert(!m->schedule_index);
+    assert(s && !m->schedule_index);
+    segment_owns(s, m, false);
     segments_cover(&l->segments, m->first_segment, m->segment, -1, batch);
     segments_state_moved(&l->segments, m->state_segment, 0, batch);
     list_remove(&m->segment_link);
@@ -235,6 +238,7 @@ void lane_turn_end(struct lane *l)
         commit_progress(l);
     commit_kick(l);
     reap_kick(l);
+    compact_kick(l);
     lane_health_update(l);
     lane_health_tell(l);
 }

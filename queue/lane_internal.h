@@ -4,7 +4,8 @@
  *   tx.c       takes messages           -> commit_room, commit_wait
  *   state.c    changes their state      -> commit_room, or the stash when there is none
  *   commit.c   batches, one write and one sync each, waiters; rolls to the next segment
- *   prepare.c  makes or recycles segments ahead; reap.c removes dead ones; seal.c writes summaries
+ *   prepare.c  makes or recycles segments ahead; reap.c removes dead ones; seal.c writes summaries;
+ *              compact.c copies old messages forward
  *   recover.c  reads old segments at start; replay.c decides what a record means
  *   read.c     bodies and envelopes; quarantine.c sets damaged bytes aside
  */
@@ -29,6 +30,7 @@
 #define READ_FDS_MAX         64u
 #define REAP_BATCH           32u
 #define RECYCLE_STOCK_MAX    2u
+#define COMPACT_SLOTS        16u
 #define REPLAY_SLICE         2048u /* records, or found messages, a turn */
 #define SPOOL_MESSAGES_MAX   100000000u
 
@@ -120,6 +122,22 @@ struct reap {
     char path[LANE_PATH_MAX], to[LANE_PATH_MAX];
 };
 
+/* A message being copied forward; qid 0: free. */
+struct compact_slot {
+    struct lane_read read;
+    uint64_t qid, batch;
+    uint32_t from, from_offset, to, to_offset, to_size;
+    uint32_t state_segment, state_offset; /* when the copy was made */
+    bool reading;
+};
+
+struct compact {
+    struct compact_slot slots[COMPACT_SLOTS];
+    uint32_t running;
+    uint32_t from; /* the segment being emptied, 0: none */
+    uint64_t next_check_ns;
+};
+
 struct recover;
 
 struct lane {
@@ -172,6 +190,7 @@ struct lane {
     uint64_t disk_free_bytes, disk_checked_ns;
     struct seal seal;
     struct reap reap;
+    struct compact compact;
     uint32_t stock[RECYCLE_STOCK_MAX]; /* ids of .tmp files to be used again */
     uint32_t stock_count;
 
@@ -269,6 +288,11 @@ void prepare_timer_fire(struct timer *t);
 void seal_start(struct lane *l, struct segment *s, struct summary *summary);
 void reap_kick(struct lane *l);
 
+/* ---- compact.c ---- */
+void compact_kick(struct lane *l);
+/* The batch ended: what was copied with it counts, or not. */
+void compact_batch(struct lane *l, uint64_t batch, bool durable);
+
 /* ---- recover.c, replay.c ---- */
 void recover_start(struct lane *l);
 /* The lane is open; now the old segments are read. */
@@ -279,6 +303,8 @@ enum replay_result { REPLAY_OK, REPLAY_DAMAGED, REPLAY_NO_MEMORY };
 enum replay_result replay_record(struct lane *l, struct segment *s, const struct record_digest *d);
 
 /* ---- read.c, quarantine.c ---- */
+/* The whole record, checked: `done` gets its length and r->buf, which the caller frees. */
+void read_message_record(struct lane *l, struct queue_msg *m, struct lane_read *r);
 void read_forget_segment(struct lane *l, struct segment *s);
 /* Counts and tells. */
 void quarantine_tell(struct lane *l, uint32_t segment, uint64_t offset, const char *what);

@@ -51,7 +51,7 @@ struct queue_msg {
     uint64_t warned : 1; /* set by the owner: the sender knows of the delay; kept by lane_defer */
     uint64_t flags : 4, attempts : 16; /* flags: lane's own */
     uint64_t next_attempt_wall_s;
-    uint32_t segment; /* where the MESSAGE record is */
+    uint32_t segment; /* where the MESSAGE record is; changes when it is copied forward */
     uint32_t offset;
     uint32_t record_size;
     uint16_t rcpt_count, rcpt_pending; /* pending: not final; at most RCPT_COUNT_LIMIT */

@@ -24,7 +24,8 @@ enum read_step {
     READ_LIST,    /* its beginning with the extent list */
     READ_EXTENT,
     READ_ENVELOPE,
-    READ_ERROR /* a state record, for its text */
+    READ_RECORD, /* as it is, for copying */
+    READ_ERROR   /* a state record, for its text */
 };
 
 struct read_job {
@@ -32,6 +33,7 @@ struct read_job {
     struct list link;
     struct timer timer;
     struct segment *segment;
+    uint64_t qid;
     uint32_t offset, want;
     struct record_message head;
     struct lane_extent *extents; /* of the pieces from first_extent on */
@@ -299,7 +301,7 @@ static void list_read(struct lane_read *r, struct slice bytes)
 
     if (bytes.len < RECORD_HEADER_SIZE ||
         !record_header_check(bytes.ptr, j->segment->seed, j->offset, j->segment->bytes, &h) ||
-        h.qid != r->msg->qid || !record_message_head(payload, &j->head)) {
+        h.qid != j->qid || !record_message_head(payload, &j->head)) {
         damaged(r);
         return;
     }
@@ -317,7 +319,7 @@ static void extent_read(struct lane_read *r, struct slice bytes)
     struct read_job *j = job_of(r);
     struct record_header h;
     struct record_extent_view v;
-    struct slice payload = good_payload(j, bytes, r->msg->qid, &h);
+    struct slice payload = good_payload(j, bytes, j->qid, &h);
     uint64_t at = r->offset + r->got;
 
     if (payload.len == 0 || h.type != RECORD_EXTENT || !record_extent_decode(payload, &v) ||
@@ -334,7 +336,7 @@ static void message_read(struct lane_read *r, struct slice bytes)
     struct read_job *j = job_of(r);
     struct record_header h;
     struct record_message_view v;
-    struct slice payload = good_payload(j, bytes, r->msg->qid, &h);
+    struct slice payload = good_payload(j, bytes, j->qid, &h);
 
     if (payload.len == 0 || !record_message_decode(payload, &v)) {
         damaged(r);
@@ -354,6 +356,7 @@ static void begin(struct lane *l, struct queue_msg *m, struct lane_read *r)
     r->scratch = j;
     assert(j); /* a few hundred bytes */
     j->read = r;
+    j->qid = m->qid;
     l->reads_running++;
 }
 
@@ -382,6 +385,30 @@ void lane_body_read(struct lane *l, struct queue_msg *m, struct lane_read *r, ui
            ((offset + len) / SPOOL_CHUNK_SIZE + 1) * sizeof(struct lane_extent);
     r->step = READ_LIST;
     fetch(r, m->segment, m->offset, list < m->record_size ? (uint32_t)list : m->record_size);
+}
+
+/* ---- records ---- */
+
+static void whole_read(struct lane_read *r, struct slice bytes)
+{
+    struct read_job *j = job_of(r);
+    struct record_header h;
+
+    if (good_payload(j, bytes, j->qid, &h).len == 0) {
+        damaged(r);
+        return;
+    }
+    r->buf = j->bytes;
+    j->bytes = NULL;
+    finish(r, (int32_t)h.length);
+}
+
+void read_message_record(struct lane *l, struct queue_msg *m, struct lane_read *r)
+{
+    begin(l, m, r);
+    r->buf = NULL;
+    r->step = READ_RECORD;
+    fetch(r, m->segment, m->offset, m->record_size);
 }
 
 /* ---- envelopes ---- */
@@ -446,7 +473,7 @@ static void envelope_read(struct lane_read *r, struct slice bytes)
     struct read_job *j = job_of(r);
     struct record_header h;
     struct record_message_view v;
-    struct slice payload = good_payload(j, bytes, r->msg->qid, &h);
+    struct slice payload = good_payload(j, bytes, j->qid, &h);
     uint8_t *copy;
 
     if (payload.len == 0 || !record_message_decode(payload, &v)) {
@@ -470,13 +497,15 @@ static void error_read(struct lane_read *r, struct slice bytes)
     struct read_job *j = job_of(r);
     struct record_header h;
     struct record_state_view v;
+    struct record_message_view moved;
     struct slice text, payload = slice_of(NULL, 0);
     uint32_t used;
 
     if (j->segment)
-        payload = good_payload(j, bytes, r->msg->qid, &h);
-    if (payload.len == 0 || h.type == RECORD_MESSAGE || h.type == RECORD_MOVED ||
-        !record_state_decode(payload, &v, &used)) {
+        payload = good_payload(j, bytes, j->qid, &h);
+    if (payload.len && h.type == RECORD_MOVED && record_message_decode(payload, &moved))
+        payload = moved.state_block;
+    if (payload.len == 0 || h.type == RECORD_MESSAGE || !record_state_decode(payload, &v, &used)) {
         envelope_finish(e, slice_of(NULL, 0), NULL);
     } else if (v.error.len) {
         if (!arena_copy(e->arena, v.error, &text))
@@ -506,6 +535,7 @@ static void read_step_done(struct lane_read *r, struct slice bytes)
     case READ_LIST: list_read(r, bytes); break;
     case READ_EXTENT: extent_read(r, bytes); break;
     case READ_ENVELOPE: envelope_read(r, bytes); break;
+    case READ_RECORD: whole_read(r, bytes); break;
     case READ_ERROR: error_read(r, bytes); break;
     }
 }

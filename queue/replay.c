@@ -120,6 +120,7 @@ static enum replay_result replay_message(struct lane *l, struct segment *s,
         l->qid_next = sequence + 1;
     index_insert(&l->index, m);
     list_push_back(&s->messages, &m->segment_link);
+    segment_owns(s, m, true);
     segments_cover(&l->segments, m->first_segment, m->segment, 1, 0);
     if (d->type != RECORD_MOVED)
         return REPLAY_OK;

@@ -117,6 +117,21 @@ void segments_state_moved(struct segments *t, uint32_t from, uint32_t to, uint64
         s->state_live++;
 }
 
+/* Large bodies are not copied: they would move whole segments for one message. */
+static bool movable(const struct queue_msg *m)
+{
+    return m->body_size <= SPOOL_CHUNK_SIZE && m->first_segment == m->segment;
+}
+
+void segment_owns(struct segment *s, const struct queue_msg *m, bool owns)
+{
+    assert(owns || (s->own > 0 && s->live_bytes >= m->record_size));
+    s->own += owns ? 1u : -1u;
+    s->live_bytes += owns ? m->record_size : -(uint64_t)m->record_size;
+    if (!movable(m))
+        s->unmovable += owns ? 1u : -1u;
+}
+
 void segment_depend(const struct segments *t, struct segment *s, uint32_t on)
 {
     uint32_t at = s->dep_count;
@@ -179,23 +194,32 @@ void segments_requiet(struct segments *t, uint64_t from, uint64_t to)
             t->items[i]->quiet_batch = to;
 }
 
+static bool may_go(const struct segment *s, bool oldest, uint64_t durable_batch)
+{
+    if (s->state != SEGMENT_SEALED && s->state != SEGMENT_FAILED)
+        return false;
+    if (s->live || s->state_live || s->dep_count || s->read_users || (s->deps_all && !oldest))
+        return false;
+    return s->quiet_batch <= durable_batch;
+}
+
 struct segment *segments_next_dead(const struct segments *t, uint32_t *at, uint64_t durable_batch)
 {
     /* An open transaction needs every segment from its first extent on. */
     for (uint32_t i = 0; i < *at && i < t->count; i++)
-        if (t->items[i]->pins)
+        if (t->items[i]->pins || t->items[i]->strays)
             return NULL;
     /* The newest always stays: its qid_limit is what keeps queue ids from being used twice. */
     for (; *at + 1 < t->count; (*at)++) {
         struct segment *s = t->items[*at];
         if (s->pins)
             return NULL;
-        if ((s->state != SEGMENT_SEALED && s->state != SEGMENT_FAILED) || s->live ||
-            s->state_live || s->dep_count || s->batch_bound || s->read_users ||
-            s->quiet_batch > durable_batch || (s->deps_all && *at > 0))
-            continue;
-        (*at)++;
-        return s;
+        if (may_go(s, *at == 0, durable_batch)) {
+            (*at)++;
+            return s;
+        }
+        if (s->strays)
+            return NULL;
     }
     return NULL;
 }

@@ -124,3 +124,23 @@ Test(segment, open_transactions_hold_all_that_follows)
     cr_assert_eq(dead(&t, 0), 0x1e);
     segments_destroy(&t);
 }
+
+/* Copies that nobody points at: what could bury them stays until they are gone. */
+Test(segment, strays_go_first)
+{
+    struct segments t = {0};
+    uint32_t at = 0;
+
+    for (uint32_t id = 1; id <= 5; id++)
+        add(&t, id);
+    t.items[1]->strays = true;
+    segments_state_moved(&t, 0, 2, 0);
+    cr_assert_eq(dead(&t, 0), 1u << 1);
+    segments_state_moved(&t, 2, 0, 0);
+    cr_assert_eq(dead(&t, 0), 1u << 1 | 1u << 2, "and what follows only when it is gone");
+    cr_assert_eq(segments_next_dead(&t, &at, 0)->id, 1);
+    segments_forget(&t, t.items[0]);
+    segments_forget(&t, t.items[0]);
+    cr_assert_eq(dead(&t, 0), 1u << 3 | 1u << 4);
+    segments_destroy(&t);
+}

@@ -1,0 +1,114 @@
+/*
+ * tests/unit/test_lane_compact.c - long-lived messages are copied forward, their old segments go,
+ * and nothing that is over comes back.
+ */
+#include <criterion/criterion.h>
+#include <stdlib.h>
+
+#include "gateway/base/prng.h"
+#include "gateway/limits.h"
+#include "tests/unit/lane_kit.h"
+
+#define KEPT 60u
+
+/* One message in forty stays, the others are delivered at once; many segments' worth. */
+static void traffic(struct lane_kit *k, uint64_t kept[KEPT])
+{
+    struct queue_msg *m;
+
+    for (uint32_t i = 0; i < KEPT * 40; i++) {
+        struct lane_kit_tx t;
+        lane_kit_send(k, &t, i, 25000, 2);
+        LANE_KIT_UNTIL(k, t.done);
+        if (i % 40) {
+            lane_kit_deliver(k, t.qid);
+            continue;
+        }
+        kept[i / 40] = t.qid;
+        m = lane_find(k->lane, t.qid);
+        lane_defer(k->lane, m, 4000000000, true, SLICE_LIT("450 try later"));
+        lane_rcpts_final(k->lane, m, &(uint32_t){1}, 1, RCPT_DELIVERED);
+    }
+}
+
+static void check_kept(struct lane_kit *k, const uint64_t kept[KEPT])
+{
+    for (uint32_t i = 0; i < KEPT; i++) {
+        struct queue_msg *m = kept[i] ? lane_find(k->lane, kept[i]) : NULL;
+        if (!kept[i])
+            continue;
+        cr_assert_not_null(m);
+        cr_assert(m->attempts == 1 && m->rcpt_pending == 1 && m->state == QUEUE_DEFERRED);
+        cr_assert_eq(lane_kit_check_body(k, kept[i], (uint64_t)i * 40, 25000, 65536), 0);
+    }
+}
+
+static void wait_ms(struct lane_kit *k, uint32_t ms)
+{
+    for (uint32_t i = 0; i < ms / 100; i++)
+        lane_kit_settle(k);
+}
+
+Test(lane_compact, old_segments_go)
+{
+    struct lane_kit k;
+    uint64_t kept[KEPT];
+    uint64_t segments;
+
+    lane_kit_open(&k, NULL);
+    traffic(&k, kept);
+    for (int i = 0; i < 40 && lane_stats(k.lane)->segments > 5; i++)
+        wait_ms(&k, 200);
+    segments = lane_stats(k.lane)->segments;
+    cr_assert_leq(segments, 6, "%lu segments", segments);
+    cr_assert_gt(lane_stats(k.lane)->copied_forward_bytes, 20 * 25000);
+    check_kept(&k, kept);
+    lane_kit_reopen(&k);
+    cr_assert_eq(k.found_count, KEPT);
+    cr_assert_eq(k.damaged_count, 0, "%s", k.damaged_what);
+    check_kept(&k, kept);
+    for (uint32_t i = 0; i < KEPT; i++)
+        lane_kit_deliver(&k, kept[i]);
+    lane_kit_reopen(&k);
+    cr_assert_eq(k.found_count, 0);
+    lane_kit_end(&k);
+}
+
+/* Messages end while they are being copied; a crash at several moments finds exactly those that
+ * live. */
+Test(lane_compact, messages_end_while_copied)
+{
+    struct lane_kit k;
+    uint64_t kept[KEPT];
+    char copy[128], command[400];
+    struct prng rng;
+    uint32_t left = KEPT;
+
+    prng_seed(&rng, 5);
+    lane_kit_open(&k, NULL);
+    traffic(&k, kept);
+    for (int round = 0; round < 12; round++) {
+        for (uint32_t turn = 0; turn < 30; turn++) {
+            uint32_t i = (uint32_t)prng_below(&rng, KEPT);
+            lane_kit_turn(&k);
+            if (kept[i] && turn % 10 == 0) {
+                lane_kit_deliver(&k, kept[i]);
+                kept[i] = 0;
+                left--;
+            }
+        }
+        lane_kit_settle(&k);
+        if (round % 4 != 3)
+            continue;
+        lane_kit_copy(&k, copy);
+        lane_kit_close_lane(&k);
+        snprintf(command, sizeof command, "rm -rf '%s' && mv '%s' '%s'", k.spool, copy, k.spool);
+        cr_assert_eq(system(command), 0);
+        lane_kit_reopen(&k);
+        cr_assert_eq(k.found_count, left);
+        check_kept(&k, kept);
+        wait_ms(&k, 500);
+    }
+    cr_assert_gt(left, 0);
+    lane_kit_end(&k);
+}
