@@ -1,0 +1,231 @@
+"""Mail and name servers that nobody here wrote, unpacked below build/peers (make peers).
+
+Mail servers run in a mount namespace of their own whose /etc/passwd and /etc/group have their
+accounts, so that nothing is installed. That takes root; without it, or without the packages, their
+tests are skipped and say so.
+"""
+import glob
+import os
+import shutil
+import subprocess
+
+from lib import harness
+from lib.harness import PEERS, ROOT, Program, Skip, expect, until
+
+UID = 4242
+ACCOUNTS = ("postfix", "postdrop", "Debian-exim")
+
+
+def peer(package):
+    folder = os.path.join(PEERS, package)
+    if not os.path.exists(os.path.join(folder, "libpath")):
+        raise Skip(f"{package} is not unpacked below build/peers (make peers)")
+    with open(os.path.join(folder, "libpath"), encoding="utf-8") as file:
+        return folder, file.read().strip()
+
+
+_namespaces = []
+
+
+def namespaces():
+    """Whether a mount namespace can be had; tried once."""
+    if not _namespaces:
+        done = subprocess.run(["unshare", "-m", "mount", "--bind", "/etc/passwd", "/etc/passwd"],
+                              stderr=subprocess.DEVNULL, check=False)
+        _namespaces.append(os.geteuid() == 0 and done.returncode == 0)
+    if not _namespaces[0]:
+        raise Skip("no root, or no mount namespaces here")
+
+
+def template(name, path, values):
+    with open(os.path.join(ROOT, "tests", "peers", name), encoding="utf-8") as file:
+        text = file.read()
+    for key, value in values.items():
+        text = text.replace(f"@{key}@", str(value))
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
+
+
+class Server:
+    """A program with a folder, an address, accounts of its own; answers() tells that it is up."""
+
+    package = ""
+
+    def __init__(self, folder, name, leaf=None, **values):
+        if self.package != "knot":
+            namespaces()
+        self.folder_of_peer, self.libpath = peer(self.package)
+        self.dir = os.path.join(folder, name)
+        self.mail = os.path.join(self.dir, "mail")
+        self.host, self.port = harness.address(), harness.free_port()
+        os.makedirs(self.mail)
+        self.accounts()
+        self.values = {"dir": self.dir, "peer": self.folder_of_peer, "libpath": self.libpath,
+                       "host": self.host, "port": self.port, "name": f"{name}.test", "uid": UID,
+                       "certificate": leaf.certificate if leaf else "",
+                       "key": leaf.key if leaf else "", "require_tls": "no",
+                       "require_auth": "no", "tls_level": "may" if leaf else "none", "more": "",
+                       **values}
+        self.domain = self.values["name"]
+        self.process = None
+        self.prepare()
+        self.start()
+
+    @property
+    def smart_host(self):
+        return f"[{self.host}]:{self.port}"
+
+    def accounts(self):
+        for kind in ("passwd", "group"):
+            with open(f"/etc/{kind}", encoding="utf-8") as file:
+                lines = [x for x in file.read().split("\n")
+                         if x and x.split(":")[0] not in ACCOUNTS]
+            for i, account in enumerate(ACCOUNTS):
+                gid = UID + (i if account == "postdrop" else 0)
+                lines.append(f"{account}:x:{UID}:{UID}::/nonexistent:/bin/false"
+                             if kind == "passwd" else f"{account}:x:{gid}:")
+            with open(os.path.join(self.dir, kind), "w", encoding="utf-8") as file:
+                file.write("\n".join(lines) + "\n")
+
+    def own(self, *names, mode=0o700):
+        for name in names:
+            path = os.path.join(self.dir, name)
+            os.makedirs(path, exist_ok=True)
+            os.chown(path, UID, UID)
+            os.chmod(path, mode)
+
+    def command(self, *words):
+        script = (f"mount --bind {self.dir}/passwd /etc/passwd && "
+                  f"mount --bind {self.dir}/group /etc/group && exec \"$@\"")
+        return ["unshare", "-m", "sh", "-c", script, "sh", *words]
+
+    def start(self):
+        environment = {"LD_LIBRARY_PATH": self.libpath, "MAIL_CONFIG": self.dir}
+        self.process = Program(self.command(*self.words()), os.path.join(self.dir, "out"),
+                               env=environment, group=True)
+        until(lambda: harness.answers(self.host, self.port) or not self.process.alive(),
+              f"{self.package} answers", 20)
+        expect(self.process.alive(), self.package, "started:", self.process.log())
+
+    def stop(self):
+        self.process.signal(15)
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+
+    def prepare(self):
+        raise NotImplementedError
+
+    def words(self):
+        raise NotImplementedError
+
+    def messages(self):
+        """What was delivered, with LF as line ends, as mail servers keep it."""
+        found = []
+        for path in glob.glob(os.path.join(self.mail, "**", "new", "*"), recursive=True):
+            with open(path, "rb") as file:
+                found.append(file.read())
+        return found
+
+    def wait(self, count, seconds=20):
+        until(lambda: len(self.messages()) >= count, f"{count} messages in {self.package}",
+              seconds)
+        return self.messages()
+
+
+class Postfix(Server):
+    package = "postfix"
+
+    def prepare(self):
+        queues = ("active", "bounce", "corrupt", "defer", "deferred", "flush", "hold", "incoming",
+                  "private", "saved", "trace", "maildrop", "public")
+        os.makedirs(os.path.join(self.dir, "queue", "pid"))
+        self.own("data", "mail", *[f"queue/{q}" for q in queues])
+        template("postfix.main.cf", os.path.join(self.dir, "main.cf"), self.values)
+        template("postfix.master.cf", os.path.join(self.dir, "master.cf"), self.values)
+
+    def words(self):
+        return [os.path.join(self.folder_of_peer, "usr/lib/postfix/sbin/master"), "-d"]
+
+    def log(self):
+        with open(os.path.join(self.dir, "maillog"), encoding="utf-8") as file:
+            return file.read()
+
+
+class Exim(Server):
+    package = "exim4-daemon-light"
+
+    def prepare(self):
+        self.own("spool", "log", "mail")
+        os.chown(self.dir, UID, UID)
+        template("exim.conf", os.path.join(self.dir, "exim.conf"), self.values)
+
+    def words(self):
+        return [os.path.join(self.folder_of_peer, "usr/sbin/exim4"), "-C",
+                os.path.join(self.dir, "exim.conf"), "-bdf"]
+
+
+class Knot(Server):
+    """knotd with one zone, `test`; zone(text) replaces it."""
+
+    package = "knot"
+
+    def __init__(self, folder, zone):
+        self.text = zone
+        super().__init__(folder, "knot")
+
+    def command(self, *words):
+        return list(words)
+
+    def prepare(self):
+        for name in ("run", "db"):
+            os.mkdir(os.path.join(self.dir, name))
+        self.zone(self.text)
+        template("knot.conf", os.path.join(self.dir, "knot.conf"), self.values)
+
+    def words(self):
+        return [os.path.join(self.folder_of_peer, "usr/sbin/knotd"), "-c",
+                os.path.join(self.dir, "knot.conf")]
+
+    def zone(self, text):
+        with open(os.path.join(self.dir, "test.zone"), "w", encoding="utf-8") as file:
+            file.write("$ORIGIN test.\n$TTL 1\n@ SOA ns hostmaster 1 3600 600 86400 1\n@ NS ns\n"
+                       "ns A 127.0.0.1\n" + text)
+
+
+class SmtpSink:
+    """Postfix's smtp-sink: takes mail and keeps each message in a file."""
+
+    def __init__(self, folder, *options, name="smtp-sink"):
+        package, libpath = peer("postfix")
+        self.host, self.port = harness.address(), harness.free_port()
+        self.dir = os.path.join(folder, name)
+        os.makedirs(self.dir)
+        path = os.path.join(package, "usr/sbin/smtp-sink")
+        user = ["-u", "nobody"] if os.geteuid() == 0 else []
+        if user:
+            shutil.chown(self.dir, "nobody")
+        os.chmod(self.dir, 0o755)
+        self.process = Program([path, *user, *options, "-d", "%M.", f"{self.host}:{self.port}",
+                                "200"], os.path.join(folder, f"{name}.log"), cwd=self.dir,
+                               env={"LD_LIBRARY_PATH": libpath})
+        until(lambda: harness.answers(self.host, self.port) or not self.process.alive(),
+              "smtp-sink answers")
+        expect(self.process.alive(), "smtp-sink started:", self.process.log())
+
+    @property
+    def smart_host(self):
+        return f"[{self.host}]:{self.port}"
+
+    def messages(self):
+        """What came; smtp-sink writes its own lines of the envelope before each message."""
+        found = []
+        for name in sorted(os.listdir(self.dir)):
+            with open(os.path.join(self.dir, name), "rb") as file:
+                found.append(file.read())
+        return [m for m in found if m]
+
+    def wait(self, count, seconds=15):
+        until(lambda: len(self.messages()) >= count, f"{count} messages at smtp-sink", seconds)
+        return self.messages()
