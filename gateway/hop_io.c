@@ -325,6 +325,10 @@ static void hop_run_one(struct hop *h)
         more = hop_step(h);
         while (h->state == HOP_SMTP && h->sending_body && !h->failing && hop_body_pump(h))
             more = true;
+        if (h->state == HOP_TLS) { /* STARTTLS was answered just now: our hello is due */
+            hop_handshake(h);
+            more = h->state == HOP_SMTP;
+        }
     }
     hop_flush(h);
 }
