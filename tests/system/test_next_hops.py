@@ -15,8 +15,10 @@ from lib.harness import case, expect, expect_equal, expect_match, main, stays, u
 from lib.sink import Sink, without_trace
 
 SECRET = "s3cret pass"
-TEXT = (b"From: <a@sender.test>\r\nTo: <b@x.test>\r\nSubject: t\r\n\r\n"
-        b".dot\r\n..\r\nmore \xc3\xbc\r\n" + b"long " * 150 + b"\r\n")
+BODY = b".dot\r\n..\r\nmore\r\n" + b"long " * 150 + b"\r\n"
+HEAD = b"From: <a@sender.test>\r\nTo: <b@x.test>\r\nSubject: t\r\n\r\n"
+TEXT = HEAD + BODY
+TEXT_8BIT = HEAD + b"gr\xc3\xbc\xc3\x9fe, \xff\r\n" + BODY
 
 
 def send(g, to, sender="a@sender.test", text=TEXT, options=(), rcpt_options=()):
@@ -42,9 +44,9 @@ def with_lf(text):
 
 def check_delivered(g, server, count=3):
     for i in range(count):
-        send(g, f"b{i}@{getattr(server, 'domain', 'x.test')}", options=["BODY=8BITMIME"])
+        send(g, f"b{i}@{server.domain}", text=TEXT_8BIT, options=["BODY=8BITMIME"])
     for message in server.wait(count):
-        expect(with_lf(TEXT) in message, "text unchanged:", message)
+        expect_equal(message.partition(b"\n\n")[2], with_lf(TEXT_8BIT.partition(b"\r\n\r\n")[2]))
         expect_equal(message.count(b"\nReceived:"), 2, "Received lines")
     g.wait_empty()
 
@@ -59,8 +61,7 @@ def to_smtp_sink(folder):
         g.start()
         send(g, ["b@x.test", "c@x.test"])
         message, = sink.wait(1)
-        body = with_lf(TEXT).partition(b"\n\n")[2]
-        expect(body.replace(b"\xc3\xbc", b"")[:4] in message, "text", message)
+        expect(with_lf(TEXT) in message, "text", message)
         expect_equal(message.count(b"X-Rcpt-Args:"), 2, "recipients in one transaction")
         g.stop()
 
@@ -213,7 +214,8 @@ def failover_hosts(folder):
     three = Sink(folder, name="three")
     g = Gateway(folder, shards=1)
     g.config["send_connectors"] = [smart_host(
-        "out", {"host": one.smart_host, "priority": 1}, {"host": two.smart_host, "priority": 2}),
+        "out", {"host": one.smart_host, "priority": 1}, {"host": two.smart_host, "priority": 2},
+        max_messages_per_connection=2),
         smart_host("shared", {"host": two.smart_host, "weight": 1},
                    {"host": three.smart_host, "weight": 3}, space="shared.test",
                    max_messages_per_connection=1)]
@@ -268,14 +270,15 @@ def failover_costs(folder):
 # ---- refusals and reports -----------------------------------------------------------------------
 
 
-@case("4xx is tried again after the interval, 452 for some recipients splits")
+@case("4xx is tried again after the interval, for the message and for a recipient")
 def retry(folder):
     sink = Sink(folder, "--reply", "eod#2=451 4.3.0 later", "--reply",
                 "rcpt~slow*#1=450 4.2.1 greylisted")
     g = Gateway(folder, sink, shards=1).start()
     send(g, ["quick@x.test", "slow@x.test"])
-    records = sink.wait(2, 30)
+    sink.wait(1, 30)
     g.wait_empty()
+    records = sink.records()
     taken = sorted(r for record in records for r in record["rcpts"])
     expect_equal(taken, ["quick@x.test", "slow@x.test"], "each once")
     deferred = g.tracking("deferred")
@@ -343,7 +346,7 @@ def no_report(folder):
 
 @case("NOTIFY=SUCCESS,DELAY and expiry: relayed, delayed, expired are reported")
 def other_reports(folder):
-    sink = Sink(folder, "--reply", "rcpt~late*=451 4.7.1 come back later", "--without", "DSN")
+    sink = Sink(folder, "--reply", "rcpt~late*=451 4.7.1 come back later", "--without", "ENHANCEDSTATUSCODES")
     g = Gateway(folder, sink, shards=1)
     g.config["retry"] = {"intervals": ["1s"], "expire": "5s", "warn_after": "2s"}
     g.start()
@@ -373,10 +376,9 @@ def not_offered(folder):
          b"w" * 900 + b"\r\n")
     with smtplib.SMTP(g.host, g.port["relay"], timeout=20) as client:
         client.ehlo()
-        client.sendmail("a@sender.test", "用户@x.test", TEXT, ["SMTPUTF8", "BODY=8BITMIME"])
+        client.sendmail("a@sender.test", "用户@x.test", TEXT, ["SMTPUTF8"])
     failed = g.wait_tracking("failed", 2)
-    statuses = sorted(x["status"] for x in failed)
-    expect_equal(statuses, ["5.3.4", "5.6.7"])
+    expect_equal({x["status"] for x in failed}, {"5.3.4", "5.6.7"})
     g.stop()
 
 
@@ -423,7 +425,7 @@ def faults(folder):
 
 @case("F82 lost after the final dot: dup_possible is logged, and it is sent again")
 def lost_after_dot(folder):
-    sink = Sink(folder, "--drop-after-dot", "eod#1")
+    sink = Sink(folder, "--drop-after-dot=eod#1")
     g = Gateway(folder, sink, shards=1).start()
     send(g, "b@x.test")
     first, second = sink.wait(2, 30)
