@@ -285,7 +285,7 @@ static bool hop_step(struct hop *h)
         h->lost = true;
         smtp_out_lost(&h->smtp, "The next hop closed the connection");
     }
-    while (h->state == HOP_SMTP) {
+    while (h->state == HOP_SMTP && !h->failing) {
         enum smtp_out_event_kind kind = smtp_out_step(&h->smtp, &in, &out, &ev);
         if (kind == SMTP_OUT_NEED_INPUT || kind == SMTP_OUT_FLUSH) {
             again = more && kind == SMTP_OUT_NEED_INPUT;
@@ -306,7 +306,7 @@ static bool hop_step(struct hop *h)
         if (kind == SMTP_OUT_SEND_BODY)
             break;
     }
-    if (h->state == HOP_CLOSING)
+    if (h->state == HOP_CLOSING || h->failing)
         return false;
     hop_consume(h, was_tls, in);
     if (h->state == HOP_SMTP)
