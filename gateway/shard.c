@@ -335,7 +335,7 @@ static void shard_config_commit(struct shard *s, bool adopt)
 static void shard_lane_closed(void *arg)
 {
     struct shard *s = arg;
-    if (++s->lanes_closed == s->lane_count)
+    if (++s->lanes_closed == s->lanes_opened)
         s->stopped = true;
 }
 
@@ -347,7 +347,10 @@ static void shard_drain_step(struct shard *s)
     if (s->session_count || !delivered || s->stopping || !list_empty(&s->listeners))
         return;
     s->stopping = true;
-    for (uint32_t i = 0; i < s->lane_count; i++)
+    uint32_t count = s->lane_count;
+    s->lane_count = 0; /* a lane frees itself when it is closed: nobody may look at it any more */
+    s->write_lane = NULL;
+    for (uint32_t i = 0; i < count; i++)
         lane_close(s->lanes[i], shard_lane_closed, s);
 }
 
@@ -408,7 +411,8 @@ static void shard_gauges(struct shard *s)
 static void shard_tick(struct timer *t)
 {
     struct shard *s = container_of(t, struct shard, tick);
-    shard_gauges(s);
+    if (!s->stopping)
+        shard_gauges(s);
     delivery_tick(s->delivery);
     if (s->draining)
         shard_drain_step(s);
@@ -522,7 +526,6 @@ static void shard_free(struct shard *s)
 {
     delivery_destroy(s->delivery);
     dns_destroy(s->dns);
-    shard_gauges(s);
     shard_config_unref(s, s->config);
     auth_cache_destroy(s->auth_cache);
     addr_counts_destroy(s->addr_counts);

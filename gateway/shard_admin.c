@@ -320,7 +320,7 @@ static void walk_timer(struct timer *t)
 static void walk_go(struct walk *w)
 {
     struct shard *s = w->shard;
-    if (w->single) {
+    if (w->single || s->stopping) {
         walk_end(w);
         return;
     }
@@ -427,6 +427,10 @@ static void connector_change(struct shard *s, struct admin_request *r)
 
 void shard_admin_request(struct shard *s, struct admin_request *r)
 {
+    if (s->stopping) { /* its lanes are going */
+        request_done(s, r);
+        return;
+    }
     switch (r->op) {
     case ADMIN_QUEUE_LIST:
     case ADMIN_QUEUE_SHOW:
