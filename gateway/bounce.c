@@ -36,6 +36,7 @@ struct bounce {
     uint8_t *original, *text;
     uint32_t original_off, original_len;
     bool waiting; /* the lane has no room now */
+    bool reading; /* a piece of the original is on its way */
 };
 
 #define DSN_KINDS 4u
@@ -166,32 +167,27 @@ static void bounce_done(struct lane_tx *tx, struct queue_msg *m, const struct wh
     struct bounce *b = container_of(tx, struct bounce, tx);
     struct job *j = b->job;
     struct shard *sh = bounce_shard(b);
-    if (!j->m) { /* its last recipients were to become final */
-        struct queue_msg *parent = why->smtp_code ? lane_find(j->lane, j->qid) : NULL;
-        j->m = parent;
-        if (parent)
-            parent->owner = j;
-    }
+    struct log_line line;
+    char qid[QID_TEXT_MAX];
     if (why->smtp_code) {
-        if (j->m) {
-            bounce_failed(b, why->text);
-            return;
-        }
-    } else {
-        struct log_line line;
-        char qid[QID_TEXT_MAX];
-        metric_add(sh->metrics, M_DSN, 1);
-        log_begin(&line, &sh->log, EV_DSN);
-        log_str(&line, "qid", qid_text(m->qid, qid));
-        log_str(&line, "about", b->qid);
-        log_slice(&line, "recipient", b->env.rcpts[0].mailbox);
-        log_end(&line);
-        bounce_release(b);
-        if (b->dsn.kind == DSN_DELAYED && j->m)
-            j->m->warned = 1; /* written with the next attempt's time */
-        delivery_accept(j->delivery, j->lane, m, &b->arena, &b->env);
+        bounce_failed(b, why->text);
+        return;
     }
+    metric_add(sh->metrics, M_DSN, 1);
+    log_begin(&line, &sh->log, EV_DSN);
+    log_str(&line, "qid", qid_text(m->qid, qid));
+    log_str(&line, "about", b->qid);
+    log_slice(&line, "recipient", b->env.rcpts[0].mailbox);
+    log_end(&line);
     bounce_release(b);
+    if (b->dsn.kind == DSN_DELAYED)
+        j->m->warned = 1;          /* written with the next attempt's time */
+    if (j->m->rcpt_pending == 0) { /* they were the last: the lane frees it */
+        j->m->owner = NULL;
+        j->m = NULL;
+    }
+    delivery_accept(j->delivery, j->lane, m, &b->arena, &b->env);
+    arena_reset(&b->arena); /* left where it was when the notification waits in the backlog */
     bounce_next(b);
 }
 
@@ -212,48 +208,44 @@ static bool bounce_envelope(struct bounce *b)
            arena_copy(&b->arena, j->env.session, &e->session);
 }
 
+/* The message stays the job's until the commit is over: nobody else may begin with it meanwhile. */
 static void bounce_commit(struct bounce *b)
 {
-    struct job *j = b->job;
-    struct queue_msg *m = j->m;
-    j->qid = m->qid;
-    if (b->final_count == m->rcpt_pending) { /* the lane frees it with the commit */
-        m->owner = NULL;
-        j->m = NULL;
-    }
-    lane_tx_commit(&b->tx, &b->env, b->final_count ? m : NULL, b->finals, b->final_count);
+    lane_tx_commit(&b->tx, &b->env, b->final_count ? b->job->m : NULL, b->finals, b->final_count);
 }
 
 static void bounce_read_done(struct lane_read *r, int32_t res)
 {
     struct bounce *b = container_of(r, struct bounce, read);
+    b->reading = false;
     b->original_off = 0;
     b->original_len = res > 0 ? (uint32_t)res : 0;
     b->read_offset += b->original_len;
     if (res <= 0) /* what cannot be read does not keep the sender from being told */
         dsn_original_end(&b->writer);
-    bounce_write(b);
+    if (!b->waiting)
+        bounce_write(b);
 }
 
-/* Bytes of the original for the writer. False: they are being read. */
-static bool bounce_original(struct bounce *b, struct buf *out)
+/* Bytes of the original for the writer, now or when they are read. */
+static void bounce_original(struct bounce *b, struct buf *out)
 {
     struct queue_msg *m = b->job->m;
     if (b->original_off < b->original_len && !dsn_original_is_enough(&b->writer)) {
         struct slice data =
             slice_of(b->original + b->original_off, b->original_len - b->original_off);
         b->original_off += (uint32_t)dsn_original(&b->writer, data, out);
-        return true;
+        return;
     }
     uint64_t left = m->body_size - b->read_offset;
     if (left == 0 || dsn_original_is_enough(&b->writer)) {
         dsn_original_end(&b->writer);
-        return true;
+        return;
     }
+    b->reading = true;
     b->read.done = bounce_read_done;
     lane_body_read(b->job->lane, m, &b->read, b->read_offset, b->original,
                    left < OUT_BODY_READ_SIZE ? (uint32_t)left : OUT_BODY_READ_SIZE);
-    return false;
 }
 
 static void bounce_write(struct bounce *b)
@@ -261,17 +253,13 @@ static void bounce_write(struct bounce *b)
     enum dsn_step step = DSN_FLUSH;
     while (step != DSN_DONE) {
         struct buf out = buf_over(b->text, SESSION_RECV_BUF_SIZE);
-        bool reading = false;
         step = dsn_write(&b->writer, &out);
         if (step == DSN_WANT_ORIGINAL)
-            reading = !bounce_original(b, &out);
+            bounce_original(b, &out);
         enum lane_append did = out.len ? lane_tx_append(&b->tx, buf_slice(&out)) : LANE_APPEND_OK;
-        if (did == LANE_APPEND_WAIT && step != DSN_DONE && !reading) {
-            b->waiting = true;
-            return; /* bounce_resumed */
-        }
-        if (reading)
-            return; /* bounce_read_done */
+        b->waiting = did == LANE_APPEND_WAIT && step != DSN_DONE;
+        if (b->waiting || b->reading)
+            return; /* bounce_resumed, bounce_read_done: the later of the two goes on */
     }
     bounce_commit(b);
 }
@@ -282,7 +270,8 @@ static void bounce_resumed(struct lane_tx *tx)
     if (!b->waiting)
         return;
     b->waiting = false;
-    bounce_write(b);
+    if (!b->reading)
+        bounce_write(b);
 }
 
 static void bounce_begin(struct bounce *b, enum dsn_kind kind)

@@ -218,7 +218,6 @@ static struct job *job_create(struct delivery *d, struct lane *l, struct queue_m
     j->delivery = d;
     j->lane = l;
     j->m = m;
-    j->qid = m->qid;
     assert(m->owner == NULL);
     m->owner = j;
     arena_init(&j->arena, &d->shard->arena_slab, ENVELOPE_BLOCKS_MAX * 2);

@@ -55,7 +55,6 @@ struct job {
     struct job_verdict *verdicts[JOB_VERDICTS_MAX];
     uint32_t verdict_count;
     uint32_t tasks_open;
-    uint64_t qid; /* of m, also when m is gone */
     bool warn;    /* the sender is to hear of the delay now */
     bool routing, finishing, remove_asked, hold_asked, bounce_asked;
     struct list link; /* delivery->jobs */
