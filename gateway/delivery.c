@@ -340,6 +340,8 @@ void job_task_done(struct task *t)
     assert(j->tasks_open > 0);
     j->tasks_open--;
     slab_free(&j->delivery->task_slab, t);
+    if (j->tasks_open > 0) /* others may take long: what is delivered is not kept in memory alone */
+        job_final(j, RCPT_DONE, RCPT_DELIVERED);
     if (j->tasks_open > 0 || j->routing)
         return;
     if (job_has(j, RCPT_PENDING) && !j->remove_asked && !j->hold_asked && !j->bounce_asked &&
@@ -464,7 +466,14 @@ void job_settle(struct job *j)
     const struct config *conf = sh->config->gen->config;
     struct queue_msg *m = j->m;
     struct lane *l = j->lane;
-    if (m) {
+    if (m && j->remove_asked) { /* while a notification was written */
+        for (uint32_t i = 0; i < j->env.rcpt_count; i++)
+            j->rcpts[i].state = RCPT_DONE;
+        job_final(j, RCPT_DONE, RCPT_REMOVED);
+    } else if (m && j->delivery->draining && !j->hold_asked && !job_has(j, RCPT_DEFER) &&
+               !job_has(j, RCPT_UNREACHED)) {
+        m->owner = NULL; /* not tried: its turn comes at once after the next start */
+    } else if (m) {
         bool defer = job_has(j, RCPT_DEFER) || job_has(j, RCPT_PENDING);
         bool unreached = job_has(j, RCPT_UNREACHED);
         uint32_t v = 0;
