@@ -207,7 +207,10 @@ bool site_unhealthy(void *arg, uint32_t connector, struct slice domain);
 void site_note_error(struct site *s, const struct why *why, const char *remote);
 /* Takes a waiting task for a connection that is ready; NULL: none. */
 struct task *site_next_task(struct site *s);
-/* A task whose connection failed before anything of it was sent goes back to the front. */
+/* Takes no more tasks: its configuration was replaced, or its connector suspended. */
+bool site_is_over(const struct site *s);
+/* A task whose connection failed before anything of it can have arrived goes back to the front, or
+ * to routing when the site is over. */
 void site_task_back(struct task *t);
 /* Unused sites go; called once in a while. */
 void sites_sweep(struct delivery *d);

@@ -190,9 +190,21 @@ struct task *site_next_task(struct site *s)
     return container_of(l, struct task, link);
 }
 
+bool site_is_over(const struct site *s)
+{
+    return s->config != s->delivery->shard->config || s->send->stopped;
+}
+
 void site_task_back(struct task *t)
 {
+    struct site *s = t->site;
     t->hop = NULL;
+    if (site_is_over(s) || s->delivery->draining) {
+        for (uint32_t i = 0; i < t->rcpt_count; i++)
+            t->job->rcpts[t->rcpts[i]].state = RCPT_PENDING;
+        job_task_done(t);
+        return;
+    }
     list_push_front(&t->site->tasks, &t->link);
     t->site->depth++;
 }
@@ -397,14 +409,14 @@ void sites_drain(struct delivery *d, bool force)
     }
 }
 
-/* Waiting mail is routed again by the new configuration; connections under way finish their task
- * under the old one. */
+/* Waiting mail is routed again by the new configuration, or without a connector that was suspended;
+ * connections under way finish their task under the old one. */
 void sites_config_changed(struct delivery *d)
 {
     for (struct list *l = d->sites.next, *next; l != &d->sites; l = next) {
         struct site *s = container_of(l, struct site, link);
         next = l->next;
-        if (s->config == d->shard->config)
+        if (!site_is_over(s))
             continue;
         site_quit_idle(s);
         site_settle_tasks(s, RCPT_PENDING, NULL);

@@ -145,6 +145,8 @@ static void hop_timer_fired(struct timer *t)
         return;
     if (h->quitting) {
         hop_close(h);
+    } else if (io_op_running(&h->connect)) {
+        io_cancel(hop_io(h), &h->connect); /* hop_connected goes on with the next address */
     } else if (!h->task && h->ready) {
         hop_quit(h);
     } else if (h->state == HOP_SMTP) {
@@ -152,7 +154,7 @@ static void hop_timer_fired(struct timer *t)
         hop_run(h);
     } else {
         why_set(&why, 451, "4.4.1", "Timed out %s",
-                h->state == HOP_TLS ? "in the TLS handshake" : "connecting");
+                h->state == HOP_TLS ? "in the TLS handshake" : "looking up its address");
         hop_failed(h, &why, true, false);
     }
 }
@@ -194,7 +196,8 @@ static void hop_connected(struct io_op *op, int32_t res, uint32_t flags)
         return;
     }
     if (res < 0) {
-        why_set(&why, 451, "4.4.1", "Connecting failed: %s", strerror(-res));
+        why_set(&why, 451, "4.4.1", "Connecting failed: %s",
+                strerror(res == -ECANCELED ? ETIMEDOUT : -res));
         hop_connect_next(h, &why);
         return;
     }
@@ -381,7 +384,7 @@ static void hop_next(struct hop *h)
     uint32_t max = s->send->conf->messages_per_connection_max;
     struct task *t;
     bool over = (max && h->messages >= max) || s->delivery->draining ||
-                permit_is_over(&s->permit) || s->config != s->delivery->shard->config;
+                permit_is_over(&s->permit) || site_is_over(s);
     if (over) {
         hop_quit(h);
     } else if ((t = site_next_task(s))) {
@@ -453,16 +456,7 @@ void hop_failed(struct hop *h, const struct why *why, bool host_is_down, bool da
             log_end(&line);
             metric_add(sh->metrics, M_DUP_POSSIBLE, 1);
         }
-        bool untouched =
-            h->smtp.phase == SMTP_OUT_AT_MAIL && h->messages > 1 && why->smtp_code == 0;
-        struct task *t = h->task;
-        if (untouched) { /* a kept connection that the next hop closed meanwhile: not this message's
-                            fault */
-            h->task = NULL;
-            site_task_back(t);
-        } else {
-            hop_task_end(h, &kept, 0);
-        }
+        hop_task_end(h, &kept, 0);
     }
     hop_close(h);
 }
@@ -519,6 +513,15 @@ static void hop_smtp_failed(struct hop *h, const struct smtp_out_event *ev)
     why.smtp_code = ev->reply.code; /* 0: lost, not refused */
     if (early && why.smtp_code >= 500)
         why.smtp_code = 451; /* the host's fault or ours, never the message's (FAULTS 85) */
+    /* A kept connection that the next hop closed meanwhile is not this message's fault. Only behind
+     * a message that got through or was refused, so that there is an end to it. */
+    bool lost = ev->reply.code == 0 || ev->reply.code == 421;
+    if (h->task && h->messages > 1 && lost && !h->read_running &&
+        (ev->phase == SMTP_OUT_AT_MAIL || ev->phase == SMTP_OUT_AT_IDLE)) {
+        struct task *t = h->task;
+        h->task = NULL;
+        site_task_back(t);
+    }
     hop_failed(h, &why, early || ev->reply.code == 421, ev->data_sent);
 }
 
