@@ -150,8 +150,13 @@ static void hop_timer_fired(struct timer *t)
     } else if (!h->task && h->ready) {
         hop_quit(h);
     } else if (h->state == HOP_SMTP) {
+        bool at_eod = h->smtp.phase == SMTP_OUT_AT_EOD;
         smtp_out_lost(&h->smtp, "Timed out waiting for a reply");
         hop_run(h);
+        if (h->state == HOP_SMTP) { /* a next hop that does not read: no room to step in */
+            why_set(&why, 451, "4.4.2", "Timed out waiting for the next hop to read");
+            hop_failed(h, &why, false, at_eod);
+        }
     } else {
         why_set(&why, 451, "4.4.1", "Timed out %s",
                 h->state == HOP_TLS ? "in the TLS handshake" : "looking up its address");

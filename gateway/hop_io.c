@@ -18,6 +18,7 @@
 #define OUT_ROOM_MIN 4096u /* to step or to add body bytes */
 #define TLS_ROOM     512u  /* what TLS may add to a piece of scratch */
 #define TLS_PIECE    8192u /* plaintext encrypted at a time */
+#define HELD_MAX     32u   /* received buffers that are not looked at, because we wait to send */
 
 static struct shard *hop_shard(const struct hop *h)
 {
@@ -321,6 +322,8 @@ static void hop_run_one(struct hop *h)
     if (h->state == HOP_TLS)
         hop_handshake(h);
     bool more = h->state == HOP_SMTP;
+    enum smtp_out_phase phase = h->smtp.phase;
+    uint32_t answered = h->smtp.answered;
     while (more && !h->failing) {
         more = hop_step(h);
         while (h->state == HOP_SMTP && h->sending_body && !h->failing && hop_body_pump(h))
@@ -330,6 +333,9 @@ static void hop_run_one(struct hop *h)
             more = h->state == HOP_SMTP;
         }
     }
+    /* Whole replies earn more time, bytes do not (FAULTS 84). */
+    if (h->state == HOP_SMTP && (h->smtp.phase != phase || h->smtp.answered != answered))
+        hop_touch(h);
     hop_flush(h);
 }
 
@@ -352,7 +358,7 @@ static void hop_recv_done(struct io_op *op, int32_t res, uint32_t flags)
 {
     struct hop *h = container_of(op, struct hop, recv);
     (void)flags;
-    if (h->state == HOP_CLOSING) {
+    if (h->state == HOP_CLOSING || (h->failing && res > 0)) {
         if (res > 0)
             io_buf_put(hop_shard(h)->io, op->buf_id);
         hop_op_ended(h);
@@ -362,9 +368,13 @@ static void hop_recv_done(struct io_op *op, int32_t res, uint32_t flags)
         held_push(&hop_shard(h)->held, &h->held, op, (uint32_t)res);
     else
         h->eof = true;
-    if (res > 0)
-        hop_touch(h);
     hop_run(h);
+    if (h->held.count > HELD_MAX && h->state != HOP_CLOSING) { /* FAULTS 83: the buffers are the
+                                                                  shard's */
+        struct why why;
+        why_set(&why, 451, "4.5.0", "The next hop talks without listening");
+        hop_failed(h, &why, true, h->smtp.phase == SMTP_OUT_AT_EOD);
+    }
 }
 
 /* ---- TLS ---- */

@@ -446,6 +446,17 @@ static void shard_message(void *arg, const struct ring_item *item)
     }
 }
 
+/* All is freed but the way to other threads. */
+static void shard_message_late(void *arg, const struct ring_item *item)
+{
+    struct shard *s = arg;
+    struct ring_item back = {.kind = PEER_ADMIN_DONE, .ptr = item->ptr};
+    if (item->kind == PEER_AUTH_DONE)
+        auth_check_free(item->ptr);
+    else if (item->kind == PEER_ADMIN)
+        shard_post(s, s->gw->control_peer, &back);
+}
+
 static uint64_t shard_wall(void *arg)
 {
     return io_wall_ns(arg);
@@ -571,11 +582,14 @@ void *shard_thread(void *arg)
     io_timer_set(s->io, &s->tick, io_now_ns(s->io) + TICK_NS);
     while (!s->stopped)
         io_turn(s->io, true);
+    io_on_turn_end(s->io, NULL, NULL);
+    io_on_message(s->io, shard_message_late, s);
     shard_free(s);
     shard_tell(s, PEER_SHARD_DOWN, s->index, true, NULL);
-    do /* the wake-up leaves with a turn */
+    do { /* the wake-up leaves with a turn */
+        shard_post_again(s);
         io_turn(s->io, false);
-    while (!list_empty(&s->unposted));
+    } while (!list_empty(&s->unposted));
     io_destroy(s->io);
     free(s);
     return NULL;

@@ -1,0 +1,205 @@
+#!/usr/bin/env python3
+# time-limit: 180
+# also: asan
+"""Next hops that break off at the worst moment: the gateway lives, keeps the message and delivers it
+to the one that behaves.
+"""
+import socket
+import threading
+
+from lib import harness
+from lib.dialog import Line
+from lib.gateway import Gateway
+from lib.harness import case, expect, expect_equal, main, until
+from lib.sink import Sink
+
+BODY = b"Subject: x\r\n\r\n" + b"y" * 70 + b"\r\n"
+LARGE = b"Subject: x\r\n\r\n" + (b"z" * 70 + b"\r\n") * 4000
+
+
+class Hop:
+    """A next hop in a thread: `talk` gets each connection and its number."""
+
+    def __init__(self, talk):
+        self.talk, self.count = talk, 0
+        self.host = harness.address()
+        self.sock = socket.create_server((self.host, 0))
+        self.port = self.sock.getsockname()[1]
+        threading.Thread(target=self.serve, daemon=True).start()
+
+    @property
+    def smart_host(self):
+        return f"[{self.host}]:{self.port}"
+
+    def serve(self):
+        while True:
+            connection, _ = self.sock.accept()
+            self.count += 1
+            threading.Thread(target=self.one, args=(connection, self.count), daemon=True).start()
+
+    def one(self, connection, number):
+        with connection, connection.makefile("rwb", 0) as file:
+            try:
+                self.talk(connection, file, number)
+            except OSError:
+                pass
+
+
+def until_data(file):
+    """Speaks without PIPELINING up to DATA, which is not answered."""
+    file.write(b"220 hop.test\r\n")
+    for line in iter(file.readline, b""):
+        if line.upper().startswith(b"DATA"):
+            return True
+        file.write(b"250 ok\r\n")
+    return False
+
+
+def take(file):
+    """The rest of a good transaction, and QUIT."""
+    file.write(b"354 go on\r\n")
+    for line in iter(file.readline, b""):
+        if line == b".\r\n":
+            break
+    else:
+        return
+    file.write(b"250 taken\r\n")
+    for line in iter(file.readline, b""):
+        file.write(b"221 bye\r\n" if line.upper().startswith(b"QUIT") else b"250 ok\r\n")
+
+
+def submit(g, body=BODY, rcpts=("a@example.net",), sender="s@client.test"):
+    with Line(g.host, g.port["relay"]) as line:
+        line.wanted(220)
+        line.ask("EHLO client.test", 250)
+        line.ask(f"MAIL FROM:<{sender}>", 250)
+        for rcpt in rcpts:
+            line.ask(f"RCPT TO:<{rcpt}>", 250)
+        line.ask("DATA", 354)
+        line.send(body + b".\r\n")
+        return line.wanted(250).split()[-1]
+
+
+def gateway(folder, hop):
+    g = Gateway(folder, hop, shards=1)
+    return g.start()
+
+
+def breaking(how):
+    def talk(connection, file, number):
+        if not until_data(file):
+            return
+        if number > 3:
+            take(file)
+        else:
+            how(connection, file)
+    return talk
+
+
+def tried(folder, how, body):
+    g = gateway(folder, Hop(breaking(how)))
+    for _ in range(3):
+        submit(g, body)
+    g.wait_empty(40)
+    expect_equal(len(g.wait_tracking("delivered", 3)), 3, "deliveries")
+    g.stop()
+
+
+@case("a next hop closes behind its 354 (F81)")
+def close_at_body(folder):
+    tried(folder, lambda c, f: f.write(b"354 go on\r\n"), LARGE)
+
+
+@case("a next hop refuses behind its 354, in one segment (F81)")
+def refuse_at_body(folder):
+    tried(folder, lambda c, f: f.write(b"354 go on\r\n451 4.3.0 no\r\n"), LARGE)
+
+
+@case("a next hop closes the door in the middle of the body (F81)")
+def close_in_body(folder):
+    def how(connection, file):
+        file.write(b"354 go on\r\n")
+        connection.recv(70000)
+        file.write(b"421 4.3.2 bye\r\n")
+    tried(folder, how, LARGE)
+
+
+@case("a next hop floods what nobody asked for and reads nothing (F83)")
+def flood(folder):
+    def how(connection, file):
+        file.write(b"354 go on\r\n")
+        for _ in range(2000):
+            connection.send(b"250-" + b"x" * 1000 + b"\r\n")
+    tried(folder, how, LARGE)
+
+
+@case("one slow recipient does not keep the others' delivery from the disk (F87)")
+def partial(folder):
+    sink = Sink(folder)
+    stop = threading.Event()
+
+    def talk(connection, file, number):
+        if until_data(file):
+            stop.wait(50)
+
+    slow = Hop(talk)
+    g = Gateway(folder, sink, shards=1)
+    g.config["send_connectors"].append(
+        dict(g.send("out"), name="slow", address_spaces=[{"space": "slow.test", "cost": 1}],
+             smart_hosts=[{"host": slow.smart_host}]))
+    g.start()
+    submit(g, rcpts=("a@example.net", "b@slow.test"))
+    sink.wait(1)
+    until(lambda: slow.count, "the slow one is asked")
+    g.wait_tracking("delivered")
+    until(lambda: g.queue()[0]["pending_count"] == 1, "the delivery is recorded", 5)
+    threading.Event().wait(0.3)
+    g.kill()
+    g.start()
+    until(lambda: slow.count > 1, "the slow one is asked again", 20)
+    expect_equal(len(sink.records()), 1, "copies")
+    stop.set()
+    g.kill()
+
+
+@case("a kept connection that was closed meanwhile defers nobody")
+def kept(folder):
+    def talk(connection, file, number):
+        if until_data(file):
+            take_one(file)
+
+    def take_one(file):
+        file.write(b"354 go on\r\n")
+        while file.readline() not in (b".\r\n", b""):
+            pass
+        file.write(b"250 taken\r\n")
+        file.readline()  # MAIL of the next one
+
+    g = gateway(folder, Hop(talk))
+    for _ in range(5):
+        submit(g)
+    g.wait_empty(30)
+    expect_equal(len(g.wait_tracking("delivered", 5)), 5, "deliveries")
+    expect_equal(len(g.tracking("deferred")), 0, "deferred")
+    g.stop()
+
+
+@case("suspended: what waits for the connector stays, and goes when it is resumed")
+def suspended(folder):
+    sink = Sink(folder, "--delay-ms", "eod=1500")
+    g = Gateway(folder, sink, shards=1)
+    g.send("out")["max_connections"] = 1
+    g.start()
+    for _ in range(5):
+        submit(g)
+    expect(g.post("/api/v1/connectors/suspend", name="out").status == 200, "suspended")
+    threading.Event().wait(4)
+    expect(len(sink.records()) <= 2, "sent although suspended:", len(sink.records()))
+    expect(g.post("/api/v1/connectors/resume", name="out").status == 200, "resumed")
+    sink.wait(5, 30)
+    g.wait_empty()
+    g.stop()
+
+
+if __name__ == "__main__":
+    main("hop faults")
