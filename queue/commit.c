@@ -162,7 +162,7 @@ uint32_t commit_record(struct lane *l, uint8_t *at, uint8_t type, uint64_t qid,
 bool commit_is_hopeless(const struct lane *l)
 {
     if (!l->open)
-        return l->paused;
+        return l->paused || (l->closing && !l->spare && !l->prepare.segment);
     return !l->spare && !l->prepare.segment && !l->stock_count && !l->reap.running &&
            !lane_may_grow((struct lane *)l);
 }
@@ -226,7 +226,7 @@ void commit_state_timer(struct timer *t)
 
 void commit_progress(struct lane *l)
 {
-    if (l->stash_count && !state_unstash(l))
+    if (l->stash_count && !state_unstash(l) && l->open)
         return;
     while (!list_empty(&l->waiting)) {
         struct lane_tx *tx = container_of(l->waiting.next, struct lane_tx, link);

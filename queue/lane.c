@@ -237,7 +237,7 @@ void lane_turn_end(struct lane *l)
     if (l->stash_count || !list_empty(&l->waiting))
         commit_progress(l);
     commit_kick(l);
-    reap_kick(l);
+    reap_look(l);
     compact_kick(l);
     lane_health_update(l);
     lane_health_tell(l);
@@ -420,13 +420,14 @@ void lane_close_step(struct lane *l)
 
     if (!list_empty(&l->failing))
         return; /* their soon_timer brings us back */
-    if (l->is_open && l->open && (l->stash_count || !list_empty(&l->waiting)))
+    if (l->is_open && (l->stash_count || !list_empty(&l->waiting)))
         commit_progress(l);
+    if (!list_empty(&l->failing))
+        return;
     if (l->filling->len)
         commit_kick(l);
     if (!commit_idle(l) || l->seal.segment || l->prepare.segment || l->reap.running ||
-        l->reads_running || l->quarantine_running || !recover_stopped(l) ||
-        (!list_empty(&l->waiting) && l->open))
+        l->reads_running || l->quarantine_running || !recover_stopped(l) || l->tx_count)
         return;
     if (l->open && l->open->state == SEGMENT_OPEN) {
         struct segment *s = l->open;

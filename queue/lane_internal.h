@@ -29,6 +29,7 @@
 #define SCHEDULE_CHECK_S     60u /* the wall clock may have been set */
 #define READ_FDS_MAX         64u
 #define REAP_BATCH           32u
+#define REAP_CHECK_NS        (10 * NS_PER_MS) /* a look over all segments */
 #define RECYCLE_STOCK_MAX    2u
 #define COMPACT_SLOTS        16u
 #define REPLAY_SLICE         2048u /* records, or found messages, a turn */
@@ -115,7 +116,8 @@ struct seal {
 
 struct reap {
     struct io_op op;
-    bool running, again;
+    bool running;
+    uint64_t next_check_ns;
     uint32_t count, next;
     struct segment *dead[REAP_BATCH];
     bool keep[REAP_BATCH]; /* to be recycled */
@@ -287,6 +289,8 @@ void prepare_kick(struct lane *l);
 void prepare_timer_fire(struct timer *t);
 void seal_start(struct lane *l, struct segment *s, struct summary *summary);
 void reap_kick(struct lane *l);
+/* The same, now and then: for the end of every turn. */
+void reap_look(struct lane *l);
 
 /* ---- compact.c ---- */
 void compact_kick(struct lane *l);

@@ -57,6 +57,14 @@ void reap_kick(struct lane *l)
     reap_next(l);
 }
 
+void reap_look(struct lane *l)
+{
+    if (io_now_ns(l->io) < l->reap.next_check_ns)
+        return;
+    l->reap.next_check_ns = io_now_ns(l->io) + REAP_CHECK_NS;
+    reap_kick(l);
+}
+
 static void reap_round_over(struct lane *l)
 {
     struct reap *r = &l->reap;

@@ -23,6 +23,8 @@
 #define READ_BYTES   ((uint32_t)MIB)
 
 enum recover_phase {
+    RECOVER_OPEN_PARENT,
+    RECOVER_SYNC_PARENT,
     RECOVER_OPEN_DIR,
     RECOVER_REMOVE_TMP,
     RECOVER_OPEN_HEADER,
@@ -125,6 +127,46 @@ static void recover_fail(struct recover *r, const char *what, int32_t error)
 
 static void tell_slice(struct timer *t);
 
+/*
+ * The directories may be new, and what is in them is only as durable as their own entries: first
+ * the spool's parent is synced, where that is allowed, then the spool.
+ */
+static void sync_parent(struct recover *r)
+{
+    struct lane *l = r->lane;
+
+    if (r->at == 2) {
+        r->at = 0;
+        r->phase = RECOVER_OPEN_DIR;
+        io_open(l->io, &r->op, l->dir, IO_READ | IO_DIR);
+        return;
+    }
+    snprintf(r->path, sizeof r->path, r->at == 0 ? "%s/.." : "%s", l->spool);
+    r->phase = RECOVER_OPEN_PARENT;
+    io_open(l->io, &r->op, r->path, IO_READ | IO_DIR);
+}
+
+static void parent_done(struct recover *r, int32_t res)
+{
+    struct lane *l = r->lane;
+
+    if (res < 0 && r->at == 1) {
+        recover_fail(r, "the spool directory cannot be synced", res);
+        return;
+    }
+    if (r->phase == RECOVER_OPEN_PARENT && res >= 0) {
+        r->fd = res;
+        r->phase = RECOVER_SYNC_PARENT;
+        io_sync(l->io, &r->op, r->fd);
+        return;
+    }
+    if (r->fd >= 0)
+        io_close(l->io, r->fd);
+    r->fd = -1;
+    r->at++;
+    sync_parent(r);
+}
+
 void recover_start(struct lane *l)
 {
     struct recover *r = calloc(1, sizeof *r);
@@ -157,8 +199,7 @@ void recover_start(struct lane *l)
         if (r->tmps[i] >= l->segment_next)
             l->segment_next = r->tmps[i] + 1;
     r->running = true;
-    r->phase = RECOVER_OPEN_DIR;
-    io_open(l->io, &r->op, l->dir, IO_READ | IO_DIR);
+    sync_parent(r);
 }
 
 /* ---- headers ---- */
@@ -578,6 +619,8 @@ static void recover_done(struct io_op *op, int32_t res, uint32_t flags)
 
     (void)flags;
     switch ((enum recover_phase)r->phase) {
+    case RECOVER_OPEN_PARENT:
+    case RECOVER_SYNC_PARENT: parent_done(r, res); break;
     case RECOVER_OPEN_DIR:
         if (res < 0) {
             recover_fail(r, "cannot be opened", res);

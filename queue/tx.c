@@ -191,6 +191,8 @@ void lane_tx_abort(struct lane_tx *tx)
     drop_data(tx->lane, tx);
     tx->state = TX_NONE;
     tx->lane->tx_count--;
+    if (tx->lane->closing)
+        lane_soon(tx->lane);
 }
 
 /* ---- commit ---- */

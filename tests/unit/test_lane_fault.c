@@ -105,6 +105,34 @@ Test(lane_fault, stops_and_recovers)
     lane_kit_end(&k);
 }
 
+/* Closing waits for nothing that cannot come, and for what must: open transactions. */
+Test(lane_fault, closes_while_stopped)
+{
+    struct lane_kit k;
+    struct lane_kit_tx t, open;
+    uint64_t a;
+
+    lane_kit_open(&k, NULL);
+    a = lane_kit_put(&k, 1, 300, 1);
+    lane_kit_settle(&k);
+    lane_kit_begin(&k, &open);
+    lane_kit_append(&k, &open, 9, 1000);
+    file_limit(100);
+    lane_kit_send(&k, &t, 3, 100, 1);
+    LANE_KIT_UNTIL(&k, lane_health(k.lane) == LANE_STOPPED && t.done);
+    lane_kit_deliver(&k, a); /* cannot be written any more */
+    lane_close(k.lane, NULL, NULL);
+    for (int i = 0; i < 3; i++)
+        lane_kit_turn(&k);
+    lane_tx_abort(&open.tx);
+    k.lane = NULL;
+    lane_kit_settle(&k);
+    file_limit(RLIM_INFINITY);
+    lane_kit_reopen(&k);
+    cr_assert_eq(k.found_count, 1, "it is delivered again");
+    lane_kit_end(&k);
+}
+
 static void small(struct lane_params *p)
 {
     p->bytes_max = 24 * MIB; /* three segments */
