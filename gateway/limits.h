@@ -69,6 +69,7 @@
 #define SESSION_DATA_RATE_WINDOW_NS (60 * NS_PER_S)
 #define SESSION_LINGER_NS \
     (2 * NS_PER_S) /* after our close: time for the peer to read the last reply */
+#define SESSION_LAST_REPLY_NS (30 * NS_PER_S) /* for the peer to take it; then: close */
 
 #define LISTEN_BACKLOG 4096
 

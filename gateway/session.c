@@ -123,8 +123,11 @@ void session_finish(struct session *s, bool hard)
     s->hard_close |= hard;
     if (s->state == SESSION_CLOSING)
         return;
-    if (s->state != SESSION_LINGER)
+    if (s->state != SESSION_LINGER) {
         session_set_state(s, SESSION_LINGER);
+        s->deadline_ns = io_now_ns(s->shard->io) + SESSION_LAST_REPLY_NS;
+        io_timer_set(s->shard->io, &s->timer, s->deadline_ns);
+    }
     session_flush(s); /* session_output_done() goes on from there */
 }
 

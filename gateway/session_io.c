@@ -146,7 +146,8 @@ static void session_send_done(struct io_op *op, int32_t res, uint32_t flags)
         s->out_sent = s->out_len = 0;
         s->waits &= (uint8_t)~SESSION_WAIT_OUT;
     }
-    session_touch(s);
+    if (s->state == SESSION_OPEN)
+        session_touch(s);
     if (s->state == SESSION_LINGER)
         session_flush(s);
     else
@@ -235,10 +236,12 @@ void session_tls_begin(struct session *s)
     s->implicit_tls_pending = s->receive->conf->tls.mode == CONFIG_TLS_IMPLICIT;
     s->tls = tls_server_conn(s->receive->tls);
     session_set_state(s, SESSION_HANDSHAKE);
-    if (!s->tls)
+    if (!s->tls) {
         session_finish(s, true);
-    else
-        session_touch(s);
+        return;
+    }
+    session_touch(s); /* for all of the handshake, however its bytes come (FAULTS 39) */
+    io_timer_set(s->shard->io, &s->timer, s->deadline_ns);
 }
 
 /* ---- stepping ---- */
@@ -425,7 +428,8 @@ static void session_recv_done(struct io_op *op, int32_t res, uint32_t flags)
             io_buf_put(s->shard->io, op->buf_id);
         } else {
             held_push(&s->shard->held, &s->held, op, (uint32_t)res);
-            session_touch(s);
+            if (smtp_in_in_data(&s->smtp)) /* its rate is watched */
+                session_touch(s);
         }
     } else if (res != -ECANCELED || !s->recv_paused) {
         s->eof = true;
@@ -435,7 +439,10 @@ static void session_recv_done(struct io_op *op, int32_t res, uint32_t flags)
         session_op_ended(s);
         return;
     }
+    uint64_t commands = s->smtp.commands;
     session_resume(s);
+    if (s->state == SESSION_OPEN && s->smtp.commands != commands)
+        session_touch(s); /* bytes alone are no progress (FAULTS 47) */
 }
 
 void session_io_init(struct session *s)
