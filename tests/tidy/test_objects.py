@@ -18,7 +18,8 @@ WAITS = re.compile(
     r"(pthread_join|u?sleep|(clock_)?nanosleep|p?poll|p?select|epoll_p?wait|sigwait.*"
     r"|wait(pid|id|3|4)?|f(data)?sync|sync|msync|flock|lockf|p?read(v2?|64)?|p?write(v2?|64)?"
     r"|pread64|pwrite64|recv.*|send.*|connect|accept4?|getaddrinfo|gethostby.*|getnameinfo|res_.*"
-    r"|system|popen|crypt(_.*)?|f(open|read|write|gets|puts|printf|flush|close)|v?d?printf|puts|putchar|perror|v?syslog)$")
+    r"|system|popen|crypt(_.*)?|f(open|read|write|gets|puts|printf|flush|close)|v?d?printf"
+    r"|puts|putchar|perror|v?syslog)$")
 IO_CALLS = re.compile(
     r"(open(at)?(64)?|close|stat.*|socket|bind|listen|ioctl|fcntl(64)?|mmap(64)?|unlink|rename"
     r"|clock_gettime|gettimeofday|time|getrandom|random|rand|arc4random.*|exit|_exit|signal"
