@@ -434,6 +434,8 @@ static void shard_turn_end(void *arg)
 static void shard_message(void *arg, const struct ring_item *item)
 {
     struct shard *s = arg;
+    if (s->stopped) /* what it would concern is gone */
+        return;
     switch (item->kind) {
     case PEER_AUTH_DONE: session_auth_done(s, item->ptr); break;
     case PEER_CONFIG: shard_config_prepare(s, item->ptr); break;
@@ -535,7 +537,9 @@ static bool shard_init(struct shard *s, struct generation *gen, struct why *why)
 
 static void shard_free(struct shard *s)
 {
+    io_timer_clear(s->io, &s->tick);
     delivery_destroy(s->delivery);
+    s->delivery = NULL; /* turns still end */
     dns_destroy(s->dns);
     shard_config_unref(s, s->config);
     auth_cache_destroy(s->auth_cache);

@@ -325,7 +325,7 @@ static void walk_go(struct walk *w)
         return;
     }
     for (uint32_t n = 0; n < WALK_SLICE; n++) {
-        if (w->lane == s->lane_count) {
+        if (w->lane >= s->lane_count) {
             walk_end(w);
             return;
         }
