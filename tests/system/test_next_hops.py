@@ -243,7 +243,8 @@ def failover_costs(folder):
     fixed = Sink(folder, name="fixed")
     g = Gateway(folder, shards=1)
     g.config["send_connectors"] = [
-        smart_host("cheap", cheap.smart_host, cost=10), smart_host("dear", dear.smart_host, cost=20),
+        smart_host("cheap", cheap.smart_host, cost=10),
+        smart_host("dear", dear.smart_host, cost=20),
         smart_host("fixed", fixed.smart_host, space="fixed.test", cost=1, failover=False)]
     g.start()
     send(g, "b0@x.test")
@@ -346,7 +347,8 @@ def no_report(folder):
 
 @case("NOTIFY=SUCCESS,DELAY and expiry: relayed, delayed, expired are reported")
 def other_reports(folder):
-    sink = Sink(folder, "--reply", "rcpt~late*=451 4.7.1 come back later", "--without", "ENHANCEDSTATUSCODES")
+    sink = Sink(folder, "--reply", "rcpt~late*=451 4.7.1 come back later", "--without",
+                "ENHANCEDSTATUSCODES")
     g = Gateway(folder, sink, shards=1)
     g.config["retry"] = {"intervals": ["1s"], "expire": "5s", "warn_after": "2s"}
     g.start()
@@ -388,7 +390,7 @@ PHASES = ("banner", "ehlo", "mail", "rcpt", "data", "eod")
 ANSWERS = {"421": "421 4.3.2 going down", "451": "451 4.3.0 later", "550": "550 5.7.0 never"}
 
 
-@case("F81 4xx, 421, 5xx and a close at each phase, then a sound next hop: once, or one report", 120)
+@case("F81 4xx, 421, 5xx, a close at each phase, then a sound next hop: once, or one report", 120)
 def faults(folder):
     g = Gateway(folder, shards=2)
     sinks, rows = {}, []
