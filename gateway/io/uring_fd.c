@@ -6,7 +6,8 @@
  * Contract: a descriptor that is closed while operations name it is given back to the kernel when
  *           the last of them has completed. Descriptors are slots of the ring's table, or numbers
  *           of the process on kernels where a slot does not close at once (uring_internal.h).
- * Failure:  past fd_limit: -ENFILE. Closing one that is not open: asserted.
+ * Failure:  past fd_limit: -ENFILE. Closing one that is not open, or whose receive or send
+ *           goes on without having been cancelled: asserted.
  * Bounds:   fd_limit descriptors; numbers of the process below FD_NUMBER_MAX.
  * Tests:    tests/unit/test_uring.c
  */
@@ -107,6 +108,9 @@ void io_close(struct io *io, int32_t fd)
 {
     assert(fd >= 0 && (uint32_t)fd < io->fd_count);
     assert((io->fds[fd].flags & (URING_FD_OPEN | URING_FD_CLOSING)) == URING_FD_OPEN);
+    /* One that goes on would keep the descriptor, and its connection, for ever. */
+    assert(!(io->fds[fd].flags & URING_FD_RECEIVING) || (io->fds[fd].flags & URING_FD_RECV_CUT));
+    assert(!(io->fds[fd].flags & URING_FD_SENDING) || (io->fds[fd].flags & URING_FD_SEND_CUT));
     io->fds[fd].flags |= URING_FD_CLOSING;
     if (io->fds[fd].busy == 0)
         fd_give_back(io, fd);

@@ -77,7 +77,9 @@ enum uring_state {
 #define URING_FD_DSYNC     8u
 #define URING_FD_SENDING   16u
 #define URING_FD_RECEIVING 32u
-#define URING_FD_LISTENER  64u /* its address is remembered */
+#define URING_FD_LISTENER  64u  /* its address is remembered */
+#define URING_FD_RECV_CUT  128u /* the receive, or the send, under way was cancelled */
+#define URING_FD_SEND_CUT  256u
 
 struct uring_fd {
     uint32_t flags;

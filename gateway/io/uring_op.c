@@ -123,9 +123,9 @@ void uring_op_end(struct io *io, struct io_op *op, int32_t res)
     assert(op->state == URING_RUNNING && io->running > 0);
     if (fd >= 0) {
         if (op->kind == URING_RECV)
-            io->fds[fd].flags &= ~URING_FD_RECEIVING;
+            io->fds[fd].flags &= ~(URING_FD_RECEIVING | URING_FD_RECV_CUT);
         else if (op->kind == URING_SEND)
-            io->fds[fd].flags &= ~URING_FD_SENDING;
+            io->fds[fd].flags &= ~(URING_FD_SENDING | URING_FD_SEND_CUT);
         uring_fd_release(io, fd);
     }
     op->state = URING_IDLE;
@@ -152,6 +152,10 @@ void io_cancel(struct io *io, struct io_op *op)
     if (op->state == URING_IDLE || (op->flags & URING_CANCELLED))
         return;
     op->flags |= URING_CANCELLED;
+    if (op->fd >= 0 && op->kind == URING_RECV)
+        io->fds[op->fd].flags |= URING_FD_RECV_CUT;
+    else if (op->fd >= 0 && op->kind == URING_SEND)
+        io->fds[op->fd].flags |= URING_FD_SEND_CUT;
     if (op->state == URING_PARKED) {
         uring_recv_unpark(io, op);
         uring_op_fail(io, op, -ECANCELED);

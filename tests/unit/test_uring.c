@@ -7,6 +7,7 @@
 #include <netinet/tcp.h>
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/mount.h>
@@ -360,6 +361,61 @@ Test(uring, a_full_disk_is_told, .timeout = 30)
     rmdir(dir);
     if (!result)
         cr_skip_test("mounting needs root");
+}
+
+/* ---- what its users must not do ---- */
+
+static void misuse(struct kit_listener *l, struct kit_conn *client, struct kit_conn **server,
+                   struct kit *k)
+{
+    kit_open(k, &real, 0, 0);
+    kit_listen(k, l, 1);
+    kit_connect(l, client, server);
+}
+
+Test(uring, closing_under_a_receive_is_asserted, .signal = SIGABRT)
+{
+    struct kit k;
+    struct kit_listener l;
+    struct kit_conn client, *server;
+
+    misuse(&l, &client, &server, &k);
+    kit_receive(server);
+    io_close(k.io, server->fd);
+}
+
+Test(uring, closing_twice_is_asserted, .signal = SIGABRT)
+{
+    struct kit k;
+    struct kit_listener l;
+    struct kit_conn client, *server;
+
+    misuse(&l, &client, &server, &k);
+    io_close(k.io, server->fd);
+    io_close(k.io, server->fd);
+}
+
+Test(uring, a_second_send_is_asserted, .signal = SIGABRT)
+{
+    struct kit k;
+    struct kit_listener l;
+    struct kit_conn client, *server;
+    struct kit_op second;
+
+    misuse(&l, &client, &server, &k);
+    kit_op_init(&k, &second);
+    kit_send(server, "one", 3);
+    io_send(k.io, &second.op, server->fd, "two", 3);
+}
+
+Test(uring, ending_with_operations_under_way_is_asserted, .signal = SIGABRT)
+{
+    struct kit k;
+    struct kit_listener l;
+    struct kit_conn client, *server;
+
+    misuse(&l, &client, &server, &k);
+    kit_close(&k);
 }
 
 /* ---- threads ---- */
