@@ -35,7 +35,7 @@ bool qid_parse(struct slice text, uint64_t *qid)
         const char *digit;
         if (c >= 'a' && c <= 'z')
             c = (uint8_t)(c - 'a' + 'A');
-        digit = c ? memchr(ALPHABET, c, 32) : NULL;
+        digit = c ? strchr(ALPHABET, c) : NULL;
         if (!digit || (i == 0 && digit - ALPHABET > 15)) /* 13 digits hold 65 bits */
             return false;
         value = value << 5 | (uint64_t)(digit - ALPHABET);

@@ -495,7 +495,7 @@ static void error_read(struct lane_read *r, struct slice bytes)
 {
     struct lane_envelope_read *e = container_of(r, struct lane_envelope_read, read);
     struct read_job *j = job_of(r);
-    struct record_header h;
+    struct record_header h = {0};
     struct record_state_view v;
     struct record_message_view moved;
     struct slice text, payload = slice_of(NULL, 0);
