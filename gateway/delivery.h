@@ -205,6 +205,8 @@ void site_pump(struct site *s);
 /* For route_choose: are all its hosts down? */
 bool site_unhealthy(void *arg, uint32_t connector, struct slice domain);
 void site_note_error(struct site *s, const struct why *why, const char *remote);
+/* Mail for this site's domain can never be delivered: every waiting task fails. */
+void site_give_up(struct site *s, const struct why *why);
 /* Takes a waiting task for a connection that is ready; NULL: none. */
 struct task *site_next_task(struct site *s);
 /* Takes no more tasks: its configuration was replaced, or its connector suspended. */

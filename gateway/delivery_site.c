@@ -257,6 +257,13 @@ static void site_set_hosts(struct site *s, const struct mx_list *mx)
     }
 }
 
+void site_give_up(struct site *s, const struct why *why)
+{
+    site_note_error(s, why, "");
+    s->last_remote[0] = '\0';
+    site_settle_tasks(s, RCPT_FAIL, why);
+}
+
 static void site_mx_known(struct dns_query *q, const struct dns_answer *a)
 {
     struct site *s = container_of(q, struct site, query);
@@ -273,8 +280,7 @@ static void site_mx_known(struct dns_query *q, const struct dns_answer *a)
     s->dns = SITE_DNS_NONE;
     s->last_remote[0] = '\0';
     if (s->mx->verdict == MX_PERMANENT) {
-        site_note_error(s, &why, "");
-        site_settle_tasks(s, RCPT_FAIL, &why);
+        site_give_up(s, &why);
         return;
     }
     if (s->mx->verdict == MX_TEMPORARY) {

@@ -248,6 +248,15 @@ static void hop_resolved(struct dns_query *q, const struct dns_answer *a)
                 h->site->host_names[h->host]);
     else
         why_set(&why, 451, "4.4.4", "%s has no address", h->site->host_names[h->host]);
+    bool none = a->status == DNS_NXDOMAIN || a->status == DNS_NODATA;
+    if (none && h->site->send->conf->mx && h->site->mx->verdict == MX_IMPLICIT) {
+        struct why lasting;
+        why_set(&lasting, 550, "5.1.2", "%s has neither a mail exchanger nor an address",
+                h->site->domain);
+        site_give_up(h->site, &lasting); /* RFC 5321 section 5.1 */
+        hop_failed(h, &lasting, false, false);
+        return;
+    }
     hop_connect_next(h, &why);
 }
 
