@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # time-limit: 200
-"""Clients that nobody here wrote submit over 587 with STARTTLS and 465 with TLS: swaks, curl, msmtp,
-Python's smtplib, nodemailer. Every message arrives unchanged but for the trace lines added.
+"""Clients that nobody here wrote submit over 587 with STARTTLS and 465 with TLS: swaks, curl,
+msmtp, Python's smtplib, nodemailer. Every message arrives unchanged but for the trace lines added.
 """
 import email.message
 import email.policy
