@@ -73,7 +73,7 @@ static void error_why(struct admin_call *call, unsigned status, const struct why
 
 static void requests_free(struct admin_call *call)
 {
-    for (uint32_t i = 0; i < call->asked; i++) {
+    for (uint32_t i = 0; call->requests && i < call->asked; i++) {
         if (call->requests[i])
             free(call->requests[i]->json);
         free(call->requests[i]);
@@ -124,7 +124,7 @@ static void ask_all(struct admin_call *call, const struct admin_request *model,
         r->filter = call->filter;
         call->requests[call->asked++] = r;
     }
-    if (call->asked < n) {
+    if (!call->requests || call->asked < n) {
         requests_free(call);
         admin_error(call, 500, "out of memory");
         return;

@@ -383,14 +383,19 @@ int control_run(const struct control_options *o)
 {
     struct control *c = calloc(1, sizeof *c);
     struct why why;
-    if (!c || !tls_global_init(&why))
+    if (!c || !tls_global_init(&why)) {
+        free(c);
         return control_say(&why, 1);
+    }
     c->options = *o;
     c->current = generation_load(o, 1, &why);
-    if (!c->current)
-        return control_say(&why, EXIT_CONFIG);
-    if (!io_probe(&why))
-        return control_say(&why, EXIT_NO_IO_URING);
+    if (!c->current || !io_probe(&why)) {
+        int status = c->current ? EXIT_NO_IO_URING : EXIT_CONFIG;
+        if (c->current)
+            generation_free(c->current);
+        free(c);
+        return control_say(&why, status);
+    }
     control_signals_block(c);
     if (!control_begin(c, &why)) {
         control_say(&why, 1);

@@ -158,7 +158,8 @@ static void job_route_site(struct job *j, uint32_t first, struct site *site, str
     struct why why;
     if (max == 0 || max > sizeof batch / sizeof *batch)
         max = sizeof batch / sizeof *batch;
-    for (uint32_t i = first; i < j->env.rcpt_count && count < max; i++)
+    batch[count++] = first;
+    for (uint32_t i = first + 1; i < j->env.rcpt_count && count < max; i++)
         if (of[i] == site)
             batch[count++] = i;
     for (uint32_t k = 0; k < count; k++) {

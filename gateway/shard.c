@@ -279,7 +279,7 @@ static bool shard_lanes_open(struct shard *s, struct why *why)
     s->lanes = calloc((size_t)found + 1, sizeof *s->lanes);
     if (s->lanes && (s->lanes[0] = shard_lane_open(s, s->index)))
         s->lane_count = 1;
-    for (int i = 0; s->lane_count && i < found; i++) {
+    for (int i = 0; s->lanes && s->lane_count && i < found; i++) {
         if (numbers[i] % s->gw->shard_count != s->index || numbers[i] == s->index)
             continue;
         if (!(s->lanes[s->lane_count] = shard_lane_open(s, numbers[i]))) {
@@ -288,7 +288,7 @@ static bool shard_lanes_open(struct shard *s, struct why *why)
         }
         s->lane_count++;
     }
-    if (s->lane_count) {
+    if (s->lanes && s->lane_count) {
         s->write_lane = s->lanes[0];
         return true;
     }

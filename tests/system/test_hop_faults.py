@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # time-limit: 180
 # also: asan
-"""Next hops that break off at the worst moment: the gateway lives, keeps the message and delivers it
-to the one that behaves.
+"""Next hops that break off at the worst moment: the gateway lives, keeps the message and delivers
+it to the one that behaves.
 """
 import socket
 import threading
