@@ -18,6 +18,7 @@ struct held_buf {
 struct held_table {
     struct io *io;
     struct held_buf *bufs;
+    uint32_t count; /* held by anybody */
 };
 
 struct held {
@@ -46,6 +47,7 @@ static inline void held_push(struct held_table *t, struct held *h, const struct 
         h->first = op->buf_id;
     h->last = op->buf_id;
     h->count++;
+    t->count++;
 }
 
 static inline void held_pop(struct held_table *t, struct held *h)
@@ -55,6 +57,7 @@ static inline void held_pop(struct held_table *t, struct held *h)
     if (h->first < 0)
         h->last = -1;
     h->count--;
+    t->count--;
     h->offset = 0;
     io_buf_put(t->io, (uint16_t)id);
 }

@@ -38,6 +38,14 @@ void session_touch(struct session *s)
     s->deadline_ns = io_now_ns(s->shard->io) + limit;
 }
 
+void session_forget_account(struct session *s)
+{
+    if (s->account)
+        slab_free(&s->shard->account_slab, s->account);
+    s->account = NULL;
+    s->user = NULL;
+}
+
 /* Gives everything back. */
 static void session_free(struct session *s)
 {
@@ -49,8 +57,7 @@ static void session_free(struct session *s)
     io_timer_clear(sh->io, &s->delay);
     if (s->tls)
         tls_conn_free(s->tls);
-    if (s->account)
-        slab_free(&sh->account_slab, s->account);
+    session_forget_account(s);
     if (s->counted)
         addr_counts_remove(sh->addr_counts, &s->peer);
     struct log_line line;
@@ -177,6 +184,10 @@ static void session_timer_fired(struct timer *t)
             session_abandon(s, &why);
             return;
         }
+    }
+    if (s->waits) { /* we hold it up, or are about to: a new window */
+        s->rate_start_ns = now;
+        s->rate_bytes = 0;
     }
     if (smtp_in_in_data(&s->smtp) && !s->waits &&
         now - s->rate_start_ns >= SESSION_DATA_RATE_WINDOW_NS) {
@@ -310,6 +321,8 @@ void session_accept(struct listener *l, int32_t fd, const struct io_addr *peer)
         s->state = SESSION_OPEN;
         if (!implicit)
             session_greet(s, &why);
+        if (s->state == SESSION_CLOSING)
+            return;
         session_io_start(s);
         session_finish(s, implicit); /* in TLS nobody could read the line */
         return;
@@ -343,16 +356,49 @@ void session_drain(struct session *s)
     session_abandon(s, &why);
 }
 
+/* A peer that does not read its last reply does not hold up the end. */
+static void session_linger_no_longer(struct session *s, bool force)
+{
+    uint64_t limit = io_now_ns(s->shard->io) + SESSION_LINGER_NS;
+    if (!force || s->deadline_ns <= limit)
+        return;
+    s->deadline_ns = limit;
+    io_timer_set(s->shard->io, &s->timer, limit);
+}
+
 void sessions_drain(struct shard *sh, bool force)
 {
     for (uint32_t i = 0; i < sh->session_count_max; i++) {
         struct session *s = sh->sessions[i];
-        if (!s || s->state == SESSION_CLOSING || s->state == SESSION_LINGER)
+        if (!s || s->state == SESSION_CLOSING)
             continue;
+        if (s->state == SESSION_LINGER) {
+            session_linger_no_longer(s, force);
+            continue;
+        }
         if (s->waits & SESSION_WAIT_COMMIT)
             continue; /* answered soon, and told at its next command */
         if (force || s->state == SESSION_HANDSHAKE ||
             (smtp_in_is_idle(&s->smtp) && !s->waits && !session_input_pending(s)))
             session_drain(s);
+    }
+}
+
+/*
+ * The shard's receive buffers run short: whoever sends on without reading our replies, or while a
+ * refusal is held back, gives its own back. Nobody else has to wait for them (FAULTS P5, 47).
+ */
+void sessions_relieve(struct shard *sh)
+{
+    if (sh->held.count < SESSION_RECV_BUF_COUNT / 2)
+        return;
+    for (uint32_t i = 0; i < sh->session_count_max; i++) {
+        struct session *s = sh->sessions[i];
+        if (!s || s->state == SESSION_CLOSING || s->held.count < 2 ||
+            !(s->waits & (SESSION_WAIT_OUT | SESSION_WAIT_DELAY)))
+            continue;
+        held_drop(&sh->held, &s->held);
+        session_tx_drop(s);
+        session_close_now(s);
     }
 }

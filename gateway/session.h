@@ -92,6 +92,8 @@ void session_finish(struct session *s, bool hard);
 void session_touch(struct session *s);
 /* Appends a 421 with `why` and finishes. */
 void session_abandon(struct session *s, const struct why *why);
+/* Nobody is authenticated any more. */
+void session_forget_account(struct session *s);
 /* 421 4.3.2 to a session that is between messages. */
 void session_drain(struct session *s);
 /* Nothing is left to send. */

@@ -198,6 +198,7 @@ static void session_handshake_done(struct session *s)
         session_greet(s, NULL);
     } else {
         smtp_in_tls_started(&s->smtp);
+        session_forget_account(s); /* RFC 3207 section 4.2: what was known in clear is forgotten */
     }
 }
 
@@ -249,8 +250,10 @@ void session_tls_begin(struct session *s)
 void session_greet(struct session *s, const struct why *why)
 {
     struct buf out;
-    if (!session_out_begin(s, &out))
+    if (!session_out_begin(s, &out)) { /* without a greeting there is no session */
+        session_finish(s, true);
         return;
+    }
     smtp_in_greet(&s->smtp, &out, why);
     session_out_end(s, &out);
 }
@@ -276,12 +279,14 @@ static bool session_decrypt(struct session *s, struct slice *in)
         }
         if (st == TLS_WANT_IN && !held_empty(&s->held))
             continue;
-        if (st == TLS_WANT_OUT)
+        if (st == TLS_WANT_OUT) {
             s->waits |= SESSION_WAIT_OUT;
-        else if (st == TLS_CLOSED)
+        } else if (st == TLS_CLOSED) { /* what is behind it is nobody's (FAULTS 27) */
             s->eof = true;
-        else if (st == TLS_FAILED)
+            held_drop(&s->shard->held, &s->held);
+        } else if (st == TLS_FAILED) {
             session_tls_failed(s, &why);
+        }
         return false;
     }
 }
@@ -389,9 +394,8 @@ void session_run(struct session *s)
         slab_free(&s->shard->line_slab, line);
     if (s->state == SESSION_OPEN && s->hard_close)
         session_finish(s, true);
-    else if (s->state == SESSION_OPEN && s->eof && !(s->waits & SESSION_WAIT_COMMIT) &&
-             (s->waits || !session_input_pending(s)))
-        session_finish(s, true);
+    else if (s->state == SESSION_OPEN && s->eof && !s->waits && !session_input_pending(s))
+        session_finish(s, false); /* a client may close its side and still read its replies */
     else if (s->state == SESSION_OPEN && s->shard->draining && smtp_in_is_idle(&s->smtp) &&
              !s->waits && !session_input_pending(s))
         session_drain(s);

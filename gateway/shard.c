@@ -413,6 +413,7 @@ static void shard_tick(struct timer *t)
     struct shard *s = container_of(t, struct shard, tick);
     if (!s->stopping)
         shard_gauges(s);
+    sessions_relieve(s);
     delivery_tick(s->delivery);
     if (s->draining)
         shard_drain_step(s);

@@ -139,6 +139,8 @@ void sessions_reap(struct shard *s);
 /* Tells every session to finish: idle ones now, others after their command or message (421 4.3.2).
  * `force`: at once. */
 void sessions_drain(struct shard *s, bool force);
+/* Once a second: closes those that hoard receive buffers when there are few. */
+void sessions_relieve(struct shard *s);
 
 /* ---- delivery (delivery*.c) ---- */
 

@@ -1,0 +1,159 @@
+#!/usr/bin/env python3
+# time-limit: 180
+# also: asan
+"""Clients that close, stall or hoard at awkward moments."""
+import base64
+import socket
+import ssl
+import threading
+import time
+
+from lib.dialog import Line
+from lib.gateway import PASSWORDS, Gateway
+from lib.harness import case, expect, main
+from lib.sink import Sink
+
+
+def plain(name, password=None):
+    text = f"\0{name}\0{password or PASSWORDS[name]}"
+    return "AUTH PLAIN " + base64.b64encode(text.encode("utf-8")).decode("ascii")
+
+
+@case("a client that closes its side behind the dot still reads its 250")
+def half_close(folder):
+    sink = Sink(folder)
+    g = Gateway(folder, sink, shards=1).start()
+    for _ in range(20):
+        with Line(g.host, g.port["relay"]) as line:
+            line.wanted(220)
+            line.ask("EHLO client.test", 250)
+            line.send(b"MAIL FROM:<s@client.test>\r\nRCPT TO:<a@example.net>\r\nDATA\r\n")
+            for code in (250, 250, 354):
+                line.wanted(code)
+            line.send(b"Subject: x\r\n\r\nbody\r\n.\r\n")
+            line.sock.shutdown(socket.SHUT_WR)
+            line.wanted(250)
+            expect(line.closed(5), "the server closes too")
+    sink.wait(20)
+    g.wait_empty()
+    g.stop()
+
+
+@case("what a client was in clear is forgotten inside TLS (RFC 3207)")
+def identity(folder):
+    g = Gateway(folder, Sink(folder), shards=1)
+    relay = g.receive("relay")
+    relay["relay"] = {"networks": []}
+    relay["auth"] = {"required": False, "require_tls": False, "mechanisms": ["PLAIN"]}
+    g.start()
+    with Line(g.host, g.port["relay"]) as line:
+        line.wanted(220)
+        line.ask("EHLO client.test", 250)
+        line.ask(plain("alice"), 235)
+        line.ask("STARTTLS", 220)
+        line.tls()
+        line.ask("EHLO client.test", 250)
+        line.ask("MAIL FROM:<alice@client.test>", 250)
+        line.ask("RCPT TO:<a@example.net>", 550)
+        line.ask("RSET", 250)
+        line.ask(plain("alice"), 235)
+        line.ask("MAIL FROM:<alice@client.test>", 250)
+        line.ask("RCPT TO:<a@example.net>", 250)
+    g.stop()
+
+
+def handshaken(g, port):
+    """A socket and a TLS session over it whose records can be handled one by one."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    sock = socket.create_connection((g.host, g.port[port]), timeout=10)
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = context.wrap_bio(incoming, outgoing, server_hostname="gw.test")
+    while True:
+        try:
+            tls.do_handshake()
+            break
+        except ssl.SSLWantReadError:
+            sock.sendall(outgoing.read())
+            incoming.write(sock.recv(65536))
+    sock.sendall(outgoing.read())
+    return sock, tls, outgoing
+
+
+@case("F27 bytes behind close_notify are dropped, and the session ends")
+def behind_close(folder):
+    g = Gateway(folder, Sink(folder), shards=1).start()
+    sock, tls, outgoing = handshaken(g, "submissions")
+    try:
+        tls.unwrap()
+    except ssl.SSLError:
+        pass
+    sock.sendall(outgoing.read() + b"NOOP\r\n" * 100)
+    began, got = time.monotonic(), b"x"
+    while got:
+        try:
+            got = sock.recv(65536)
+        except ConnectionError:
+            got = b""
+    expect(time.monotonic() - began < 8, "the session ends")
+    g.stop()
+
+
+@case("F39 F47 bytes that trickle do not renew a time limit", 100)
+def trickle(folder):
+    g = Gateway(folder, Sink(folder), shards=1).start()
+    with socket.create_connection((g.host, g.port["submissions"]), timeout=3) as sock:
+        began, hello = time.monotonic(), b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"r" * 400
+        for i in range(45):
+            try:
+                sock.sendall(hello[i:i + 1])
+                sock.settimeout(1)
+                if not sock.recv(100):
+                    break
+            except TimeoutError:
+                continue
+            except ConnectionError:
+                break
+        took = time.monotonic() - began
+    expect(25 < took < 40, f"closed after {took:.0f} s")
+    g.stop()
+
+
+@case("P5 hoarders of receive buffers do not stop others")
+def hoarders(folder):
+    g = Gateway(folder, Sink(folder), shards=1)
+    g.receive("relay")["auth"] = {"required": False, "require_tls": False, "mechanisms": ["PLAIN"]}
+    g.start()
+    wrong = plain("alice", "wrong").encode("ascii") + b"\r\n"
+
+    def hoard():
+        try:
+            with Line(g.host, g.port["relay"]) as line:
+                line.wanted(220)
+                line.ask("EHLO client.test", 250)
+                line.sock.settimeout(3)
+                line.send(wrong + b"N" * 300000)
+                line.wanted()
+        except (OSError, AssertionError):
+            pass
+
+    threads = [threading.Thread(target=hoard, daemon=True) for _ in range(250)]
+    for thread in threads:
+        thread.start()
+    worst = 0
+    for _ in range(20):
+        began = time.monotonic()
+        with Line(g.host, g.port["relay"]) as line:
+            line.wanted(220)
+            line.ask("EHLO client.test", 250)
+            line.ask("QUIT", 221)
+        worst = max(worst, time.monotonic() - began)
+        time.sleep(0.05)
+    expect(worst < 5, f"an innocent session took {worst:.1f} s")
+    for thread in threads:
+        thread.join(20)
+    g.stop()
+
+
+if __name__ == "__main__":
+    main("session faults")
