@@ -153,8 +153,8 @@ def rule_faults():
             if not paths:
                 yield f"row {cells[0]}: no test {words[0]}"
             for mark in words[1:] if paths else ():
-                if not re.search(rf"(\b|_){mark}(_|\b)", read(paths[0]), re.I):
-                    yield f"row {cells[0]}: {paths[0]} does not name {mark}"
+                if not any(re.search(rf"(\b|_){mark}(_|\b)", read(p), re.I) for p in paths):
+                    yield f"row {cells[0]}: {words[0]} does not name {mark}"
     if count < 50:
         yield f"only {count} tests are named"
 
