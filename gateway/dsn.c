@@ -54,13 +54,15 @@ void dsn_rcpt_set_reply(struct dsn_rcpt *r, const struct smtp_reply *reply)
 
 bool dsn_returns_full(const struct dsn *d)
 {
+    bool whole = !d->original_utf8 || dsn_is_utf8(d); /* else its header cannot be shown as it is */
     return (d->kind == DSN_FAILED || d->kind == DSN_EXPIRED) && d->ret == SMTP_RET_FULL &&
-           d->original_size <= DSN_FULL_MAX;
+           d->original_size <= DSN_FULL_MAX && whole;
 }
 
+/* A report that needs SMTPUTF8 without need could fail where the original did (FAULTS 89). */
 bool dsn_is_utf8(const struct dsn *d)
 {
-    return d->original_utf8;
+    return d->original_utf8 && smtp_has_8bit(d->to);
 }
 
 bool dsn_is_8bit(const struct dsn *d)
@@ -335,10 +337,36 @@ static struct slice status_of(const struct dsn *d, const struct dsn_rcpt *r)
     }
 }
 
+/* RFC 6533 section 3, utf-8-addr-xtext: in a report that is 7-bit, characters stand as \x{HEX}. */
+static void put_mailbox_xtext(struct slice m, struct buf *out)
+{
+    for (size_t i = 0; i < m.len;) {
+        uint8_t c = m.ptr[i];
+        size_t n = c < 0x80 ? 1 : c >= 0xf0 ? 4 : c >= 0xe0 ? 3 : 2;
+        uint32_t code = n == 1 ? c : c & (0x7fu >> n);
+        for (size_t k = 1; k < n; k++)
+            code = code << 6 | (m.ptr[i + k] & 0x3f);
+        if (n == 1 && c != '\\' && c != '+' && c != '=')
+            buf_add_byte(out, c);
+        else
+            buf_addf(out, "\\x{%X}", code);
+        i += n;
+    }
+}
+
+static void put_final_recipient(const struct dsn *d, struct slice mailbox, struct buf *out)
+{
+    bool wide = smtp_has_8bit(mailbox) && smtp_utf8_valid(mailbox);
+    buf_add_str(out, wide ? "Final-Recipient: utf-8; " : "Final-Recipient: rfc822; ");
+    if (wide && !dsn_is_utf8(d))
+        put_mailbox_xtext(mailbox, out);
+    else
+        put_mailbox(d, mailbox, out);
+}
+
 static void put_status_rcpt(const struct dsn *d, const struct dsn_rcpt *r, struct buf *out)
 {
     static const char *const actions[] = {"failed", "failed", "delayed", "relayed"};
-    bool utf8 = dsn_is_utf8(d) && smtp_has_8bit(r->mailbox);
     bool host = r->host.len > 0 || r->address.len > 0;
 
     buf_add_str(out, "\r\n");
@@ -347,8 +375,7 @@ static void put_status_rcpt(const struct dsn *d, const struct dsn_rcpt *r, struc
         put_orcpt(d, r->orcpt, out);
         buf_add_str(out, "\r\n");
     }
-    buf_add_str(out, utf8 ? "Final-Recipient: utf-8; " : "Final-Recipient: rfc822; ");
-    put_mailbox(d, r->mailbox, out);
+    put_final_recipient(d, r->mailbox, out);
     buf_add_str(out, "\r\nAction: ");
     buf_add_str(out, actions[d->kind]);
     buf_add_str(out, "\r\n");

@@ -402,3 +402,22 @@ Test(dsn, internationalized)
     d.ret = SMTP_RET_FULL;
     cr_assert_not_null(strstr(plain(&d), "Content-Type: message/global\r\n"));
 }
+
+/* FAULTS 89: a report whose own recipient is ASCII needs no SMTPUTF8, and gets through everywhere.
+ */
+Test(dsn, internationalized_original_of_an_ascii_sender)
+{
+    struct dsn_rcpt rcpt = refused();
+    rcpt.mailbox = SLICE_LIT("\xc3\xbc+\xf0\x9f\x98\x80@example.org");
+    struct dsn d = report(&rcpt, 1);
+    d.original_utf8 = true;
+    d.ret = SMTP_RET_FULL;
+    cr_assert(!dsn_is_utf8(&d) && !dsn_is_8bit(&d) && !dsn_returns_full(&d));
+    const char *text = plain(&d);
+    cr_assert_not_null(strstr(text, "Content-Type: message/delivery-status\r\n"));
+    cr_assert_not_null(
+        strstr(text, "Final-Recipient: utf-8; \\x{FC}\\x{2B}\\x{1F600}@example.org\r\n"), "%s",
+        text);
+    for (const char *p = text; *p; p++)
+        cr_assert((uint8_t)*p < 0x80, "8-bit in %s", text);
+}
