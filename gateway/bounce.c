@@ -328,7 +328,7 @@ void bounce_start(struct job *j)
     bool any = j->warn;
     for (uint32_t i = 0; i < j->env.rcpt_count && !any; i++)
         any = j->rcpts[i].state == RCPT_FAIL || j->rcpts[i].state == RCPT_RELAYED;
-    struct bounce *b = any ? arena_alloc(&j->arena, sizeof *b) : NULL;
+    struct bounce *b = any ? arena_alloc_large(&j->arena, sizeof *b) : NULL;
     if (!b) {
         for (uint32_t i = 0; any && i < j->env.rcpt_count;
              i++) /* no memory: they fail again next time */

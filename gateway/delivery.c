@@ -58,6 +58,10 @@ static uint32_t job_verdict(struct job *j, const struct why *why, const char *re
     }
     if (j->verdict_count == JOB_VERDICTS_MAX)
         return JOB_VERDICTS_MAX;
+    if (!j->verdicts)
+        j->verdicts = arena_alloc(&j->arena, sizeof *j->verdicts * JOB_VERDICTS_MAX);
+    if (!j->verdicts)
+        return 0;
     struct job_verdict *v = arena_alloc(&j->arena, sizeof *v);
     if (!v)
         return j->verdict_count;
@@ -155,7 +159,6 @@ static void job_route_site(struct job *j, uint32_t first, struct site *site, str
 {
     uint32_t max = site->send->conf->rcpts_per_message_max, count = 0;
     uint32_t batch[OUT_RCPTS_PER_MESSAGE_DEFAULT * 10];
-    struct why why;
     if (max == 0 || max > sizeof batch / sizeof *batch)
         max = sizeof batch / sizeof *batch;
     batch[count++] = first;
@@ -168,6 +171,7 @@ static void job_route_site(struct job *j, uint32_t first, struct site *site, str
     }
     if (site_enqueue(site, j, batch, count))
         return;
+    struct why why;
     why_set(&why, 451, "4.3.1", "Out of memory");
     for (uint32_t k = 0; k < count; k++)
         job_rcpt_done(j, batch[k], RCPT_DEFER, &why, "", 0);
@@ -178,7 +182,8 @@ void job_route(struct job *j)
     struct site **of = arena_alloc_large(&j->arena, sizeof *of * j->env.rcpt_count);
     struct why why;
     j->routing = true; /* keeps tasks that end at once from finishing the job under our feet */
-    why_set(&why, 451, "4.3.1", "Out of memory");
+    if (!of)
+        why_set(&why, 451, "4.3.1", "Out of memory");
     for (uint32_t i = 0; i < j->env.rcpt_count; i++) {
         if (j->rcpts[i].state != RCPT_PENDING)
             continue;

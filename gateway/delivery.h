@@ -52,7 +52,7 @@ struct job {
     struct arena arena;
     struct envelope env;
     struct job_rcpt *rcpts; /* by index into env.rcpts */
-    struct job_verdict *verdicts[JOB_VERDICTS_MAX];
+    struct job_verdict **verdicts; /* JOB_VERDICTS_MAX, NULL: none yet; most jobs have none */
     uint32_t verdict_count;
     uint32_t tasks_open;
     bool warn;    /* the sender is to hear of the delay now */

@@ -74,9 +74,9 @@
 #define LISTEN_BACKLOG 4096
 
 /* ---- envelope, transactions ---- */
-#define ARENA_BLOCK_SIZE         4096u
-#define ENVELOPE_BLOCKS_MAX      512u       /* 2 MiB of envelope: 452 4.5.3 at RCPT */
-#define ARENA_BLOCKS_MAX         262144u    /* 1 GiB of envelopes per shard: 452 4.3.1 */
+#define ARENA_BLOCK_SIZE         1024u      /* most envelopes need a third of it */
+#define ENVELOPE_BLOCKS_MAX      2048u      /* 2 MiB of envelope: 452 4.5.3 at RCPT */
+#define ARENA_BLOCKS_MAX         1048576u   /* 1 GiB of envelopes per shard: 452 4.3.1 */
 #define RCPT_COUNT_MAX           500u       /* default of max_recipients: 452 4.5.3 */
 #define RCPT_COUNT_LIMIT         20000u     /* what max_recipients may be set to */
 #define MESSAGE_SIZE_MAX_DEFAULT (35 * MIB) /* 552 5.3.4 */

@@ -35,24 +35,38 @@ const char *log_event_name(enum log_event e)
     return events[e].name;
 }
 
+/* Date and time of day are the same for all lines of a second. */
+static void log_time(struct log *log, struct buf *out)
+{
+    uint64_t wall = log->wall_ns ? log->wall_ns(log->arg) : 0;
+    time_t sec = (time_t)(wall / NS_PER_S);
+    struct tm tm;
+    if (!log->second_text[0] || log->second != (uint64_t)sec) {
+        log->second = (uint64_t)sec;
+        gmtime_r(&sec, &tm);
+        strftime(log->second_text, sizeof log->second_text, "%Y-%m-%dT%H:%M:%S", &tm);
+    }
+    buf_add_str(out, log->second_text);
+    buf_add_byte(out, '.');
+    buf_add_number(out, wall % NS_PER_S / NS_PER_US, 6);
+}
+
 void log_begin(struct log_line *l, struct log *log, enum log_event event)
 {
     l->log = log->ring && events[event].level <= log->level ? log : NULL;
     if (!l->log)
         return;
-    uint64_t wall = log->wall_ns ? log->wall_ns(log->arg) : 0;
-    time_t sec = (time_t)(wall / 1000000000u);
-    struct tm tm;
-    gmtime_r(&sec, &tm);
     l->event = event;
     l->buf = buf_over(l->bytes, sizeof l->bytes);
     /* The first byte tells the writer whether the line is tracked; it is not put out. */
-    buf_addf(&l->buf,
-             "%c{\"time\":\"%04d-%02d-%02dT%02d:%02d:%02d.%06uZ\",\"level\":\"%s\",\"event\":\"%"
-             "s\",\"shard\":%u",
-             events[event].track ? 'T' : 'L', tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday,
-             tm.tm_hour, tm.tm_min, tm.tm_sec, (unsigned)(wall % 1000000000u / 1000),
-             level_names[events[event].level], events[event].name, log->shard);
+    buf_add_str(&l->buf, events[event].track ? "T{\"time\":\"" : "L{\"time\":\"");
+    log_time(log, &l->buf);
+    buf_add_str(&l->buf, "Z\",\"level\":\"");
+    buf_add_str(&l->buf, level_names[events[event].level]);
+    buf_add_str(&l->buf, "\",\"event\":\"");
+    buf_add_str(&l->buf, events[event].name);
+    buf_add_str(&l->buf, "\",\"shard\":");
+    buf_add_number(&l->buf, log->shard, 1);
 }
 
 static bool field(struct log_line *l, const char *key)
@@ -85,7 +99,7 @@ void log_str(struct log_line *l, const char *key, const char *v)
 void log_u64(struct log_line *l, const char *key, uint64_t v)
 {
     if (field(l, key))
-        buf_addf(&l->buf, "%llu", (unsigned long long)v);
+        buf_add_number(&l->buf, v, 1);
 }
 
 void log_bool(struct log_line *l, const char *key, bool v)

@@ -61,6 +61,8 @@ struct log {
     uint64_t (*wall_ns)(void *arg);
     void *arg;
     uint32_t shard;
+    uint64_t second;      /* the one that second_text is about */
+    char second_text[20]; /* 2026-11-22T03:46:02, or "" */
 };
 
 /* A line under construction, on the caller's stack. Fields are JSON-escaped; what does not fit is

@@ -35,6 +35,7 @@ struct log_writer {
         uint32_t len;
         uint8_t bytes[WRITER_BATCH];
     } * partial;
+    uint8_t all[WRITER_BATCH], tracked[WRITER_BATCH];
 };
 
 static void write_all(int fd, const uint8_t *p, size_t len)
@@ -70,14 +71,28 @@ static void put_text(const uint8_t *line, size_t len)
     write_all(STDERR_FILENO, out, n);
 }
 
-static void put_line(struct log_writer *w, const uint8_t *line, size_t len)
+/* Whole lines: those that are tracked to the tracking file, all to standard error; one write each
+ * where the form allows it. */
+static void put_lines(struct log_writer *w, const uint8_t *lines, size_t len)
 {
-    if (line[0] == 'T' && w->tracking_fd >= 0)
-        write_all(w->tracking_fd, line + 1, len - 1);
-    if (w->json)
-        write_all(STDERR_FILENO, line + 1, len - 1);
-    else
-        put_text(line + 1, len - 1);
+    size_t all = 0, tracked = 0;
+    for (size_t at = 0, next; at < len; at = next) {
+        const uint8_t *end = memchr(lines + at, '\n', len - at);
+        next = (size_t)(end - lines) + 1;
+        size_t n = next - at - 1; /* without the mark in front */
+        if (lines[at] == 'T' && w->tracking_fd >= 0) {
+            memcpy(w->tracked + tracked, lines + at + 1, n);
+            tracked += n;
+        }
+        if (w->json) {
+            memcpy(w->all + all, lines + at + 1, n);
+            all += n;
+        } else {
+            put_text(lines + at + 1, n);
+        }
+    }
+    write_all(w->tracking_fd, w->tracked, tracked);
+    write_all(STDERR_FILENO, w->all, all);
 }
 
 static bool drain(struct log_writer *w, uint32_t ring)
@@ -87,15 +102,13 @@ static bool drain(struct log_writer *w, uint32_t ring)
     if (n == 0)
         return false;
     p->len += n;
-    uint32_t start = 0;
-    uint8_t *end;
-    while ((end = memchr(p->bytes + start, '\n', p->len - start))) {
-        uint32_t next = (uint32_t)(end - p->bytes) + 1;
-        put_line(w, p->bytes + start, next - start);
-        start = next;
-    }
-    memmove(p->bytes, p->bytes + start, p->len - start);
-    p->len -= start;
+    const uint8_t *end = memrchr(p->bytes, '\n', p->len);
+    if (!end)
+        return true;
+    uint32_t whole = (uint32_t)(end - p->bytes) + 1;
+    put_lines(w, p->bytes, whole);
+    memmove(p->bytes, p->bytes + whole, p->len - whole);
+    p->len -= whole;
     return true;
 }
 

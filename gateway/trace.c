@@ -155,13 +155,24 @@ bool trace_date_write(uint64_t wall_ns, struct buf *out)
                                        "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"};
     uint64_t s = wall_ns / NS_PER_S;
     uint32_t year, month, day, second = (uint32_t)(s % 86400);
-    char text[64];
+    uint32_t start = out->len;
 
     civil_from_days(s / 86400, &year, &month, &day);
-    int n =
-        snprintf(text, sizeof text, "%s, %02u %s %04u %02u:%02u:%02u +0000", days[s / 86400 % 7],
-                 day, months[month - 1], year, second / 3600, second / 60 % 60, second % 60);
-    return buf_add(out, text, (size_t)n);
+    buf_add_str(out, days[s / 86400 % 7]);
+    buf_add_str(out, ", ");
+    buf_add_number(out, day, 2);
+    buf_add_byte(out, ' ');
+    buf_add_str(out, months[month - 1]);
+    buf_add_byte(out, ' ');
+    buf_add_number(out, year, 4);
+    for (uint32_t part = 3600; part; part /= 60) {
+        buf_add_byte(out, part == 3600 ? ' ' : ':');
+        buf_add_number(out, second / part % (part == 3600 ? 24 : 60), 2);
+    }
+    if (buf_add_str(out, " +0000"))
+        return true;
+    out->len = start;
+    return false;
 }
 
 static bool whole_line(struct buf *out, uint32_t start)

@@ -29,12 +29,28 @@ static size_t utf8_sequence(const uint8_t *p, size_t left)
     return c < min[n] || surrogate || c > 0x10ffff ? 0 : n;
 }
 
+/* Bytes at the start that stand for themselves. */
+static size_t plain_run(struct slice v, size_t max)
+{
+    size_t n = 0;
+    while (n < v.len && n < max && v.ptr[n] >= 0x20 && v.ptr[n] < 0x7f && v.ptr[n] != '"' &&
+           v.ptr[n] != '\\')
+        n++;
+    return n;
+}
+
 bool json_string(struct buf *b, struct slice v, uint32_t reserve)
 {
     bool whole = true;
     if (!buf_add_byte(b, '"'))
         return false;
     while (v.len) {
+        uint32_t kept = reserve + ESCAPE_MAX + 1;
+        size_t run = plain_run(v, buf_room(b) > kept ? buf_room(b) - kept : 0);
+        buf_add(b, v.ptr, run);
+        v = slice_from(v, run);
+        if (!v.len)
+            break;
         size_t n = utf8_sequence(v.ptr, v.len);
         uint8_t c = v.ptr[0];
         if (buf_room(b) <= reserve + ESCAPE_MAX + 1) {

@@ -9,8 +9,8 @@
  * Tests:    tests/unit/test_io_addr.c
  */
 #include <arpa/inet.h>
-#include <stdio.h>
 
+#include "gateway/base/buf.h"
 #include "gateway/io/io.h"
 
 bool io_addr_parse(struct io_addr *out, struct slice host, uint16_t port)
@@ -42,19 +42,40 @@ bool io_addr_parse(struct io_addr *out, struct slice host, uint16_t port)
     return true;
 }
 
+static void add_host(struct buf *out, const struct io_addr *a)
+{
+    char v6[INET6_ADDRSTRLEN] = "?";
+    uint8_t v4[4];
+
+    if (a->len != 0 && a->sa.sa_family == AF_INET) {
+        memcpy(v4, &a->in.sin_addr, sizeof v4);
+        for (int i = 0; i < 4; i++) {
+            if (i)
+                buf_add_byte(out, '.');
+            buf_add_number(out, v4[i], 1);
+        }
+        return;
+    }
+    if (a->len != 0 && a->sa.sa_family == AF_INET6)
+        inet_ntop(AF_INET6, &a->in6.sin6_addr, v6, sizeof v6);
+    buf_add_str(out, v6);
+}
+
 const char *io_addr_text(const struct io_addr *a, bool with_port, char text[IO_ADDR_TEXT_MAX])
 {
-    char host[INET6_ADDRSTRLEN] = "?";
-    bool v6 = a->len != 0 && a->sa.sa_family == AF_INET6;
+    bool brackets = with_port && a->len != 0 && a->sa.sa_family == AF_INET6;
+    struct buf out = buf_over(text, IO_ADDR_TEXT_MAX - 1);
 
-    if (v6)
-        inet_ntop(AF_INET6, &a->in6.sin6_addr, host, sizeof host);
-    else if (a->len != 0 && a->sa.sa_family == AF_INET)
-        inet_ntop(AF_INET, &a->in.sin_addr, host, sizeof host);
-    if (with_port)
-        snprintf(text, IO_ADDR_TEXT_MAX, v6 ? "[%s]:%u" : "%s:%u", host, io_addr_port(a));
-    else
-        snprintf(text, IO_ADDR_TEXT_MAX, "%s", host);
+    if (brackets)
+        buf_add_byte(&out, '[');
+    add_host(&out, a);
+    if (brackets)
+        buf_add_byte(&out, ']');
+    if (with_port) {
+        buf_add_byte(&out, ':');
+        buf_add_number(&out, io_addr_port(a), 1);
+    }
+    text[out.len] = '\0';
     return text;
 }
 

@@ -28,7 +28,6 @@
 #define CQ_PER_SQ        4u
 #define QUEUE_DEPTH_MIN  8u    /* a link needs two entries */
 #define EVENT_QUEUE_SIZE 4096u /* to begin with */
-#define REAP_BATCH       64u
 
 static uint64_t clock_ns(clockid_t id)
 {
@@ -181,24 +180,28 @@ void uring_tag(struct io_uring_sqe *sqe, const void *op, enum uring_tag tag)
     sqe->user_data = (uintptr_t)op | tag;
 }
 
-/* Takes the completion entries that are there off the ring. */
+/*
+ * Takes the completion entries that are there off the ring. Only those: asking the kernel for more
+ * here, as io_uring_peek_batch_cqe does, costs an enter for a few entries, again and again.
+ */
 static void reap(struct io *io)
 {
-    struct io_uring_cqe *cqes[REAP_BATCH];
-    uint32_t n;
+    struct io_uring_cqe *cqe;
+    unsigned head;
+    uint32_t n = 0;
 
-    while ((n = io_uring_peek_batch_cqe(&io->ring, cqes, REAP_BATCH)) > 0) {
-        for (uint32_t i = 0; i < n; i++) {
-            if ((cqes[i]->user_data & URING_TAG_MASK) == URING_CALL) {
-                io->call_res = cqes[i]->res;
-                io->call_running = false;
-            } else {
-                uring_event_add(io, cqes[i]->user_data, cqes[i]->res, cqes[i]->flags);
-            }
+    io_uring_for_each_cqe(&io->ring, head, cqe)
+    {
+        if ((cqe->user_data & URING_TAG_MASK) == URING_CALL) {
+            io->call_res = cqe->res;
+            io->call_running = false;
+        } else {
+            uring_event_add(io, cqe->user_data, cqe->res, cqe->flags);
         }
-        io_uring_cq_advance(&io->ring, n);
-        io->stats.completions += n;
+        n++;
     }
+    io_uring_cq_advance(&io->ring, n);
+    io->stats.completions += n;
 }
 
 int32_t uring_call(struct io *io, struct io_uring_sqe *sqe)

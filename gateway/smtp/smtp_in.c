@@ -88,9 +88,19 @@ void smtp_in_reply(struct buf *out, unsigned code, const char *enhanced, const c
 {
     size_t start = out->len;
     /* "550 " + "5.7.60 " + text + CRLF within SMTP_REPLY_LINE_MAX */
-    if (!buf_addf(out, "%03u %s%s%.*s\r\n", code, enhanced, *enhanced ? " " : "",
-                  (int)SMTP_REPLY_LINE_MAX - 32, text))
+    struct slice said = slice_head(slice_str(text), SMTP_REPLY_LINE_MAX - 32);
+    if (buf_room(out) < 4 + strlen(enhanced) + 1 + said.len + 2) {
+        out->overflow = true;
         return;
+    }
+    buf_add_number(out, code, 3);
+    buf_add_byte(out, ' ');
+    if (*enhanced) {
+        buf_add_str(out, enhanced);
+        buf_add_byte(out, ' ');
+    }
+    buf_add_slice(out, said);
+    buf_add_str(out, "\r\n");
     for (size_t i = start; i + 2 < out->len; i++)
         if (out->ptr[i] < ' ' || out->ptr[i] > '~')
             out->ptr[i] = '?';

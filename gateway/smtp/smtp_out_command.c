@@ -114,8 +114,10 @@ static void put_mail(const struct smtp_out *s, struct buf *out)
     buf_add_str(out, "MAIL FROM:<");
     buf_add_slice(out, tx->sender);
     buf_add_str(out, ">");
-    if (s->size_offered && tx->size > 0)
-        buf_addf(out, " SIZE=%llu", (unsigned long long)tx->size);
+    if (s->size_offered && tx->size > 0) {
+        buf_add_str(out, " SIZE=");
+        buf_add_number(out, tx->size, 1);
+    }
     if (s->eightbit && tx->body_8bit)
         buf_add_str(out, " BODY=8BITMIME");
     for (uint32_t i = 0; !utf8 && i < tx->rcpt_count; i++)
