@@ -118,7 +118,8 @@ static const struct config_key spool_keys[] = {
      .choices = write_modes,
      AT(config, spool.write),
      .restart = true,
-     .help = "How the spool is written: through the page cache, past it, or what suits the disk."}};
+     .help = "How the spool is written: through the page cache, past it, or past it where the "
+             "file system allows that (auto)."}};
 
 static const struct config_key admin_keys[] = {
     {.name = "socket",

@@ -256,7 +256,8 @@ static struct lane *shard_lane_open(struct shard *s, uint32_t number)
         .lane = number,
         .bytes_max = conf->spool.bytes_max / s->gw->shard_count,
         .disk_free_min = conf->spool.disk_free_min,
-        .mode = conf->spool.write == CONFIG_WRITE_DIRECT ? LANE_WRITE_DIRECT : LANE_WRITE_BUFFERED,
+        .mode =
+            conf->spool.write == CONFIG_WRITE_BUFFERED ? LANE_WRITE_BUFFERED : LANE_WRITE_DIRECT,
         .arg = s,
         .opened = lane_opened,
         .found = lane_found,

@@ -10,9 +10,8 @@
  *           room), what was lost of states is written again from the index; SPOOL_SYNC_FAILED_MAX
  *           times in a row: the lane stops taking mail and tries again with growing pauses. A sync
  *           is never retried on the same segment.
- * Bounds:   two buffers of COMMIT_BUF_SIZE, COMMIT_WAITERS_MAX waiters a batch, COMMIT_STATE_NS of
- *           delay.
- * Tests:    tests/unit/test_lane.c; format: queue/FORMAT.md section 4
+ * Bounds:   COMMIT_BATCHES buffers of COMMIT_BUF_SIZE, COMMIT_WAITERS_MAX waiters a batch,
+ * COMMIT_STATE_NS of delay. Tests:    tests/unit/test_lane.c; format: queue/FORMAT.md section 4
  */
 #include <assert.h>
 #include <errno.h>
@@ -43,6 +42,17 @@ bool commit_idle(const struct lane *l)
     return !l->writing && l->filling->len == 0;
 }
 
+struct slice commit_recent(const struct lane *l, uint32_t segment, uint32_t offset, uint32_t len)
+{
+    for (uint32_t i = 0; i < COMMIT_BATCHES; i++) {
+        const struct batch *b = &l->batch[i];
+        if (b->kept == segment && offset >= b->base && len <= b->len &&
+            offset - b->base <= b->len - len)
+            return slice_of(b->data + (offset - b->base), len);
+    }
+    return slice_of(NULL, 0);
+}
+
 static void batch_begin(struct lane *l, struct batch *b)
 {
     assert(list_empty(&b->waiters));
@@ -50,6 +60,7 @@ static void batch_begin(struct lane *l, struct batch *b)
     b->segment = NULL;
     b->waiter_count = 0;
     b->closed = b->urgent = false;
+    b->kept = 0;
     b->number = l->batch_next++;
     l->filling = b;
 }
@@ -194,13 +205,10 @@ static void commit_start(struct lane *l)
         pad_direct(l);
     io_timer_clear(l->io, &l->state_timer);
     l->writing = b;
-    batch_begin(l, &l->batch[b == &l->batch[0]]);
+    batch_begin(l, &l->batch[(size_t)(b - l->batch + 1) % COMMIT_BATCHES]);
     l->commit_started_ns = io_now_ns(l->io);
     l->commit_op.done = commit_done;
-    if (l->p.mode == LANE_WRITE_DIRECT)
-        io_write(l->io, &l->commit_op, b->segment->write_fd, b->data, b->len, b->base);
-    else
-        io_write_sync(l->io, &l->commit_op, b->segment->write_fd, b->data, b->len, b->base);
+    io_write_sync(l->io, &l->commit_op, b->segment->write_fd, b->data, b->len, b->base);
 }
 
 void commit_kick(struct lane *l)
@@ -253,6 +261,7 @@ static void batch_succeeded(struct lane *l, struct batch *b)
     struct list ready, *link;
 
     l->batch_durable = b->number;
+    b->kept = s->id;
     l->failed_in_row = 0;
     if (l->stats.commit_waiters_max < b->waiter_count)
         l->stats.commit_waiters_max = b->waiter_count;

@@ -295,7 +295,7 @@ void lane_open_failed(struct lane *l)
 
 static bool lane_memory(struct lane *l)
 {
-    for (int i = 0; i < 2; i++) {
+    for (uint32_t i = 0; i < COMMIT_BATCHES; i++) {
         l->batch[i].data = aligned_alloc(SEGMENT_BLOCK, COMMIT_BUF_SIZE + 2 * SEGMENT_BLOCK);
         list_init(&l->batch[i].waiters);
         if (!l->batch[i].data)
@@ -318,10 +318,10 @@ static void lane_free(struct lane *l)
     index_destroy(&l->index);
     schedule_destroy(&l->schedule);
     segments_destroy(&l->segments);
-    for (int i = 0; i < 2; i++) {
+    for (uint32_t i = 0; i < COMMIT_BATCHES; i++)
         free(l->batch[i].data);
+    for (int i = 0; i < 2; i++)
         free(l->summary[i].data);
-    }
     free(l->seal.block);
     free(l->prepare.block);
     free(l->stash);

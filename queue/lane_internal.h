@@ -19,6 +19,7 @@
 #include "queue/segment.h"
 
 #define LANE_PATH_MAX        512u
+#define COMMIT_BATCHES       8u /* one fills, one is written, the others may be read from */
 #define COMMIT_RESERVE       (COMMIT_BUF_SIZE / 8) /* of a buffer, for state records */
 #define COMMIT_EARLY_BYTES   (COMMIT_BUF_SIZE / 4) /* written although nobody waits yet */
 #define COMMIT_STATE_NS      (50 * NS_PER_MS)      /* a state record nobody waits for */
@@ -70,6 +71,7 @@ struct batch {
     uint32_t len, base; /* base: offset in the segment */
     struct segment *segment;
     uint64_t number;
+    uint32_t kept;       /* durable, still whole in memory: id of its segment, else 0 */
     struct list waiters; /* struct lane_tx */
     uint32_t waiter_count;
     bool closed; /* takes no more */
@@ -166,7 +168,7 @@ struct lane {
 
     /* commit.c */
     struct segment *open; /* NULL: none; state goes to the stash */
-    struct batch batch[2];
+    struct batch batch[COMMIT_BATCHES];
     struct batch *filling, *writing;
     uint64_t batch_next, batch_durable;
     struct io_op commit_op;
@@ -246,6 +248,9 @@ void commit_open_segment(struct lane *l);
 /* The batch that says what changes now; a stashed record has none yet. */
 uint64_t commit_quiet(const struct lane *l);
 void commit_state_timer(struct timer *t);
+/* These bytes of a segment, when a batch that still lies in memory has them; else an empty slice.
+ */
+struct slice commit_recent(const struct lane *l, uint32_t segment, uint32_t offset, uint32_t len);
 uint64_t commit_number(const struct lane *l); /* of the batch that takes the next record */
 bool commit_idle(const struct lane *l);
 

@@ -43,7 +43,7 @@ static uint32_t open_flags(const struct lane *l, bool recycled)
 {
     uint32_t flags = IO_WRITE | (recycled ? 0 : IO_CREATE | IO_TRUNC);
 
-    return l->p.mode == LANE_WRITE_DIRECT ? flags | IO_DIRECT | IO_DSYNC : flags;
+    return l->p.mode == LANE_WRITE_DIRECT ? flags | IO_DIRECT : flags;
 }
 
 /* Is a spare wanted, and is there room for one? Then begins to make it. */
@@ -99,10 +99,28 @@ static void write_header(struct lane *l)
     io_write_sync(l->io, &p->op, p->fd, p->block, SEGMENT_BLOCK, 0);
 }
 
+/* Not every file system takes direct writes: then they go through the page cache from here on. */
+static bool fall_back(struct lane *l, int32_t error)
+{
+    struct prepare *p = &l->prepare;
+
+    if (error != -EINVAL || l->p.mode != LANE_WRITE_DIRECT || l->open)
+        return false;
+    l->p.mode = LANE_WRITE_BUFFERED;
+    if (p->fd >= 0)
+        io_close(l->io, p->fd);
+    p->fd = -1;
+    p->step = PREPARE_OPEN;
+    io_open(l->io, &p->op, p->path, open_flags(l, p->recycled));
+    return true;
+}
+
 static void prepare_failed(struct lane *l, int32_t error)
 {
     struct prepare *p = &l->prepare;
 
+    if (fall_back(l, error))
+        return;
     p->error = error;
     l->last_error = error;
     if (p->fd >= 0)

@@ -80,6 +80,8 @@ enum lane_health {
     LANE_STOPPED   /* two commits failed in a row: 451 4.3.0; deliveries go on */
 };
 
+/* Both write, then sync the data. DIRECT writes past the page cache in whole blocks of 4096; where
+ * the file system does not take that, the lane goes on as BUFFERED. */
 enum lane_write_mode { LANE_WRITE_BUFFERED, LANE_WRITE_DIRECT };
 
 struct lane_params {

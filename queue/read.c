@@ -119,6 +119,14 @@ static void fail_fire(struct timer *t)
     finish(j->read, j->error);
 }
 
+/* Its bytes were still in memory. */
+static void memory_fire(struct timer *t)
+{
+    struct read_job *j = container_of(t, struct read_job, timer);
+
+    read_step_done(j->read, slice_of(j->bytes, j->want));
+}
+
 static void fail_later(struct lane_read *r, int32_t error)
 {
     struct read_job *j = job_of(r);
@@ -186,6 +194,7 @@ static void fetch(struct lane_read *r, uint32_t segment, uint32_t offset, uint32
     struct read_job *j = job_of(r);
     struct lane *l = r->lane;
     struct segment *s = segments_find(&l->segments, segment);
+    struct slice recent = commit_recent(l, segment, offset, want);
 
     if (want > j->cap) {
         free(j->bytes);
@@ -197,6 +206,12 @@ static void fetch(struct lane_read *r, uint32_t segment, uint32_t offset, uint32
     j->want = want;
     if (!s || !j->bytes || s->state == SEGMENT_DYING) {
         fail_later(r, s && s->state != SEGMENT_DYING ? -ENOMEM : -ENOENT);
+        return;
+    }
+    if (recent.len) {
+        memcpy(j->bytes, recent.ptr, want);
+        j->timer.fire = memory_fire;
+        io_timer_set(l->io, &j->timer, io_now_ns(l->io));
         return;
     }
     fd_use(s);
