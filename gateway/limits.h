@@ -101,6 +101,7 @@
     (4 * MIB) /* one commit; a second one fills while it is written. Both full: sessions wait */
 #define COMMIT_WAITERS_MAX    8192u
 #define SPOOL_TX_MAX          20000u     /* transactions with data under way, per lane: 452 4.3.1 */
+#define SPOOL_MESSAGES_MAX    100000000u /* queued in a lane: 452 4.3.1 */
 #define SPOOL_SYNC_FAILED_MAX 2u         /* in a row: the lane stops accepting */
 #define SPOOL_RESERVE_BYTES   (16 * MIB) /* kept free for state records and DSNs */
 

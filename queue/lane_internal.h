@@ -34,7 +34,6 @@
 #define RECYCLE_STOCK_MAX    2u
 #define COMPACT_SLOTS        16u
 #define REPLAY_SLICE         2048u /* records, or found messages, a turn */
-#define SPOOL_MESSAGES_MAX   100000000u
 
 /* queue_msg.flags */
 enum {

@@ -323,3 +323,91 @@ Test(lane_fault, random_life_with_crashes)
     free(attempts);
     lane_kit_end(&k);
 }
+
+enum fate { FATE_NONE, FATE_LIVE, FATE_OVER, FATE_REFUSED };
+
+struct life {
+    struct lane_kit_tx t;
+    uint64_t qid, seed;
+    size_t len;
+    enum fate fate;
+    uint8_t attempts;
+};
+
+static void check_lives(struct lane_kit *k, struct life *lives, uint32_t count)
+{
+    uint32_t live = 0;
+
+    for (uint32_t i = 0; i < count; i++) {
+        struct life *x = &lives[i];
+        struct queue_msg *m = lane_find(k->lane, x->qid);
+        cr_assert_eq(m != NULL, x->fate == FATE_LIVE, "message %u, fate %d", i, x->fate);
+        if (!m)
+            continue;
+        live++;
+        cr_assert_eq(m->attempts, x->attempts, "message %u", i);
+        cr_assert_eq(lane_kit_check_body(k, x->qid, x->seed, x->len, 65536), 0);
+    }
+    cr_assert_eq(k->found_count, live);
+}
+
+/* Writes fail now and then, amid small and large messages and changes of state; crashes in between.
+ */
+Test(lane_fault, random_life_with_failing_writes)
+{
+    enum { ROUNDS = 40, PER_ROUND = 12, MAX = ROUNDS * PER_ROUND };
+    struct life *lives = calloc(MAX, sizeof *lives);
+    char copy[128], command[400];
+    struct lane_kit k;
+    struct prng rng;
+    uint32_t count = 0, refused = 0;
+
+    prng_seed(&rng, 17);
+    lane_kit_open(&k, NULL);
+    for (uint32_t round = 0; round < ROUNDS; round++) {
+        uint32_t from = count;
+        bool fails = prng_below(&rng, 4) == 0;
+        for (; count < from + PER_ROUND; count++) {
+            struct life *x = &lives[count];
+            x->seed = count;
+            x->len = prng_below(&rng, 5) ? prng_below(&rng, 9000) : prng_below(&rng, 300000);
+            if (fails && count == from + PER_ROUND / 2)
+                file_limit(4096 + 300 + prng_below(&rng, 30000));
+            lane_kit_send(&k, &x->t, x->seed, x->len, 1);
+            x->qid = x->t.tx.qid;
+        }
+        for (uint32_t i = 0; i < from; i += 1 + (uint32_t)prng_below(&rng, 20)) {
+            if (lives[i].fate != FATE_LIVE)
+                continue;
+            if (prng_below(&rng, 2)) {
+                lane_kit_deliver(&k, lives[i].qid);
+                lives[i].fate = FATE_OVER;
+            } else {
+                lane_defer(k.lane, lane_find(k.lane, lives[i].qid), 4000000000, true,
+                           SLICE_LIT("later"));
+                lives[i].attempts++;
+            }
+        }
+        for (uint32_t i = 0; fails && i < 50; i++)
+            lane_kit_turn(&k);
+        file_limit(RLIM_INFINITY);
+        for (uint32_t i = from; i < count; i++) {
+            LANE_KIT_UNTIL(&k, lives[i].t.done);
+            lives[i].fate = lives[i].t.code ? FATE_REFUSED : FATE_LIVE;
+            refused += lives[i].t.code != 0;
+        }
+        LANE_KIT_UNTIL(&k, lane_health(k.lane) == LANE_OK);
+        if (round % 10 != 9)
+            continue;
+        lane_kit_settle(&k);
+        lane_kit_copy(&k, copy);
+        lane_kit_close_lane(&k);
+        snprintf(command, sizeof command, "rm -rf '%s' && mv '%s' '%s'", k.spool, copy, k.spool);
+        cr_assert_eq(system(command), 0);
+        lane_kit_reopen(&k);
+        check_lives(&k, lives, count);
+    }
+    cr_assert(refused > 5 && refused < MAX / 2, "%u", refused);
+    free(lives);
+    lane_kit_end(&k);
+}
