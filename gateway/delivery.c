@@ -325,7 +325,8 @@ void delivery_operate(struct delivery *d, struct lane *l, struct queue_msg *m, b
 static void delivery_refill(struct delivery *d)
 {
     uint64_t qid;
-    while (!d->draining && d->job_count < JOBS_ACTIVE_MAX && backlog_pop(d->backlog, &qid)) {
+    uint32_t room = JOBS_ACTIVE_MAX - d->job_count; /* what comes back for want of memory waits */
+    while (!d->draining && room-- > 0 && backlog_pop(d->backlog, &qid)) {
         for (uint32_t i = 0; i < d->shard->lane_count; i++) {
             struct queue_msg *m = lane_find(d->shard->lanes[i], qid);
             if (m && !m->owner && !m->schedule_index && m->state != QUEUE_HELD &&
@@ -335,6 +336,7 @@ static void delivery_refill(struct delivery *d)
             }
         }
     }
+    d->refill = !backlog_empty(d->backlog) && d->job_count < JOBS_ACTIVE_MAX;
 }
 
 /* ---- end ---- */

@@ -116,6 +116,8 @@ struct hop {
     struct site *site;
     enum hop_state state;
     uint32_t host;
+    char name[256]; /* the host's: the site's list may be replaced meanwhile */
+    uint16_t port;
     struct list link, idle_link, reap_link, run_link;
     int32_t fd;
     struct io_addr addrs[DNS_ADDR_MAX];

@@ -183,8 +183,7 @@ static void hop_connect_next(struct hop *h, const struct why *why)
             break;
         }
     hop_set_state(h, HOP_CONNECT);
-    snprintf(h->remote, sizeof h->remote, "%.60s [%.60s]", h->site->host_names[h->host],
-             io_addr_text(to, true, text));
+    snprintf(h->remote, sizeof h->remote, "%.60s [%.60s]", h->name, io_addr_text(to, true, text));
     hop_touch(h);
     io_connect(sh->io, &h->connect, to, from);
 }
@@ -239,15 +238,13 @@ static void hop_resolved(struct dns_query *q, const struct dns_answer *a)
     struct why why;
     h->query_running = false;
     for (uint32_t i = 0; i < a->addr_count; i++)
-        hop_addr_add(h, &a->addr[i], h->site->host_ports[h->host]);
+        hop_addr_add(h, &a->addr[i], h->port);
     if (a->status != DNS_OK)
-        why_set(&why, 451, "4.4.3", "Looking up %s failed: %s", h->site->host_names[h->host],
-                a->text);
+        why_set(&why, 451, "4.4.3", "Looking up %s failed: %s", h->name, a->text);
     else if (a->addr_count && !h->addr_count)
-        why_set(&why, 451, "4.4.4", "Every address of %s is private or special",
-                h->site->host_names[h->host]);
+        why_set(&why, 451, "4.4.4", "Every address of %s is private or special", h->name);
     else
-        why_set(&why, 451, "4.4.4", "%s has no address", h->site->host_names[h->host]);
+        why_set(&why, 451, "4.4.4", "%s has no address", h->name);
     bool none = a->status == DNS_NXDOMAIN || a->status == DNS_NODATA;
     if (none && h->site->send->conf->mx && h->site->mx->verdict == MX_IMPLICIT) {
         struct why lasting;
@@ -272,7 +269,7 @@ static void hop_resolve(struct hop *h)
     }
     h->query_running = true;
     hop_touch(h);
-    dns_addr(s->delivery->shard->dns, &h->query, s->host_names[h->host]);
+    dns_addr(s->delivery->shard->dns, &h->query, h->name);
 }
 
 bool hop_open(struct site *s, uint32_t host)
@@ -298,7 +295,9 @@ bool hop_open(struct site *s, uint32_t host)
     h->smtp_config = s->send->smtp;
     if (h->in_clear)
         h->smtp_config.tls = SMTP_OUT_TLS_NONE;
-    snprintf(h->remote, sizeof h->remote, "%s", s->host_names[host]);
+    snprintf(h->name, sizeof h->name, "%s", s->host_names[host]);
+    h->port = s->host_ports[host];
+    snprintf(h->remote, sizeof h->remote, "%.100s", h->name);
     hop_io_init(h);
     s->hop_count++;
     s->opening++;
@@ -427,6 +426,7 @@ static bool hop_retry_in_clear(struct hop *h, bool in_tls)
 {
     struct site *s = h->site;
     if (!in_tls || h->in_clear || s->send->smtp.tls != SMTP_OUT_TLS_OPPORTUNISTIC ||
+        s->send->smtp.auth_mechanism || /* no password in clear for somebody who breaks our TLS */
         h->hosts_version != s->hosts_version)
         return false;
     s->in_clear |= 1u << h->host;

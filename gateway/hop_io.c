@@ -382,7 +382,7 @@ static void hop_recv_done(struct io_op *op, int32_t res, uint32_t flags)
 void hop_tls_begin(struct hop *h)
 {
     const struct config_send_connector *conf = h->site->send->conf;
-    const char *name = conf->tls.name ? conf->tls.name : h->site->host_names[h->host];
+    const char *name = conf->tls.name ? conf->tls.name : h->name;
     h->tls = tls_client_conn(h->site->send->tls, name);
     if (!h->tls) {
         hop_local_failure(h, "Out of memory for TLS");

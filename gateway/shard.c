@@ -306,6 +306,9 @@ static void shard_config_prepare(struct shard *s, struct generation *gen)
     s->next_config = shard_config_create(gen, s->gw->ticket_key, &why);
     bool ok = s->next_config && listeners_bind(s, gen->config, &s->listeners, &s->bound, &why);
     shard_tell(s, PEER_CONFIG_READY, gen->number, ok, &why);
+    struct ring_item released = {.kind = PEER_CONFIG_RELEASED, .ptr = gen};
+    if (!s->next_config)
+        shard_post(s, s->gw->control_peer, &released);
 }
 
 static void shard_config_commit(struct shard *s, bool adopt)
