@@ -1,7 +1,7 @@
 /*
  * queue/commit.c - group commit: many appended records, one durable write.
  *
- * Owns:     the two commit buffers, the tail of the open segment, the waiters of each batch.
+ * Owns:     the commit buffers, the tail of the open segment, the waiters of each batch.
  * Runs on:  the shard that owns the lane, never another.
  * Contract: a waiter hears OK only after the sync that covers it returned 0; batches reach a
  *           segment one at a time, in order. With nobody writing, a batch somebody waits for is
@@ -11,7 +11,8 @@
  *           times in a row: the lane stops taking mail and tries again with growing pauses. A sync
  *           is never retried on the same segment.
  * Bounds:   COMMIT_BATCHES buffers of COMMIT_BUF_SIZE, COMMIT_WAITERS_MAX waiters a batch,
- * COMMIT_STATE_NS of delay. Tests:    tests/unit/test_lane.c; format: queue/FORMAT.md section 4
+ *           COMMIT_STATE_NS of delay.
+ * Tests:    tests/unit/test_lane.c; format: queue/FORMAT.md section 4
  */
 #include <assert.h>
 #include <errno.h>

@@ -14,6 +14,11 @@
 #include "gateway/limits.h"
 #include "tests/unit/lane_kit.h"
 
+static void direct(struct lane_params *p)
+{
+    p->mode = LANE_WRITE_DIRECT;
+}
+
 static void file_limit(uint64_t bytes)
 {
     struct rlimit limit = {.rlim_cur = bytes, .rlim_max = RLIM_INFINITY};
@@ -207,7 +212,7 @@ static void newest_segment(const char *spool, char path[256])
 
 /* As a crash leaves it: the directory is copied while the lane is open, the tail zeroed from a
  * random point on. */
-Test(lane_fault, crash_at_any_point_of_the_tail)
+static void crash_at_any_point_of_the_tail(void (*mode)(struct lane_params *p))
 {
     enum { COUNT = 40, ROUNDS = 25 };
     struct lane_kit k, crashed;
@@ -217,7 +222,7 @@ Test(lane_fault, crash_at_any_point_of_the_tail)
     struct prng rng;
 
     prng_seed(&rng, 3);
-    lane_kit_open(&k, NULL);
+    lane_kit_open(&k, mode);
     for (int i = 0; i < COUNT; i++) {
         struct queue_msg *m;
         qids[i] = lane_kit_put(&k, (uint64_t)i, 100 + (size_t)i * 37, 1);
@@ -236,7 +241,7 @@ Test(lane_fault, crash_at_any_point_of_the_tail)
         cr_assert_eq(pwrite(fd, zeros, MIB, cut), (ssize_t)MIB);
         close(fd);
         free(zeros);
-        lane_kit_open(&crashed, NULL);
+        lane_kit_open(&crashed, mode);
         lane_kit_close_lane(&crashed);
         snprintf(command, sizeof command, "rm -rf '%s' && mv '%s' '%s'", crashed.spool, copy,
                  crashed.spool);
@@ -258,11 +263,21 @@ Test(lane_fault, crash_at_any_point_of_the_tail)
     lane_kit_end(&k);
 }
 
+Test(lane_fault, crash_at_any_point_of_the_tail_buffered)
+{
+    crash_at_any_point_of_the_tail(NULL);
+}
+
+Test(lane_fault, crash_at_any_point_of_the_tail_direct)
+{
+    crash_at_any_point_of_the_tail(direct);
+}
+
 /*
  * Messages come, are deferred and delivered at random for a while, with crashes in between: after
  * each, exactly what was durable is there. Segments are deleted and used again meanwhile.
  */
-Test(lane_fault, random_life_with_crashes)
+static void random_life_with_crashes(void (*mode)(struct lane_params *p))
 {
     enum { MAX = 600, STEPS = 4000 };
     struct lane_kit k;
@@ -273,7 +288,7 @@ Test(lane_fault, random_life_with_crashes)
     char copy[128], command[400];
 
     prng_seed(&rng, 11);
-    lane_kit_open(&k, NULL);
+    lane_kit_open(&k, mode);
     for (int step = 0; step < STEPS; step++) {
         uint32_t what = (uint32_t)prng_below(&rng, 100), i;
         if (what < 52 && count < MAX) {
@@ -324,6 +339,16 @@ Test(lane_fault, random_life_with_crashes)
     lane_kit_end(&k);
 }
 
+Test(lane_fault, random_life_with_crashes_buffered)
+{
+    random_life_with_crashes(NULL);
+}
+
+Test(lane_fault, random_life_with_crashes_direct)
+{
+    random_life_with_crashes(direct);
+}
+
 enum fate { FATE_NONE, FATE_LIVE, FATE_OVER, FATE_REFUSED };
 
 struct life {
@@ -353,7 +378,7 @@ static void check_lives(struct lane_kit *k, struct life *lives, uint32_t count)
 
 /* Writes fail now and then, amid small and large messages and changes of state; crashes in between.
  */
-Test(lane_fault, random_life_with_failing_writes)
+static void random_life_with_failing_writes(void (*mode)(struct lane_params *p))
 {
     enum { ROUNDS = 40, PER_ROUND = 12, MAX = ROUNDS * PER_ROUND };
     struct life *lives = calloc(MAX, sizeof *lives);
@@ -363,7 +388,7 @@ Test(lane_fault, random_life_with_failing_writes)
     uint32_t count = 0, refused = 0;
 
     prng_seed(&rng, 17);
-    lane_kit_open(&k, NULL);
+    lane_kit_open(&k, mode);
     for (uint32_t round = 0; round < ROUNDS; round++) {
         uint32_t from = count;
         bool fails = prng_below(&rng, 4) == 0;
@@ -410,4 +435,14 @@ Test(lane_fault, random_life_with_failing_writes)
     cr_assert(refused > 5 && refused < MAX / 2, "%u", refused);
     free(lives);
     lane_kit_end(&k);
+}
+
+Test(lane_fault, random_life_with_failing_writes_buffered)
+{
+    random_life_with_failing_writes(NULL);
+}
+
+Test(lane_fault, random_life_with_failing_writes_direct)
+{
+    random_life_with_failing_writes(direct);
 }
