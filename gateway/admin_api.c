@@ -288,6 +288,16 @@ static void connectors(struct admin_call *call)
     body_answer(call, &b);
 }
 
+/* Every shard has changed the same connector. */
+static void finish_connector(struct admin_call *call)
+{
+    struct body b;
+    if (!body_open(call, &b))
+        return;
+    fprintf(b.f, "{\"changed\":%d}", matched(call) > 0);
+    body_answer(call, &b);
+}
+
 static void connector_stop(struct admin_call *call, bool stop)
 {
     const char *name = admin_arg(call, "name");
@@ -301,7 +311,7 @@ static void connector_stop(struct admin_call *call, bool stop)
         return;
     }
     snprintf(r.connector, sizeof r.connector, "%s", name);
-    ask_all(call, &r, finish_change);
+    ask_all(call, &r, finish_connector);
 }
 
 /* ---- route explain ---- */

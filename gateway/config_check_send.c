@@ -10,6 +10,7 @@
  */
 #include "gateway/config_internal.h"
 #include "routing/domain.h"
+#include "routing/site.h"
 
 static bool fail_at(struct config_reader *r, const struct config_node *item, const char *key,
                     const char *message)
@@ -46,6 +47,8 @@ static bool host_parse(const char *text, uint16_t port, struct config_smart_host
     return text[0] != '[' && domain_to_ascii(host, name, NULL);
 }
 
+_Static_assert(SITE_HOSTS_MAX == 32, "the message below says so");
+
 static bool check_smart_hosts(struct config_reader *r, const struct config_node *item,
                               struct config_send_connector *c)
 {
@@ -55,6 +58,8 @@ static bool check_smart_hosts(struct config_reader *r, const struct config_node 
         return fail_at(r, item, "smart_hosts", "need delivery: smart_hosts");
     if (!c->mx && c->smart_host_count == 0)
         return fail_at(r, item, "delivery", "smart_hosts is missing");
+    if (c->smart_host_count > SITE_HOSTS_MAX)
+        return fail_at(r, item, "smart_hosts", "has more than 32 hosts");
     for (uint32_t i = 0; i < c->smart_host_count; i++) {
         struct config_smart_host *h = &c->smart_hosts[i];
         const struct config_node *n =

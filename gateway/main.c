@@ -61,7 +61,11 @@ int main(int argc, char **argv)
               stderr);
         return EXIT_CONFIG;
     }
-    if (check && o.config_path)
+    if (check && o.demo_dir) {
+        fputs("hikyaku: --check takes --config FILE\n", stderr);
+        return EXIT_CONFIG;
+    }
+    if (check)
         return control_check(o.config_path);
     return control_run(&o);
 }

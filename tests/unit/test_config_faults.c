@@ -354,6 +354,7 @@ Test(config_faults, send_connectors)
     OUT "  delivery: smart_hosts\n  smart_hosts: [{host: \"" h "\"}]", \
         "t:5:24: smart_hosts: " h                                      \
         " is no host; write name, name:port, [address] or [address]:port"
+#define H4 "[192.0.2.1];[192.0.2.2];[192.0.2.3];[192.0.2.4];"
     static const struct fault faults[] = {
         {"send_connectors: [{name: a, address_spaces: []}]",
          "t:1:45: address_spaces: expected at least one, such as {space: \"*\"}"},
@@ -366,6 +367,8 @@ Test(config_faults, send_connectors)
         {OUT "  delivery: smart_hosts\n  smart_hosts: []", "t:4:13: delivery: smart_hosts is "
                                                            "missing"},
         {OUT "  smart_hosts: \"[192.0.2.1]\"", "t:4:16: smart_hosts: need delivery: smart_hosts"},
+        {OUT "  delivery: smart_hosts\n  smart_hosts: \"" H4 H4 H4 H4 H4 H4 H4 H4 "[192.0.2.9]\"",
+         "t:5:16: smart_hosts: has more than 32 hosts"},
         {HOST("[192.0.2.1")},
         {HOST("[192.0.2.1]:x")},
         {HOST("[192.0.2.1]:0")},
