@@ -1,7 +1,6 @@
 #!/usr/bin/env python3
 # time-limit: 120
 """Delivery by MX against a real name server (Knot) on loopback."""
-import os
 import smtplib
 
 from lib import harness, peers

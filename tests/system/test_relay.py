@@ -1,7 +1,6 @@
 #!/usr/bin/env python3
 # time-limit: 120
 """Receive connectors as operators of Exchange know them; the rows are those of EXCHANGE.md."""
-import os
 import smtplib
 import ssl
 
