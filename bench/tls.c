@@ -13,6 +13,8 @@
 #include <wolfssl/options.h>
 
 #include <wolfssl/ssl.h>
+#include <wolfssl/wolfcrypt/aes.h>
+#include <wolfssl/wolfcrypt/random.h>
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,7 +23,52 @@
 struct bench_tls_context {
     WOLFSSL_CTX *ctx;
     bool server;
+    bool has_ticket_key;
+    Aes aes;
+    WC_RNG rng;
 };
+
+enum { TICKET_KEY_SIZE = 16, TICKET_NONCE_SIZE = 12, TICKET_TAG_SIZE = 16 };
+
+/* Tickets of a server: sealed with a key that lives as long as its context. */
+static int ticket_seal_or_open(WOLFSSL *ssl, byte name[WOLFSSL_TICKET_NAME_SZ],
+                               byte iv[WOLFSSL_TICKET_IV_SZ], byte mac[WOLFSSL_TICKET_MAC_SZ],
+                               int seal, byte *ticket, int len, int *out_len, void *arg)
+{
+    struct bench_tls_context *c = arg;
+    (void)ssl;
+    if (len < 0)
+        return WOLFSSL_TICKET_RET_REJECT;
+    if (seal) {
+        memset(name, 1, WOLFSSL_TICKET_NAME_SZ); /* wolfSSL takes no name of zeros */
+        memset(iv, 0, WOLFSSL_TICKET_IV_SZ);
+        memset(mac, 0, WOLFSSL_TICKET_MAC_SZ);
+        if (wc_RNG_GenerateBlock(&c->rng, iv, TICKET_NONCE_SIZE) != 0)
+            return WOLFSSL_TICKET_RET_REJECT;
+    }
+    int rc = seal ? wc_AesGcmEncrypt(&c->aes, ticket, ticket, (word32)len, iv, TICKET_NONCE_SIZE,
+                                     mac, TICKET_TAG_SIZE, NULL, 0)
+                  : wc_AesGcmDecrypt(&c->aes, ticket, ticket, (word32)len, iv, TICKET_NONCE_SIZE,
+                                     mac, TICKET_TAG_SIZE, NULL, 0);
+    *out_len = len;
+    return rc == 0 ? WOLFSSL_TICKET_RET_OK : WOLFSSL_TICKET_RET_REJECT;
+}
+
+static bool ticket_key_make(struct bench_tls_context *c)
+{
+    byte key[TICKET_KEY_SIZE];
+    if (wc_InitRng(&c->rng) != 0)
+        return false;
+    if (wc_RNG_GenerateBlock(&c->rng, key, sizeof key) != 0 ||
+        wc_AesInit(&c->aes, NULL, INVALID_DEVID) != 0) {
+        wc_FreeRng(&c->rng);
+        return false;
+    }
+    c->has_ticket_key = true;
+    return wc_AesGcmSetKey(&c->aes, key, sizeof key) == 0 &&
+           wolfSSL_CTX_set_TicketEncCb(c->ctx, ticket_seal_or_open) == WOLFSSL_SUCCESS &&
+           wolfSSL_CTX_set_TicketEncCtx(c->ctx, c) == WOLFSSL_SUCCESS;
+}
 
 static int io_recv(WOLFSSL *ssl, char *data, int size, void *ctx)
 {
@@ -66,6 +113,10 @@ void bench_tls_context_free(struct bench_tls_context *c)
     if (c == NULL)
         return;
     wolfSSL_CTX_free(c->ctx);
+    if (c->has_ticket_key) {
+        wc_AesFree(&c->aes);
+        wc_FreeRng(&c->rng);
+    }
     free(c);
 }
 
@@ -82,6 +133,8 @@ struct bench_tls_context *bench_tls_server(const char *certificate, const char *
         *why = "cannot read the key (PEM)";
     else if (wolfSSL_CTX_check_private_key(c->ctx) != WOLFSSL_SUCCESS)
         *why = "the key does not fit the certificate";
+    else if (!ticket_key_make(c))
+        *why = "no key for tickets";
     else
         return c;
     bench_tls_context_free(c);
