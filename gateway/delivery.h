@@ -51,11 +51,11 @@ struct job {
     struct queue_msg *m;
     struct arena arena;
     struct envelope env;
-    struct job_rcpt *rcpts; /* by index into env.rcpts */
+    struct job_rcpt *rcpts;        /* by index into env.rcpts */
     struct job_verdict **verdicts; /* JOB_VERDICTS_MAX, NULL: none yet; most jobs have none */
     uint32_t verdict_count;
     uint32_t tasks_open;
-    bool warn;    /* the sender is to hear of the delay now */
+    bool warn; /* the sender is to hear of the delay now */
     bool routing, finishing, remove_asked, hold_asked, bounce_asked;
     struct list link; /* delivery->jobs */
     struct lane_envelope_read read;
