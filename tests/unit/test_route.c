@@ -385,14 +385,14 @@ Test(route, ten_thousand_spaces_cost_well_under_a_microsecond)
     uint32_t found = 0;
     double best_ns = 1e9;
     for (int round = 0; round < 5; round++) {
-        clock_gettime(CLOCK_MONOTONIC, &from);
+        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &from);
         for (uint32_t i = 0; i < LOOKUPS; i++) {
             struct route_query q = {.domain = slice_str(asked[i * 7919u % SPACES]), .choice = i};
             struct route_answer a;
             route_choose(t, &q, &a);
             found += a.connector == 0;
         }
-        clock_gettime(CLOCK_MONOTONIC, &to);
+        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &to);
         double ns =
             ((double)(to.tv_sec - from.tv_sec) * 1e9 + (double)(to.tv_nsec - from.tv_nsec)) /
             LOOKUPS;
