@@ -31,7 +31,9 @@ from lib.gateway import Gateway  # noqa: E402
 from lib.harness import Program, expect, expect_equal, program  # noqa: E402
 from lib.sink import Sink  # noqa: E402
 
-COMMIT_S = 0.25  # far above the time that the record of a delivery takes to be durable
+# The record of a delivery is durable within tens of milliseconds; where other tests take the cores
+# and the disk, 0.34 s was seen. The clocks of both programs are one; the slack is rounding.
+COMMIT_S, SLACK_S = 0.6, 0.05
 ROUNDS_A_VERDICT = 4
 SIZES = ("300", "4KiB", "40KiB", "300KiB")
 
@@ -42,8 +44,8 @@ def when(text):
 
 
 def explained(records, moments):
-    """Each copy but the last came at a kill, or its connection was lost behind the final dot."""
-    return all(any(abs(t - r["time"]) < COMMIT_S for t in moments) for r in records[:-1])
+    """Each copy but the last came just before a kill, or its connection was lost behind the dot."""
+    return all(any(-SLACK_S < t - r["time"] < COMMIT_S for t in moments) for r in records[:-1])
 
 
 class Crash:
