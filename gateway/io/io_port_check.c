@@ -15,8 +15,9 @@
 
 #include "gateway/io/io.h"
 
-#define TRIES    20
-#define PAUSE_US 10000 /* together 200 ms: what a killed process leaves goes away by then */
+#define TRIES 200
+#define PAUSE_US \
+    10000 /* together 2 s: what a killed process leaves goes away with its last write */
 
 static bool try_bind(const struct io_addr *addr)
 {
