@@ -128,7 +128,8 @@ class Crash:
         for i, records in twice.items():
             expect(explained(records, moments, COMMIT_S + 2 * slowest),
                    "a duplicate that nobody explains:", i,
-                   [(r["time"], r["rcpts"]) for r in records], "kills:", self.kills[-8:], f"slowest commit: {slowest:.3f} s")
+                   [(r["time"], r["rcpts"]) for r in records],
+                   "kills:", self.kills[-8:], f"slowest commit: {slowest:.3f} s")
         self.settled |= set(copies)
         self.summary.update({"arrived": len(copies), "arrived more than once": len(twice),
                              "arrived without a 250 that was read": len(set(copies) - set(acked))})
