@@ -459,7 +459,7 @@ static void scan_more(struct recover *r, const struct scan_event *e)
 static void scan_window(struct recover *r)
 {
     for (;;) {
-        struct scan_event e;
+        struct scan_event e = {0};
         struct record_digest d;
         switch (scan_next(&r->scan, r->window_at, slice_of(r->window, r->window_len), &e)) {
         case SCAN_RECORD:
