@@ -14,14 +14,9 @@
 
 #include "gateway/peers.h"
 
-struct worker {
-    struct io *io;
-    bool stop;
-};
-
 static void worker_message(void *arg, const struct ring_item *item)
 {
-    struct worker *w = arg;
+    struct auth_worker *w = arg;
     if (item->kind == PEER_WORKER_STOP) {
         w->stop = true;
         return;
@@ -34,21 +29,37 @@ static void worker_message(void *arg, const struct ring_item *item)
         sched_yield();
 }
 
-void *auth_worker_thread(void *arg)
+struct auth_worker *auth_worker_create(struct auth_worker_start *start)
 {
-    struct auth_worker_start *start = arg;
     struct io_params p = {.group = start->group,
                           .peer = start->peer,
                           .queue_depth = 64,
                           .fd_count_max = 16,
                           .cpu = -1};
-    struct worker w = {0};
-    w.io = io_create(&p, &start->failed);
-    if (!w.io)
+    struct auth_worker *w = calloc(1, sizeof *w);
+    why_set(&start->failed, 451, "4.3.1", "out of memory");
+    if (w && !(w->io = io_create(&p, &start->failed))) {
+        free(w);
+        w = NULL;
+    }
+    if (w)
+        io_on_message(w->io, worker_message, w);
+    return w;
+}
+
+void auth_worker_destroy(struct auth_worker *w)
+{
+    io_destroy(w->io);
+    free(w);
+}
+
+void *auth_worker_thread(void *arg)
+{
+    struct auth_worker *w = auth_worker_create(arg);
+    if (!w)
         return NULL;
-    io_on_message(w.io, worker_message, &w);
-    while (!w.stop)
-        io_turn(w.io, true);
-    io_destroy(w.io);
+    while (!w->stop)
+        io_turn(w->io, true);
+    auth_worker_destroy(w);
     return NULL;
 }

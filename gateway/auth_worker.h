@@ -15,4 +15,15 @@ struct auth_worker_start {
 /* Thread entry; `arg` is struct auth_worker_start, kept by the caller. Ends on PEER_WORKER_STOP. */
 void *auth_worker_thread(void *arg);
 
+/*
+ * The parts of it, for a thread that turns several peers: create, io_turn(w->io) until w->stop,
+ * destroy. NULL: start->failed says why.
+ */
+struct auth_worker {
+    struct io *io;
+    bool stop;
+};
+struct auth_worker *auth_worker_create(struct auth_worker_start *start);
+void auth_worker_destroy(struct auth_worker *w);
+
 #endif

@@ -565,9 +565,8 @@ static void shard_free(struct shard *s)
     free(s->scratch_reply);
 }
 
-void *shard_thread(void *arg)
+struct shard *shard_create(struct shard_start *start)
 {
-    struct shard_start *start = arg;
     struct shard *s = calloc(1, sizeof *s);
     struct why why;
     if (!s)
@@ -589,8 +588,11 @@ void *shard_thread(void *arg)
         return NULL;            /* the process ends */
     }
     io_timer_set(s->io, &s->tick, io_now_ns(s->io) + TICK_NS);
-    while (!s->stopped)
-        io_turn(s->io, true);
+    return s;
+}
+
+void shard_destroy(struct shard *s)
+{
     io_on_turn_end(s->io, NULL, NULL);
     io_on_message(s->io, shard_message_late, s);
     shard_free(s);
@@ -601,5 +603,15 @@ void *shard_thread(void *arg)
     } while (!list_empty(&s->unposted));
     io_destroy(s->io);
     free(s);
+}
+
+void *shard_thread(void *arg)
+{
+    struct shard *s = shard_create(arg);
+    if (!s)
+        return NULL;
+    while (!s->stopped)
+        io_turn(s->io, true);
+    shard_destroy(s);
     return NULL;
 }

@@ -125,6 +125,12 @@ struct shard_start {
 /* Thread entry: makes the shard, runs until told to stop. `arg` is struct shard_start, kept by the
  * caller. */
 void *shard_thread(void *arg);
+/*
+ * The parts of shard_thread, for a thread that turns several shards: create, io_turn(s->io) until
+ * s->stopped, destroy. NULL: start->failed says why, and the control thread was told.
+ */
+struct shard *shard_create(struct shard_start *start);
+void shard_destroy(struct shard *s);
 
 /* Posts, or keeps the item and posts it on a later turn. Never lost. */
 void shard_post(struct shard *s, uint32_t to, const struct ring_item *item);
