@@ -496,8 +496,9 @@ static const struct config_key send_tls_keys[] = {
      .standard = "opportunistic",
      .choices = tls_levels,
      AT(config_send_connector, tls.level),
-     .help = "none; opportunistic: where offered; required: else deferred; verify: and the "
-             "certificate must be right."},
+     .help =
+         "none; opportunistic: where offered, and with auth always, as required; required: else "
+         "deferred; verify: and the certificate must be right."},
     {.name = "name",
      .type = CONFIG_TYPE_DOMAIN,
      .standard = "\"\"",

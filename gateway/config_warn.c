@@ -88,10 +88,9 @@ static void warn_receive(const struct warnings *w, const struct config_receive_c
 
 static void warn_send(const struct warnings *w, const struct config_send_connector *s)
 {
-    bool clear = s->tls.level == CONFIG_LEVEL_NONE || s->tls.level == CONFIG_LEVEL_OPPORTUNISTIC;
-    if (s->auth.mechanism && clear)
+    if (s->auth.mechanism && s->tls.level == CONFIG_LEVEL_NONE)
         warn(w,
-             "send connector %s: its password may cross the network in clear text; "
+             "send connector %s: its password crosses the network in clear text; "
              "tls.level required or verify prevents that",
              s->name);
     for (uint32_t i = 0; i < s->smart_host_count; i++)

@@ -109,6 +109,17 @@ static void refused(struct smtp_out *s)
         unexpected(s, "the server's reply does not fit");
 }
 
+/*
+ * May nothing go on in clear? A password never does, unless the operator said `none`: whoever takes
+ * STARTTLS out of the answer to EHLO would read it.
+ */
+static bool tls_is_due(const struct smtp_out *s)
+{
+    const struct smtp_out_config *c = s->config;
+    return !s->tls && (c->tls == SMTP_OUT_TLS_REQUIRED ||
+                       (c->tls == SMTP_OUT_TLS_OPPORTUNISTIC && c->auth_mechanism != 0));
+}
+
 /* Greeted by name: what comes next depends on what is wanted and what is offered. */
 static enum smtp_out_event_kind greeted(struct smtp_out *s)
 {
@@ -118,9 +129,12 @@ static enum smtp_out_event_kind greeted(struct smtp_out *s)
             smtp_out_set_state(s, SMTP_OUT_S_STARTTLS);
             return SMTP_OUT_NEED_INPUT;
         }
-        if (c->tls == SMTP_OUT_TLS_REQUIRED) {
+        if (tls_is_due(s)) {
             smtp_out_fail_local(s, SMTP_OUT_AT_STARTTLS, "4.7.4",
-                                "TLS is required, but the server does not offer STARTTLS");
+                                c->tls == SMTP_OUT_TLS_REQUIRED
+                                    ? "TLS is required, but the server does not offer STARTTLS"
+                                    : "our password is not sent in clear, and the server does "
+                                      "not offer STARTTLS");
             return SMTP_OUT_NEED_INPUT;
         }
     }
@@ -147,7 +161,7 @@ static enum smtp_out_event_kind greeted(struct smtp_out *s)
 static enum smtp_out_event_kind take_ehlo(struct smtp_out *s)
 {
     const struct smtp_out_config *c = s->config;
-    bool need_extension = (c->tls == SMTP_OUT_TLS_REQUIRED && !s->tls) || c->auth_mechanism != 0;
+    bool need_extension = tls_is_due(s) || c->auth_mechanism != 0;
     if (s->last.code / 100 == 2)
         return greeted(s);
     if (s->last.code / 100 == 5 && !need_extension)
@@ -165,7 +179,7 @@ static enum smtp_out_event_kind take_helo(struct smtp_out *s)
     }
     smtp_out_forget(s);
     const struct smtp_out_config *c = s->config;
-    if ((c->tls == SMTP_OUT_TLS_REQUIRED && !s->tls) || c->auth_mechanism != 0)
+    if (tls_is_due(s) || c->auth_mechanism != 0)
         smtp_out_fail_local(s, c->auth_mechanism ? SMTP_OUT_AT_AUTH : SMTP_OUT_AT_STARTTLS, "4.7.4",
                             "HELO is configured, which allows neither STARTTLS nor AUTH");
     else {

@@ -183,6 +183,23 @@ def tls_levels(folder):
             harness.result(f"TLS level {name}", error)
 
 
+@case("a password is not sent in clear: opportunistic TLS with auth waits for STARTTLS")
+def password_needs_tls(folder):
+    sink = Sink(folder, "--auth", f"relay:{SECRET}")
+    g = Gateway(folder, shards=1)
+    tls = {"level": "opportunistic"}
+    g.config["send_connectors"] = [smart_host("out", sink.smart_host, tls=tls, auth={
+        "mechanism": "PLAIN", "username": "relay", "password": SECRET})]
+    g.start()
+    send(g, "b@x.test")
+    deferred = g.wait_tracking("deferred")[0]
+    expect_match("password is not sent in clear", deferred["reply"], "its words")
+    stays(lambda: g.queued() == 1 and not sink.records(), 1, "it waits")
+    sink.restart("--auth", f"relay:{SECRET}", "--tls", certs.leaf("hop.test").pair)
+    expect_equal(sink.wait(1, 40)[0]["tls"], True, "in TLS")
+    g.stop()
+
+
 # ---- connections, hosts, routes -----------------------------------------------------------------
 
 

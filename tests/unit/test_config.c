@@ -659,9 +659,13 @@ Test(config, warnings)
            "tls.name\n");
     warned("admin: {http: 0.0.0.0:80}\nreceive_connectors: [{name: r, bind: ['[::1]:25']}]\n"
            "send_connectors: [{name: s, address_spaces: ['*'], delivery: smart_hosts, smart_hosts: "
-           "a, auth: {mechanism: LOGIN, username: u, password: p}}]",
+           "a, tls: {level: none}, auth: {mechanism: LOGIN, username: u, password: p}}]",
            y2026,
            "admin.http can be reached from other hosts, and there is no admin.token_file\n"
-           "send connector s: its password may cross the network in clear text; tls.level required "
+           "send connector s: its password crosses the network in clear text; tls.level required "
            "or verify prevents that\n");
+    warned("receive_connectors: [{name: r, bind: ['[::1]:25']}]\n"
+           "send_connectors: [{name: s, address_spaces: ['*'], delivery: smart_hosts, smart_hosts: "
+           "a, auth: {mechanism: LOGIN, username: u, password: p}}]",
+           y2026, "");
 }

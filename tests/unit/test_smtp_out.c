@@ -41,6 +41,11 @@ static const struct smtp_out_config MUST = {.helo_name = LIT("me"), .tls = SMTP_
     }
 static const struct smtp_out_config AUTH_ANY = AUTH_AS(SASL_PLAIN | SASL_LOGIN);
 static const struct smtp_out_config AUTH_LOGIN = AUTH_AS(SASL_LOGIN);
+static const struct smtp_out_config AUTH_MAY = {.helo_name = LIT("me"),
+                                                .tls = SMTP_OUT_TLS_OPPORTUNISTIC,
+                                                .auth_mechanism = SASL_PLAIN,
+                                                .username = LIT("joe"),
+                                                .password = LIT("secret")};
 
 #define HELLO       "S: 220 mx ESMTP\nC: EHLO me\n"
 #define HELLO_PLAIN HELLO "S: 250 mx\n"
@@ -236,6 +241,30 @@ Test(smtp_out, auth)
          .script =
              OFFERS("LOGIN") "C: AUTH LOGIN\nS: 334 \nC: am9l\nS: 334 \nC: c2VjcmV0\nS: 334 \n",
          .events = "failed:0:auth closed"},
+    };
+    play_all(rows, COUNT(rows));
+}
+
+/* Whoever takes STARTTLS out of the answer to EHLO, or breaks it, does not get the password. */
+Test(smtp_out, password_never_in_clear_where_tls_is_opportunistic)
+{
+    static const struct dialog rows[] = {
+        {"in TLS", &AUTH_MAY,
+         .script = HELLO "S: 250-mx\nS: 250-AUTH PLAIN\nS: 250 STARTTLS\nC: STARTTLS\nS: 220 go\n"
+                         "C: EHLO me\nS: 250-mx\nS: 250 AUTH PLAIN\n"
+                         "C: AUTH PLAIN AGpvZQBzZWNyZXQ=\nS: 235 ok\n" BYE,
+         .events = "starttls ready closed"},
+        {"STARTTLS not offered", &AUTH_MAY, .script = OFFERS("PLAIN"),
+         .events = "failed:0:starttls closed", .last_text = "password is not sent in clear"},
+        {"STARTTLS refused", &AUTH_MAY,
+         .script = HELLO "S: 250-mx\nS: 250-AUTH PLAIN\nS: 250 STARTTLS\nC: STARTTLS\n"
+                         "S: 454 4.7.0 no\n",
+         .events = "failed:454:starttls closed"},
+        {"EHLO unknown", &AUTH_MAY, .script = HELLO "S: 502 what\n",
+         .events = "failed:502:ehlo closed"},
+        {"TLS from the start", &AUTH_MAY, .implicit_tls = true,
+         .script = OFFERS("PLAIN") "C: AUTH PLAIN AGpvZQBzZWNyZXQ=\nS: 235 ok\n" BYE,
+         .events = "ready closed"},
     };
     play_all(rows, COUNT(rows));
 }
