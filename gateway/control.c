@@ -119,6 +119,7 @@ static void control_message(void *arg, const struct ring_item *item)
     switch (item->kind) {
     case PEER_SHARD_UP: control_shard_up(c, item); break;
     case PEER_CONFIG_READY: control_reload_ready(c, item); break;
+    case PEER_CONFIG_ADOPTED: control_reload_adopted(c); break;
     case PEER_CONFIG_RELEASED: control_generation_released(c, item->ptr); break;
     case PEER_ADMIN_DONE: r->done(r->done_arg, r); break;
     case PEER_SHARD_DOWN:

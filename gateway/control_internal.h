@@ -31,7 +31,7 @@ struct control {
     /* reload */
     struct generation *current, *next;
     uint64_t generations;
-    uint32_t answers, refusals;
+    uint32_t answers, refusals, adopted;
     bool reload_again;
     struct why reload_why;
     char reload_error[WHY_TEXT_MAX];
@@ -50,6 +50,7 @@ struct generation *generation_load(const struct control_options *o, uint64_t num
                                    struct why *why);
 void generation_free(struct generation *g);
 void control_reload_ready(struct control *c, const struct ring_item *item);
+void control_reload_adopted(struct control *c);
 void control_generation_released(struct control *c, struct generation *g);
 void control_look(struct timer *t);
 

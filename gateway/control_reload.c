@@ -111,7 +111,7 @@ bool control_reload(struct control *c, void (*done)(void *arg, const struct why 
         control_reload_end(c, &why);
         return true;
     }
-    c->answers = c->refusals = 0;
+    c->answers = c->refusals = c->adopted = 0;
     c->next->shards_holding = c->gw.shard_count;
     struct ring_item item = {.kind = PEER_CONFIG, .ptr = c->next};
     control_post_shards(c, &item);
@@ -141,6 +141,13 @@ void control_reload_ready(struct control *c, const struct ring_item *item)
         return;
     }
     c->current = c->next; /* the old one is freed when the last shard lets go of it */
+}
+
+/* The answer waits for the last shard: a session begun behind it is under the new configuration. */
+void control_reload_adopted(struct control *c)
+{
+    if (++c->adopted < c->gw.shard_count)
+        return;
     control_reload_end(c, NULL);
     config_warnings(c->current->config, control_warn, c);
 }

@@ -83,19 +83,36 @@ static void listener_accepted(struct io_acceptor *a, int32_t fd, const struct io
     log_end(&line);
 }
 
+/* A reload is over here when what it dropped is closed, so that its answer can be relied on. */
+static void shard_config_adopted(struct shard *s)
+{
+    const struct ring_item item = {.kind = PEER_CONFIG_ADOPTED};
+    if (!s->adopting)
+        return;
+    for (struct list *p = s->listeners.next; p != &s->listeners; p = p->next)
+        if (container_of(p, struct listener, link)->stopping)
+            return;
+    s->adopting = false;
+    shard_post(s, s->gw->control_peer, &item);
+}
+
 static void listener_stopped(struct io_acceptor *a)
 {
     struct listener *l = container_of(a, struct listener, acceptor);
-    io_close(l->shard->io, l->fd);
+    struct shard *s = l->shard;
+    io_close(s->io, l->fd);
     list_remove(&l->link);
     free(l);
+    shard_config_adopted(s);
 }
 
+/* One that stops is of no use any more: who wants its address binds it again. */
 static struct listener *listener_find(struct list *in, const struct io_addr *addr)
 {
     for (struct list *p = in->next; p != in; p = p->next) {
         struct listener *l = container_of(p, struct listener, link);
-        if (l->addr.len == addr->len && memcmp(&l->addr.sa, &addr->sa, addr->len) == 0)
+        if (!l->stopping && l->addr.len == addr->len &&
+            memcmp(&l->addr.sa, &addr->sa, addr->len) == 0)
             return l;
     }
     return NULL;
@@ -332,6 +349,8 @@ static void shard_config_commit(struct shard *s, bool adopt)
     listeners_start(s, &s->bound);
     delivery_config_changed(s->delivery);
     shard_config_unref(s, old);
+    s->adopting = true;
+    shard_config_adopted(s);
 }
 
 /* ---- drain ---- */

@@ -84,6 +84,7 @@ struct shard {
     struct shard_config *config;
     struct shard_config *next_config; /* prepared, waits for the word of the control thread */
     struct list listeners, bound;     /* bound: not accepting yet */
+    bool adopting; /* adopted; to be told when listeners that are not wanted have stopped */
     struct prng chance;
     /* sessions */
     struct session **sessions; /* by slot */
