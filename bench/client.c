@@ -16,9 +16,11 @@
 
 #include "bench/base64.h"
 
+#define BENCH_LINE_BYTES 78u /* of the body, with CRLF */
+
 static const char *const state_names[BENCH_CLIENT_STATE_COUNT] = {
     "banner", "ehlo", "starttls", "tls",  "auth", "mail",
-    "rcpt",   "data", "eod",      "rset", "hold", "quit"};
+    "rcpt",   "data", "eod",      "rset", "hold", "wait", "quit"};
 
 const char *bench_client_state_name(enum bench_client_state state)
 {
@@ -28,11 +30,17 @@ const char *bench_client_state_name(enum bench_client_state state)
 void bench_client_begin(struct bench_client *c, struct bench_client_run *run, uint32_t session)
 {
     struct bench_buf head = c->head, tail = c->tail;
-    uint64_t message = c->message;
+    uint64_t message = c->message, claim = c->claim;
+    bool ahead = c->claimed_ahead;
     bench_buf_clear(&head);
     bench_buf_clear(&tail);
-    *c = (struct bench_client){
-        .run = run, .session = session, .message = message, .head = head, .tail = tail};
+    *c = (struct bench_client){.run = run,
+                               .session = session,
+                               .message = message,
+                               .claim = claim,
+                               .claimed_ahead = ahead,
+                               .head = head,
+                               .tail = tail};
 }
 
 void bench_client_free(struct bench_client *c)
@@ -123,16 +131,35 @@ static void put_envelope(struct bench_client *c)
     bench_buf_str(out(c), "DATA\r\n");
 }
 
-/* Takes one message off the run's account; false: the session should end. */
-static bool claim(struct bench_client *c)
+enum claim { CLAIM_TAKEN, CLAIM_NOT_DUE, CLAIM_END };
+
+/* Takes one message off the run's account; END: the session should end. */
+static enum claim claim(struct bench_client *c)
 {
     struct bench_client_run *run = c->run;
+    if (c->claimed_ahead) {
+        c->claimed_ahead = false;
+        c->message_count++;
+        return CLAIM_TAKEN;
+    }
     if (run->stop || run->claimed >= run->claimed_max)
-        return false;
+        return CLAIM_END;
     if (run->messages_per_session > 0 && c->message_count >= run->messages_per_session)
-        return false;
-    run->claimed++;
+        return CLAIM_END;
+    if (run->open_loop && run->claimed >= run->due)
+        return CLAIM_NOT_DUE;
+    c->claim = run->claimed++;
     c->message_count++;
+    return CLAIM_TAKEN;
+}
+
+bool bench_client_claim(struct bench_client *c, struct bench_client_run *run)
+{
+    if (run->stop || run->claimed >= run->claimed_max ||
+        (run->open_loop && run->claimed >= run->due))
+        return false;
+    c->claim = run->claimed++;
+    c->claimed_ahead = true;
     return true;
 }
 
@@ -156,10 +183,17 @@ static void next_message(struct bench_client *c)
     c->state = BENCH_CLIENT_MAIL;
     if (c->envelope_sent)
         return; /* deep pipelining: it is under way */
-    if (claim(c))
-        put_envelope(c);
-    else
-        quit(c);
+    switch (claim(c)) {
+    case CLAIM_TAKEN: put_envelope(c); break;
+    case CLAIM_NOT_DUE: c->state = BENCH_CLIENT_WAIT; break;
+    case CLAIM_END: quit(c); break;
+    }
+}
+
+bool bench_client_go(struct bench_client *c)
+{
+    next_message(c);
+    return c->state != BENCH_CLIENT_WAIT;
 }
 
 static enum bench_client_event error(struct bench_client *c, const char *text)
@@ -227,6 +261,45 @@ void bench_client_tls_up(struct bench_client *c, bool implicit)
         put_ehlo(c);
 }
 
+static const struct bench_size_mix mixes[] = {
+    {"mail",
+     {{2048, 12}, {6144, 26}, {16384, 24}, {40960, 18}, {98304, 12}, {327680, 6}, {2097152, 2}}},
+    {"small", {{1024, 20}, {2048, 30}, {4096, 30}, {8192, 20}}},
+};
+
+const struct bench_size_mix *bench_size_mix_find(const char *name)
+{
+    for (size_t i = 0; i < sizeof(mixes) / sizeof(mixes[0]); i++)
+        if (strcmp(mixes[i].name, name) == 0)
+            return &mixes[i];
+    return NULL;
+}
+
+uint64_t bench_size_mix_max(const struct bench_size_mix *mix)
+{
+    uint64_t most = 0;
+    for (size_t i = 0; i < sizeof(mix->parts) / sizeof(mix->parts[0]); i++)
+        if (mix->parts[i].bytes > most)
+            most = mix->parts[i].bytes;
+    return most;
+}
+
+/* How much of the shared body this message takes: all, or as many whole lines as the mix says. */
+static size_t body_count(struct bench_client_run *run, size_t header)
+{
+    if (run->mix == NULL || run->body_count < BENCH_LINE_BYTES)
+        return run->body_count;
+    run->mix_random = run->mix_random * 1664525u + 1013904223u;
+    uint32_t chance = (run->mix_random >> 16) % 100;
+    size_t i = 0;
+    while (chance >= run->mix->parts[i].percent)
+        chance -= run->mix->parts[i++].percent;
+    size_t bytes = run->mix->parts[i].bytes;
+    bytes = bytes > header + BENCH_LINE_BYTES ? bytes - header : BENCH_LINE_BYTES;
+    bytes -= bytes % BENCH_LINE_BYTES;
+    return bytes < run->body_count ? bytes : run->body_count - run->body_count % BENCH_LINE_BYTES;
+}
+
 /* Header with this message's id, then the shared body and the dot. */
 static void put_message(struct bench_client *c)
 {
@@ -240,12 +313,13 @@ static void put_message(struct bench_client *c)
                      ".%" PRIu64 "@bench.test>\r\nSubject: load\r\n\r\n",
                      c->run->run_id, c->session, number, c->run->run_id, c->session, number);
     c->body = c->run->body;
-    c->body_left = c->run->body_count;
+    c->body_left = body_count(c->run, bench_buf_count(to));
     bench_buf_str(&c->tail, ".\r\n");
     c->dot_sent = true;
     c->envelope_sent = false;
     c->state = BENCH_CLIENT_EOD;
-    if (c->run->pipeline == BENCH_PIPELINE_DEEP && claim(c))
+    c->acked_claim = c->claim;
+    if (c->run->pipeline == BENCH_PIPELINE_DEEP && claim(c) == CLAIM_TAKEN)
         put_envelope(c);
 }
 
@@ -344,6 +418,7 @@ enum bench_client_event bench_client_reply(struct bench_client *c, const struct 
     case BENCH_CLIENT_QUIT: return BENCH_CLIENT_DONE;
     case BENCH_CLIENT_TLS:
     case BENCH_CLIENT_HOLD:
+    case BENCH_CLIENT_WAIT:
     case BENCH_CLIENT_STATE_COUNT: break;
     }
     return error(c, "reply that nothing asked for");
@@ -356,6 +431,7 @@ void bench_client_make_body(struct bench_client_run *run, struct bench_buf *into
     struct bench_client sample = {.run = run};
     struct bench_client_run plain = *run;
     plain.pipeline = BENCH_PIPELINE_OFF;
+    plain.mix = NULL;
     sample.run = &plain;
     put_message(&sample);
     uint64_t header = bench_buf_count(&sample.head), left = 2;
@@ -364,7 +440,7 @@ void bench_client_make_body(struct bench_client_run *run, struct bench_buf *into
         left = run->message_size - header;
     uint32_t random = 1;
     while (left > 0) {
-        uint64_t text = left >= 80 ? 76 : left > 78 ? left - 4 : left - 2;
+        uint64_t text = left >= BENCH_LINE_BYTES + 2 ? BENCH_LINE_BYTES - 2 : left > BENCH_LINE_BYTES ? left - 4 : left - 2;
         for (uint64_t i = 0; i < text; i++) {
             random = random * 1664525u + 1013904223u;
             char c = alphabet[(random >> 16) % (sizeof(alphabet) - 1)];

@@ -17,6 +17,18 @@ enum bench_pipeline {
     BENCH_PIPELINE_DEEP      /* and the next envelope right behind the final dot */
 };
 
+/* Sizes of messages and how often each comes. */
+struct bench_size_mix {
+    const char *name;
+    struct {
+        uint32_t bytes, percent;
+    } parts[8];
+};
+
+/* The mixes there are, and what they follow: bench/README.md. NULL: no mix has this name. */
+const struct bench_size_mix *bench_size_mix_find(const char *name);
+uint64_t bench_size_mix_max(const struct bench_size_mix *mix);
+
 /* What all sessions of a run share. */
 struct bench_client_run {
     /* set by the command */
@@ -30,13 +42,18 @@ struct bench_client_run {
     bool starttls, hold; /* hold: stop after EHLO, TLS and AUTH */
     enum bench_pipeline pipeline;
     uint32_t rcpt_count;
-    uint64_t messages_per_session; /* 0: no end */
-    uint64_t message_size;         /* bytes of header and body */
-    const char *body;              /* behind the header, dots stuffed, ends in CRLF */
+    uint64_t messages_per_session;    /* 0: no end */
+    uint64_t message_size;            /* bytes of header and body; with a mix, of the largest */
+    const struct bench_size_mix *mix; /* NULL: every message is message_size long */
+    bool claim_at_connect;            /* a connection is made for a message that is due */
+    const char *body;                 /* behind the header, dots stuffed, ends in CRLF */
     size_t body_count;
     /* counted here */
     uint64_t claimed, claimed_max; /* messages begun; no more begin at the maximum */
-    bool stop;                     /* no new message begins */
+    bool open_loop;
+    uint64_t due; /* open loop: messages that may have begun by now; the driver counts it up */
+    uint32_t mix_random;
+    bool stop; /* no new message begins */
     uint64_t rcpt_number;
 };
 
@@ -52,6 +69,7 @@ enum bench_client_state {
     BENCH_CLIENT_EOD,
     BENCH_CLIENT_RSET,
     BENCH_CLIENT_HOLD,
+    BENCH_CLIENT_WAIT, /* open loop: up, and no message is due */
     BENCH_CLIENT_QUIT,
     BENCH_CLIENT_STATE_COUNT
 };
@@ -73,9 +91,10 @@ struct bench_client {
     uint64_t message;              /* of this session, over all its connections */
     uint64_t message_count;        /* on this connection */
     uint64_t acked_message;        /* the one the last EOD was for */
+    uint64_t claim, acked_claim;   /* which message of the run this is; the last one answered */
     uint32_t rcpts_sent, rcpts_answered, rcpts_accepted;
     uint32_t rcpts_acked; /* accepted recipients of the last acknowledged message */
-    bool tls, envelope_sent, envelope_refused, body_sent_empty;
+    bool tls, envelope_sent, envelope_refused, body_sent_empty, claimed_ahead;
     bool dot_sent; /* a dot lies in the output and is not answered yet */
     int last_code;
     const char *error;
@@ -91,8 +110,12 @@ void bench_client_free(struct bench_client *c);
 enum bench_client_event bench_client_reply(struct bench_client *c, const struct bench_reply *r);
 /* TLS is established: EHLO again, or wait for the banner where TLS was implicit. */
 void bench_client_tls_up(struct bench_client *c, bool implicit);
-/* From HOLD: QUIT. */
+/* From HOLD or WAIT: QUIT. */
 void bench_client_quit(struct bench_client *c);
+/* From WAIT: begins a message if one is due; false: none is. */
+bool bench_client_go(struct bench_client *c);
+/* Before bench_client_begin, with claim_at_connect: takes the message that is due. */
+bool bench_client_claim(struct bench_client *c, struct bench_client_run *run);
 /* Name of a state for error counts: "banner", "ehlo", ... */
 const char *bench_client_state_name(enum bench_client_state state);
 bool bench_client_has_output(const struct bench_client *c);

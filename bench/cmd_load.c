@@ -25,7 +25,7 @@
 
 struct load_options {
     struct load_opts common;
-    uint64_t messages, messages_per_session, seconds, size, rcpt_count;
+    uint64_t messages, messages_per_session, seconds, size, rcpt_count, rate;
     bool pipeline, pipeline_deep, json;
     const char *record;
     char run_id[48];
@@ -33,10 +33,20 @@ struct load_options {
 
 static const char summary[] =
     "Closed-loop load: N sessions, each sends the next message when the last one was answered.\n"
+    "Open-loop load (--rate): messages are due at fixed times; N sessions at most send them, and\n"
+    "'due to 250' counts from the time a message was due, so that a server that stalls is not\n"
+    "spared (no coordinated omission).\n"
     "Every message carries its own id (X-Bench-Id: RUN-SESSION-NUMBER). Messages are made of\n"
     "printable lines with CRLF; --size counts header and body. It stops by itself, at --messages\n"
     "or --seconds, whichever comes first (without either: 10 seconds). Exit status 1 when\n"
     "something was refused, lost or failed, unless --keep-going.";
+
+static const char *option_mix(void *target, const char *text)
+{
+    const struct bench_size_mix **mix = target;
+    *mix = bench_size_mix_find(text);
+    return *mix != NULL ? NULL : "expected mail or small";
+}
 
 static int parse(struct load_options *o, struct driver *d, int argc, char **argv)
 {
@@ -49,6 +59,10 @@ static int parse(struct load_options *o, struct driver *d, int argc, char **argv
          NULL, "QUIT and connect again after this many (1); 0: never"},
         {"--size", "BYTES", BENCH_OPT_SIZE, &o->size, BENCH_MESSAGE_SIZE_MIN,
          BENCH_MESSAGE_SIZE_MAX, NULL, "header and body (4KiB)"},
+        {"--size-mix", "NAME", BENCH_OPT_CALL, &d->run.mix, 0, 0, option_mix,
+         "mail or small: sizes as bench/README.md lists them, instead of --size"},
+        {"--rate", "R", BENCH_OPT_COUNT, &o->rate, 0, BENCH_RATE_MAX, NULL,
+         "open loop: R messages a second are due, whatever the server does; 0: closed"},
         {"--rcpt-count", "K", BENCH_OPT_COUNT, &o->rcpt_count, 1, BENCH_RCPT_COUNT_MAX, NULL,
          "recipients a message (1)"},
         {"--from", "PATTERN", BENCH_OPT_STRING, &d->run.from, 0, 0, NULL,
@@ -83,12 +97,15 @@ static int parse(struct load_options *o, struct driver *d, int argc, char **argv
         return bench_opts_error(&table, "--run-id: at most 64 characters without spaces");
     if (d->tls_resume && d->tls_mode == DRIVER_TLS_NONE)
         return bench_opts_error(&table, "--resume needs --tls");
+    if (o->rate > 0 && o->pipeline_deep)
+        return bench_opts_error(&table, "--rate and --pipeline-deep exclude each other");
     return load_opts_apply(&o->common, &table);
 }
 
 static void prepare(struct load_options *o, struct driver *d)
 {
-    d->run.message_size = o->size;
+    d->run.message_size = d->run.mix != NULL ? bench_size_mix_max(d->run.mix) : o->size;
+    d->interval_ns = o->rate > 0 ? 1000000000u / o->rate : 0;
     d->run.rcpt_count = (uint32_t)o->rcpt_count;
     d->run.messages_per_session = o->messages_per_session;
     d->run.claimed_max = o->messages > 0 ? o->messages : UINT64_MAX;

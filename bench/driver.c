@@ -17,6 +17,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 #define DRIVER_EVENTS     256
@@ -27,6 +28,7 @@ struct driver_session {
     int fd; /* -1: none */
     uint32_t index;
     bool connected, up, write_blocked;
+    bool idle; /* in the driver's list of those without a message */
     uint64_t begun_ns, dot_ns, active_ns, due_ns;
     uint64_t finished; /* messages of this connection that were answered */
     struct bench_client client;
@@ -78,6 +80,9 @@ static void session_close(struct driver *d, struct driver_session *s)
     }
     close(s->fd);
     s->fd = -1;
+    if (s->idle)
+        TAILQ_REMOVE(&d->idle, s, link);
+    s->idle = false;
     d->active_count--;
     if (!s->up)
         d->connecting_count--;
@@ -98,8 +103,9 @@ static void session_done(struct driver *d, struct driver_session *s)
 /* The connection was lost: messages it had begun are lost too; new ones may be begun for them. */
 static void session_fail(struct driver *d, struct driver_session *s, const char *why)
 {
-    uint64_t lost = s->client.message_count - s->finished;
+    uint64_t lost = s->client.message_count - s->finished + s->client.claimed_ahead;
     char name[64];
+    s->client.claimed_ahead = false;
     snprintf(name, sizeof(name), "%s (%s)", why,
              s->connected ? bench_client_state_name(s->client.state) : "connect");
     count_error(d, name);
@@ -107,7 +113,8 @@ static void session_fail(struct driver *d, struct driver_session *s, const char 
     session_close(d, s);
     if (!d->keep_going)
         return;
-    d->run.claimed -= lost;
+    if (!d->run.open_loop) /* there each message has its time, which is over */
+        d->run.claimed -= lost;
     s->due_ns = bench_clock_ns() + DRIVER_BACKOFF_NS;
     TAILQ_INSERT_TAIL(&d->backoff, s, link);
 }
@@ -129,6 +136,9 @@ static void session_acked(struct driver *d, struct driver_session *s, uint64_t n
     d->stats.rcpts_acked += s->client.rcpts_acked;
     if (s->dot_ns != 0) /* 0: answered before all of it was written */
         bench_hist_record(&d->stats.eod_ns, now - s->dot_ns);
+    if (d->interval_ns != 0)
+        bench_hist_record(&d->stats.open_ns,
+                          now - (d->stats.first_ns + s->client.acked_claim * d->interval_ns));
     record_acked(d, &s->client);
 }
 
@@ -160,8 +170,13 @@ static bool session_reply(struct driver *d, struct driver_session *s)
     case BENCH_CLIENT_DONE: session_done(d, s); return false;
     case BENCH_CLIENT_ERROR: session_fail(d, s, s->client.error); return false;
     }
-    if (!s->up && s->client.state == BENCH_CLIENT_MAIL)
+    if (!s->up &&
+        (s->client.state == BENCH_CLIENT_MAIL || s->client.state == BENCH_CLIENT_WAIT))
         session_up(d, s);
+    if (s->client.state == BENCH_CLIENT_WAIT && !s->idle) {
+        s->idle = true;
+        TAILQ_INSERT_TAIL(&d->idle, s, link);
+    }
     return true;
 }
 
@@ -398,6 +413,10 @@ bool driver_start(struct driver *d)
     bench_hist_init(&d->stats.eod_ns);
     bench_hist_init(&d->stats.session_ns);
     bench_hist_init(&d->stats.setup_ns);
+    bench_hist_init(&d->stats.open_ns);
+    TAILQ_INIT(&d->idle);
+    d->run.open_loop = d->interval_ns != 0;
+    d->run.claim_at_connect = d->run.open_loop && d->run.messages_per_session == 1;
     if (bench_net_raise_files(d->session_count + 64ull) < d->session_count + 16ull) {
         fprintf(stderr,
                 "hikyaku-bench: the limit of open files is below %u sessions; raise it "
@@ -431,6 +450,8 @@ static void connect_waiting(struct driver *d)
     while ((s = TAILQ_FIRST(&d->waiting)) != NULL) {
         if (wants_more(d) && d->connecting_count >= d->connecting_max)
             return;
+        if (d->run.claim_at_connect && wants_more(d) && !bench_client_claim(&s->client, &d->run))
+            return;
         TAILQ_REMOVE(&d->waiting, s, link);
         if (wants_more(d))
             session_connect(d, s);
@@ -445,7 +466,8 @@ static void sweep(struct driver *d)
     d->swept_ns = now;
     for (uint32_t i = 0; i < d->session_count; i++) {
         struct driver_session *s = &d->sessions[i];
-        if (s->fd >= 0 && s->client.state != BENCH_CLIENT_HOLD && now > s->active_ns &&
+        if (s->fd >= 0 && s->client.state != BENCH_CLIENT_HOLD &&
+            s->client.state != BENCH_CLIENT_WAIT && now > s->active_ns &&
             now - s->active_ns > d->timeout_ms * 1000000ull)
             session_fail(d, s, "timeout");
     }
@@ -468,13 +490,47 @@ static void write_record(struct driver *d)
     }
 }
 
+/* Open loop: what is due by now goes to sessions without a message; at the end they leave. */
+static void begin_due(struct driver *d)
+{
+    d->run.due = (bench_clock_ns() - d->stats.first_ns) / d->interval_ns + 1;
+    struct driver_session *s;
+    while ((s = TAILQ_FIRST(&d->idle)) != NULL) {
+        if (!wants_more(d))
+            bench_client_quit(&s->client);
+        else if (!bench_client_go(&s->client))
+            return;
+        TAILQ_REMOVE(&d->idle, s, link);
+        s->idle = false;
+        s->active_ns = bench_clock_ns();
+        session_go_on(d, s);
+    }
+}
+
+/* How long a round may wait: until the next message is due, if a session waits for it. */
+static uint64_t wait_ns(const struct driver *d, int wait_ms)
+{
+    uint64_t wait = (uint64_t)wait_ms * 1000000u;
+    if (!TAILQ_EMPTY(&d->backoff) && wait > 10000000u)
+        wait = 10000000u;
+    bool ready = !TAILQ_EMPTY(&d->idle) || !TAILQ_EMPTY(&d->waiting);
+    if (d->interval_ns == 0 || !ready || !wants_more(d))
+        return wait;
+    uint64_t next = d->stats.first_ns + d->run.claimed * d->interval_ns, now = bench_clock_ns();
+    uint64_t left = next > now ? next - now : 0;
+    return left < wait ? left : wait;
+}
+
 void driver_round(struct driver *d, int wait_ms)
 {
     struct epoll_event events[DRIVER_EVENTS];
+    if (d->interval_ns != 0)
+        begin_due(d);
     connect_waiting(d);
-    if (!TAILQ_EMPTY(&d->backoff) && wait_ms > 10)
-        wait_ms = 10;
-    int count = epoll_wait(d->epoll_fd, events, DRIVER_EVENTS, wait_ms);
+    uint64_t wait = wait_ns(d, wait_ms);
+    struct timespec limit = {.tv_sec = (time_t)(wait / 1000000000u),
+                             .tv_nsec = (long)(wait % 1000000000u)};
+    int count = epoll_pwait2(d->epoll_fd, events, DRIVER_EVENTS, &limit, NULL);
     for (int i = 0; i < count; i++) {
         struct driver_session *s = events[i].data.ptr;
         if (s->fd >= 0)

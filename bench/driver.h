@@ -34,6 +34,7 @@ struct driver_stats {
     struct bench_hist eod_ns;     /* last byte of the dot handed over .. reply read */
     struct bench_hist session_ns; /* connect .. QUIT answered */
     struct bench_hist setup_ns;   /* connect .. first MAIL, or held */
+    struct bench_hist open_ns;    /* open loop: due .. acknowledged, waiting for a session included */
     struct driver_counter errors[DRIVER_ERROR_KINDS];
     struct driver_counter refusals[DRIVER_REFUSAL_KINDS];
     uint64_t first_ns, last_acked_ns;
@@ -55,11 +56,13 @@ struct driver {
     bool keep_going;         /* reconnect after an error */
     uint32_t connecting_max; /* sessions that may be on their way up at once */
     uint64_t timeout_ms;
+    uint64_t interval_ns; /* open loop: a message is due this often; 0: closed loop */
     int record_fd; /* -1: none */
     /* the driver's own */
     struct driver_session *sessions;
     struct driver_session_list waiting; /* to connect now */
     struct driver_session_list backoff; /* to connect later, ordered by time */
+    struct driver_session_list idle;    /* open loop: up, without a message */
     uint32_t active_count;              /* with a socket */
     uint32_t connecting_count, ready_count;
     bool record_failed;

@@ -9,6 +9,7 @@
 
 #define BENCH_SESSION_COUNT_MAX       60000u     /* --sessions; refused with exit 2 */
 #define BENCH_RCPT_COUNT_MAX          1000u      /* --rcpt-count; exit 2. Sink: 452 4.5.3 */
+#define BENCH_RATE_MAX                1000000u   /* --rate; refused with exit 2 */
 #define BENCH_SECONDS_MAX             86400u     /* --seconds, --hold */
 #define BENCH_SECONDS_DEFAULT         10u        /* every run stops by itself */
 #define BENCH_SECONDS_CAP_DEFAULT     600u       /* where --messages is given without --seconds */

@@ -15,8 +15,8 @@
 #include <stdio.h>
 #include <string.h>
 
-static const double quantiles[] = {0.5, 0.9, 0.99, 0.999};
-static const char *const quantile_names[] = {"p50", "p90", "p99", "p99_9"};
+static const double quantiles[] = {0.5, 0.9, 0.99, 0.999, 0.9999};
+static const char *const quantile_names[] = {"p50", "p90", "p99", "p99_9", "p99_99"};
 #define QUANTILE_COUNT (sizeof(quantiles) / sizeof(quantiles[0]))
 
 double report_seconds(const struct report *r)
@@ -95,6 +95,7 @@ void report_text(const struct report *r)
     text_hist("end of data to 250", &s->eod_ns);
     text_hist("session", &s->session_ns);
     text_hist("connect to MAIL", &s->setup_ns);
+    text_hist("due to 250", &s->open_ns);
     if (r->has_server) {
         printf("server             %.2f s CPU, %.1f us a message", server_cpu(r), server_cpu_us(r));
         if (s->connections > 0)
@@ -157,6 +158,7 @@ void report_json(const struct report *r)
     json_hist(&out, "eod_ms", &s->eod_ns);
     json_hist(&out, "session_ms", &s->session_ns);
     json_hist(&out, "setup_ms", &s->setup_ns);
+    json_hist(&out, "open_ms", &s->open_ns);
     if (r->has_server)
         bench_buf_printf(&out,
                          ",\"server\":{\"cpu_seconds\":%.3f,\"cpu_us_per_message\":%.2f"

@@ -230,3 +230,96 @@ Test(bench_client, every_size_makes_a_message_of_that_size)
     }
     end();
 }
+
+/* ---- open loop ---- */
+
+static void to_mail(void)
+{
+    answer("220 hi\r\n");
+    answer("250 x\r\n");
+    cr_assert_str_eq(taken(), "EHLO h\r\nMAIL FROM:<f7@x>\r\n");
+}
+
+static void through_message(void)
+{
+    answer("250 ok\r\n");
+    answer("250 ok\r\n");
+    answer("354 go\r\n");
+    taken();
+    cr_assert_eq(answer("250 ok\r\n"), BENCH_CLIENT_ACKED);
+}
+
+Test(bench_client, open_loop_waits_until_a_message_is_due)
+{
+    run = (struct bench_client_run){.open_loop = true, .due = 1, .messages_per_session = 2};
+    begin();
+    to_mail();
+    through_message();
+    cr_assert_eq(client.state, BENCH_CLIENT_WAIT);
+    cr_assert_str_eq(taken(), "");
+    cr_assert_not(bench_client_go(&client));
+    run.due = 2;
+    cr_assert(bench_client_go(&client));
+    cr_assert_eq(client.claim, 1);
+    cr_assert_str_eq(taken(), "MAIL FROM:<f7@x>\r\n");
+    through_message();
+    cr_assert_eq(client.acked_claim, 1);
+    cr_assert_str_eq(taken(), "QUIT\r\n");
+    end();
+}
+
+Test(bench_client, open_loop_takes_a_message_before_it_connects)
+{
+    run = (struct bench_client_run){
+        .open_loop = true, .due = 1, .claim_at_connect = true, .messages_per_session = 1};
+    client = (struct bench_client){0};
+    run.claimed_max = 100;
+    cr_assert(bench_client_claim(&client, &run));
+    cr_assert_not(bench_client_claim(&(struct bench_client){0}, &run));
+    begin();
+    to_mail();
+    cr_assert_eq(run.claimed, 1);
+    end();
+}
+
+/* ---- sizes ---- */
+
+Test(bench_client, a_mix_has_its_sizes_and_sums_to_a_hundred)
+{
+    const char *const names[] = {"mail", "small"};
+    cr_assert_null(bench_size_mix_find("large"));
+    for (size_t n = 0; n < 2; n++) {
+        const struct bench_size_mix *mix = bench_size_mix_find(names[n]);
+        unsigned percent = 0;
+        uint64_t sum = 0, count = 20000, expected = 0;
+        for (size_t i = 0; i < sizeof(mix->parts) / sizeof(mix->parts[0]); i++) {
+            percent += mix->parts[i].percent;
+            expected += (uint64_t)mix->parts[i].percent * mix->parts[i].bytes / 100;
+        }
+        cr_assert_eq(percent, 100);
+        run = (struct bench_client_run){.mix = mix, .claimed_max = UINT64_MAX};
+        begin();
+        run.message_size = bench_size_mix_max(mix);
+        bench_buf_clear(&body);
+        bench_client_make_body(&run, &body);
+        run.claimed_max = UINT64_MAX;
+        to_mail();
+        for (uint64_t i = 0; i < count; i++) {
+            answer("250 ok\r\n");
+            answer("250 ok\r\n");
+            taken();
+            answer("354 go\r\n");
+            size_t size = bench_buf_count(&client.head) + client.body_left;
+            cr_assert_leq(size, bench_size_mix_max(mix));
+            cr_assert_eq(memcmp(client.body + client.body_left - 2, "\r\n", 2), 0);
+            sum += size;
+            bench_client_sent(&client, size + 3);
+            answer("250 ok\r\n");
+            taken();
+        }
+        cr_assert(sum / count > expected * 9 / 10 && sum / count < expected * 11 / 10,
+                  "mean %llu, expected %llu", (unsigned long long)(sum / count),
+                  (unsigned long long)expected);
+        end();
+    }
+}
