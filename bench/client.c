@@ -440,7 +440,9 @@ void bench_client_make_body(struct bench_client_run *run, struct bench_buf *into
         left = run->message_size - header;
     uint32_t random = 1;
     while (left > 0) {
-        uint64_t text = left >= BENCH_LINE_BYTES + 2 ? BENCH_LINE_BYTES - 2 : left > BENCH_LINE_BYTES ? left - 4 : left - 2;
+        uint64_t text = left - 2;
+        if (left > BENCH_LINE_BYTES)
+            text = left >= BENCH_LINE_BYTES + 2 ? BENCH_LINE_BYTES - 2 : left - 4;
         for (uint64_t i = 0; i < text; i++) {
             random = random * 1664525u + 1013904223u;
             char c = alphabet[(random >> 16) % (sizeof(alphabet) - 1)];

@@ -34,7 +34,7 @@ struct driver_stats {
     struct bench_hist eod_ns;     /* last byte of the dot handed over .. reply read */
     struct bench_hist session_ns; /* connect .. QUIT answered */
     struct bench_hist setup_ns;   /* connect .. first MAIL, or held */
-    struct bench_hist open_ns;    /* open loop: due .. acknowledged, waiting for a session included */
+    struct bench_hist open_ns;    /* open loop: due .. acknowledged, a wait for a session too */
     struct driver_counter errors[DRIVER_ERROR_KINDS];
     struct driver_counter refusals[DRIVER_REFUSAL_KINDS];
     uint64_t first_ns, last_acked_ns;
