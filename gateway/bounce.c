@@ -200,6 +200,7 @@ static bool bounce_envelope(struct bounce *b)
     arena_init(&b->arena, &bounce_shard(b)->arena_slab, 4);
     *e = (struct envelope){.flags = ENVELOPE_DSN | (dsn_is_8bit(&b->dsn) ? ENVELOPE_8BIT : 0) |
                                     (dsn_is_utf8(&b->dsn) ? ENVELOPE_SMTPUTF8 : 0),
+                           .subject = slice_str(dsn_subject(&b->dsn)),
                            .accepted_wall_ns = b->dsn.now_wall_ns,
                            .rcpt_count = 1};
     e->rcpts = arena_alloc(&b->arena, sizeof *e->rcpts);

@@ -160,18 +160,23 @@ static void open_part(const struct dsn *d, const char *type, bool eightbit, stru
     buf_add_str(out, "\r\n\r\n");
 }
 
-static void put_header(const struct dsn *d, struct buf *out)
+const char *dsn_subject(const struct dsn *d)
 {
     static const char *const subjects[] = {
         "Undeliverable: your message could not be delivered",
         "Undeliverable: your message could not be delivered in time",
         "Delayed: your message is not delivered yet", "Relayed: your message was passed on"};
+    return subjects[d->kind];
+}
+
+static void put_header(const struct dsn *d, struct buf *out)
+{
     buf_add_str(out, "From: Mail Delivery System <MAILER-DAEMON@");
     put_text(d, d->hostname, SMTP_DOMAIN_MAX, out);
     buf_add_str(out, ">\r\nTo: <");
     put_mailbox(d, d->to, out);
     buf_add_str(out, ">\r\nSubject: ");
-    buf_add_str(out, subjects[d->kind]);
+    buf_add_str(out, dsn_subject(d));
     buf_add_str(out, "\r\nDate: ");
     put_date(d->now_wall_ns, out);
     buf_add_str(out, "\r\nMessage-ID: <");

@@ -72,6 +72,7 @@ struct dsn {
 /* The original comes back whole: only for failures with RET=FULL, up to DSN_FULL_MAX (RFC 3461
  * section 4.3). Else its headers do. */
 bool dsn_returns_full(const struct dsn *d);
+const char *dsn_subject(const struct dsn *d);
 /* How the report must be sent: BODY=8BITMIME, SMTPUTF8. */
 bool dsn_is_8bit(const struct dsn *d);
 bool dsn_is_utf8(const struct dsn *d);

@@ -31,7 +31,8 @@ enum peer_item {
     PEER_CONFIG_READY,  /* shard -> control: a = generation number, b = 1 adopted / 0 refused, ptr =
                            struct why (malloc) when refused */
     PEER_CONFIG_COMMIT, /* control -> shard: a = 1 adopt what was prepared, 0 drop it */
-    PEER_CONFIG_ADOPTED,  /* shard -> control: new sessions are under it, dropped ones end */
+    PEER_CONFIG_ADOPTED,  /* shard -> control: new sessions are under it, what it dropped is shut
+                           */
     PEER_CONFIG_RELEASED, /* shard -> control: ptr = struct generation no longer used here */
     PEER_SHARD_UP,    /* shard -> control: listeners open, lanes accept; b = 0: failed, ptr = struct
                          why (malloc) */

@@ -232,6 +232,8 @@ void session_tx_headers(struct session *s, const struct smtp_in_headers *h)
     bool ok = true;
     if (!s->tx || !s->tx->writing)
         return;
+    if (!arena_copy(&s->tx->arena, slice_of(h->subject, h->subject_len), &s->tx->env.subject))
+        s->tx->env.subject = slice_of(NULL, 0); /* only operators look at it */
     if (s->receive->smtp.submission) {
         if (!h->date)
             ok = trace_date_line(s->tx->env.accepted_wall_ns, &b);

@@ -153,6 +153,7 @@ static void row_write(struct buf *b, const struct row *row)
         buf_addf(b, ",\"next_attempt\":%llu", (unsigned long long)m->next_attempt_wall_s);
     if (e) {
         json_member(b, "sender", e->sender);
+        json_member(b, "subject", e->subject);
         json_member(b, "account", e->account);
         json_member(b, "source_ip", e->client);
         json_member(b, "session", e->session);

@@ -34,7 +34,7 @@ struct envelope {
     struct slice client;    /* client address as text */
     struct slice helo;
     struct slice session; /* session id, for tracking */
-    struct slice subject; /* first 128 bytes, may be empty */
+    struct slice subject; /* first SMTP_SUBJECT_MAX bytes, for operators; may be empty */
     uint32_t flags;       /* enum envelope_flags */
     uint64_t accepted_wall_ns;
     struct envelope_rcpt *rcpts;

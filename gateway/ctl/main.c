@@ -41,7 +41,7 @@ static const char usage[] =
     "EXPR is field op value joined by 'and', such as: recipient~*@example.com and age>1h and "
     "last_error~*timeout*\n"
     "fields: qid sender recipient domain connector site status size age retries last_error "
-    "source_ip account\n"
+    "source_ip account subject\n"
     "The socket is /run/hikyaku/ctl.sock, or HIKYAKU_SOCKET, or --socket.\n";
 
 struct command {

@@ -139,7 +139,7 @@ void print_queue(json_t *j)
 void print_message(json_t *j)
 {
     static const char *const keys[] = {
-        "qid",     "status", "sender",    "account",           "source_ip",
+        "qid",     "status", "sender",    "subject",           "account",   "source_ip",
         "session", "site",   "connector", "receive_connector", "last_error"};
     json_t *r;
     char buf[32];

@@ -20,6 +20,9 @@ struct smtp_in_headers {
     bool no_blank_line;
     uint32_t received_count;
     uint32_t field_count; /* fields in all; 0: the message has no header section */
+    /* Of the first Subject, unfolded, encoded words (RFC 2047) as they came, controls as blanks. */
+    uint8_t subject_len;
+    uint8_t subject[SMTP_SUBJECT_MAX];
 };
 
 enum smtp_data_kind {
@@ -37,7 +40,8 @@ struct smtp_data {
     /* private */
     uint32_t line_len; /* of the current line, without its CRLF */
     uint32_t header_bytes, header_fields;
-    uint8_t dot; /* enum dot_state */
+    uint8_t dot;     /* enum dot_state */
+    uint8_t subject; /* enum subject_state */
     bool in_header, name_open, headers_due, held_due, ended;
     bool bare, too_large, long_line, header_large, loop; /* faults */
     uint8_t held_len;

@@ -253,6 +253,30 @@ def queue(folder):
     g.stop()
 
 
+@case("E28 the subject is shown and filtered by, and stands in no log")
+def subject(folder):
+    g = Gateway(folder)
+    g.config["send_connectors"] = [smart_host("out", nowhere())]
+    g.config["retry"]["intervals"] = ["1h"]
+    g.start()
+    send(g, "b@x.test", text=b"From: a@x.test\r\nSubject: Quarterly \r\n  secret figures\r\n"
+                             b"\r\nx\r\n")
+    send(g, "c@x.test", text=b"Subject: =?UTF-8?Q?caf=C3=A9?=\r\n\r\nx\r\n")
+    until(lambda: len(g.queue("status=deferred")) == 2, "both wait", 20)
+    for _ in range(2):  # from memory, then from the spool
+        until(lambda: len(g.queue()) == 2, "recovery")
+        rows = g.queue("subject~*FIGURES*")
+        expect_equal([m["recipients"][0]["address"] for m in rows], ["b@x.test"])
+        expect_equal(rows[0]["subject"], "Quarterly   secret figures")
+        expect_equal(len(g.queue('subject="=?utf-8?q?caf=c3=a9?="')), 1)
+        expect_match("subject +Quarterly", g.ctl("queue", "show", rows[0]["qid"]).stdout)
+        g.restart()
+    for path in (g.log_path, g.tracking_path):
+        with open(path, encoding="utf-8") as file:
+            expect("ecret" not in file.read(), path)
+    g.stop()
+
+
 @case("hikyakuctl says the same, as text and as JSON; exit status 1 and 2")
 def ctl(folder):
     g = with_queue(folder, one="x.test", two="y.test")

@@ -255,6 +255,47 @@ Test(smtp_data, fields_are_seen_in_the_header_only)
     }
 }
 
+#define SIXTY_FOUR "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+
+Test(smtp_data, the_first_subject_is_kept)
+{
+    static const struct {
+        const char *in, *subject;
+    } cases[] = {
+        {"Subject: hello\r\n\r\nSubject: body\r\n.\r\n", "hello"},
+        {"A: b\r\n\r\nSubject: body\r\n.\r\n", ""},
+        {"subject :  two words \t \r\nSubject: second\r\n\r\n.\r\n", "two words"},
+        {"A: b\r\nSUBJECT:tight\r\nB: c\r\n more\r\n\r\n.\r\n", "tight"},
+        {"Subject: folded\r\n\tover\r\n  lines\r\nTo: x\r\n\r\n.\r\n", "folded over  lines"},
+        {"Subject:\r\n =?UTF-8?Q?caf=C3=A9?=\r\n\r\n.\r\n", "=?UTF-8?Q?caf=C3=A9?="},
+        {"Subject: \x1b[31mred\x7f\r\n\r\n.\r\n", "[31mred"},
+        {"Subject: a:b: c\r\nno field\r\n.\r\n", "a:b: c"},
+        {"Subject: last\r\n.\r\n", "last"},
+        {"Subject:\r\n\r\n.\r\n", ""},
+        {"X-Subject: no\r\nSubjects: no\r\n\r\n.\r\n", ""},
+        {"Subject: " SIXTY_FOUR SIXTY_FOUR "x\r\n\r\n.\r\n", SIXTY_FOUR SIXTY_FOUR},
+        {"Subject: x" SIXTY_FOUR SIXTY_FOUR "\xc3\xa9\r\n\r\n.\r\n",
+         "x" SIXTY_FOUR "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcde"},
+        {"Subject: xyz" SIXTY_FOUR "0123456789abcdef0123456789abcdef0123456789abcdef01234567890"
+         "\xe6\xbc\xa2\r\n\r\n.\r\n",
+         "xyz" SIXTY_FOUR "0123456789abcdef0123456789abcdef0123456789abcdef01234567890"},
+        {"Subject: xy" SIXTY_FOUR "0123456789abcdef0123456789abcdef0123456789abcdef01234567890"
+         "\xe6\xbc\xa2\r\n\r\n.\r\n",
+         "xy" SIXTY_FOUR "0123456789abcdef0123456789abcdef0123456789abcdef01234567890"
+         "\xe6\xbc\xa2"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        size_t len = strlen(cases[i].in);
+        for (size_t step = 1; step <= len; step++) {
+            struct outcome *o = run(slice_of(cases[i].in, len), step, step, 0);
+            cr_assert(o->ok);
+            struct slice got = slice_of(o->headers.subject, o->headers.subject_len);
+            cr_assert(slice_eq(got, slice_str(cases[i].subject)), "%zu by %zu: '%.*s'", i, step,
+                      (int)got.len, (const char *)got.ptr);
+        }
+    }
+}
+
 Test(smtp_data, a_name_too_long_to_hold_is_a_field)
 {
     struct slice in = repeat("", SMTP_FIELD_NAME_MAX + 9, "n", ": x\r\n\r\n.\r\n");
