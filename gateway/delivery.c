@@ -265,9 +265,9 @@ static void job_envelope_read(struct lane_envelope_read *r, const struct envelop
     struct shard *sh = j->delivery->shard;
     struct log_line line;
     char qid[QID_TEXT_MAX];
-    (void)error;
     if (env) {
         j->env = *env;
+        j->last_error = error;
         if (job_rcpts_alloc(j)) {
             job_begin(j);
             return;

@@ -51,6 +51,7 @@ struct job {
     struct queue_msg *m;
     struct arena arena;
     struct envelope env;
+    struct slice last_error;       /* of the attempt before this one, or empty */
     struct job_rcpt *rcpts;        /* by index into env.rcpts */
     struct job_verdict **verdicts; /* JOB_VERDICTS_MAX, NULL: none yet; most jobs have none */
     uint32_t verdict_count;

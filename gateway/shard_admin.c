@@ -295,7 +295,7 @@ static bool walk_message(struct walk *w, struct queue_msg *m)
         return false; /* another walk looks at it right now */
     struct job *j = m->owner;
     if (j && (j->env.rcpt_count || !list)) {
-        walk_visit(w, m, j->env.rcpt_count ? &j->env : NULL, none);
+        walk_visit(w, m, j->env.rcpt_count ? &j->env : NULL, j->last_error);
         return false;
     }
     if (j || (!list && !filter_needs_envelope(r->filter))) {

@@ -47,9 +47,12 @@ struct slice commit_recent(const struct lane *l, uint32_t segment, uint32_t offs
 {
     for (uint32_t i = 0; i < COMMIT_BATCHES; i++) {
         const struct batch *b = &l->batch[i];
-        if (b->kept == segment && offset >= b->base && len <= b->len &&
-            offset - b->base <= b->len - len)
-            return slice_of(b->data + (offset - b->base), len);
+        bool here = b->kept == segment ||
+                    ((b == l->filling || b == l->writing) && b->len && b->segment->id == segment);
+        if (here && offset >= b->base && offset - b->base < b->len) {
+            uint32_t left = b->len - (offset - b->base);
+            return slice_of(b->data + (offset - b->base), len < left ? len : left);
+        }
     }
     return slice_of(NULL, 0);
 }

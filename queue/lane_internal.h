@@ -247,7 +247,9 @@ void commit_open_segment(struct lane *l);
 /* The batch that says what changes now; a stashed record has none yet. */
 uint64_t commit_quiet(const struct lane *l);
 void commit_state_timer(struct timer *t);
-/* These bytes of a segment, when a batch that still lies in memory has them; else an empty slice.
+/*
+ * These bytes of a segment, when a batch that lies in memory has them, be it durable or not; else
+ * an empty slice. A record never spans batches: fewer than asked for are still all of the record.
  */
 struct slice commit_recent(const struct lane *l, uint32_t segment, uint32_t offset, uint32_t len);
 uint64_t commit_number(const struct lane *l); /* of the batch that takes the next record */

@@ -34,7 +34,7 @@ struct read_job {
     struct timer timer;
     struct segment *segment;
     uint64_t qid;
-    uint32_t offset, want;
+    uint32_t offset, want, filled; /* filled: bytes of `want` that came already */
     struct record_message head;
     struct lane_extent *extents; /* of the pieces from first_extent on */
     uint32_t first_extent, extent_count;
@@ -144,17 +144,26 @@ static void damaged(struct lane_read *r)
     finish(r, -EBADMSG);
 }
 
+static void submit(struct lane_read *r);
+
 static void read_done(struct io_op *op, int32_t res, uint32_t flags)
 {
     struct lane_read *r = container_of(op, struct lane_read, op);
     struct read_job *j = job_of(r);
 
     (void)flags;
+    if (res > 0) {
+        j->filled += (uint32_t)res;
+        if (j->filled < j->want) { /* cut short; at the end of the file the next one gives 0 */
+            submit(r);
+            return;
+        }
+    }
     fd_release(r->lane, j->segment);
     if (res < 0)
         finish(r, res);
     else
-        read_step_done(r, slice_of(j->bytes, (uint32_t)res));
+        read_step_done(r, slice_of(j->bytes, j->filled));
 }
 
 static void submit(struct lane_read *r)
@@ -162,7 +171,8 @@ static void submit(struct lane_read *r)
     struct read_job *j = job_of(r);
 
     r->op.done = read_done;
-    io_read(r->lane->io, &r->op, j->segment->read_fd, j->bytes, j->want, j->offset);
+    io_read(r->lane->io, &r->op, j->segment->read_fd, j->bytes + j->filled, j->want - j->filled,
+            j->offset + j->filled);
 }
 
 static void segment_opened(struct io_op *op, int32_t res, uint32_t flags)
@@ -204,12 +214,14 @@ static void fetch(struct lane_read *r, uint32_t segment, uint32_t offset, uint32
     j->segment = s;
     j->offset = offset;
     j->want = want;
+    j->filled = 0;
     if (!s || !j->bytes || s->state == SEGMENT_DYING) {
         fail_later(r, s && s->state != SEGMENT_DYING ? -ENOMEM : -ENOENT);
         return;
     }
     if (recent.len) {
-        memcpy(j->bytes, recent.ptr, want);
+        j->want = (uint32_t)recent.len;
+        memcpy(j->bytes, recent.ptr, recent.len);
         j->timer.fire = memory_fire;
         io_timer_set(l->io, &j->timer, io_now_ns(l->io));
         return;

@@ -212,10 +212,15 @@ def queue(folder):
                  ("deferred", "out", "one@x.test"))
     shown = g.get(f"/api/v1/queue/{one['qid']}").json
     expect_equal(shown["qid"], one["qid"])
+    expect_equal([r["sender"] for r in rows.values() if "refused" not in r["last_error"]], [],
+                 "without their last error")
+    expect_match("refused", shown["last_error"], "last error")
     for text, wanted in (("recipient~*@x.test", "one two"), ("domain=y.test", "four three"),
                          ("sender=one@sender.test", "one"), ("size<1MiB", "four one three two"),
                          ("age>1h", ""), ("retries>=1 and domain=x.test", "one two"),
-                         ("last_error=frob", ""), ("source_ip=127.0.0.1", "four one three two"),
+                         ("last_error=frob", ""),
+                         ("last_error~*refused*", "four one three two"),
+                         ("source_ip=127.0.0.1", "four one three two"),
                          (f"qid={one['qid']}", "one"), ("sender!=one@sender.test",
                                                         "four three two"),
                          ("connector=out and status=deferred", "four one three two"),
