@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # time-limit: 300
-"""Delivery to next hops that nobody here wrote (Postfix, its smtp-sink, Exim) with and without TLS
-and AUTH; TLS levels; reuse, failover, retries; reports to the sender; every fault at every phase.
+"""Delivery to next hops that nobody here wrote (Postfix, its smtp-sink, Exim, OpenSMTPD) with and
+without TLS and AUTH; TLS levels; reuse, failover, retries; reports to the sender; every fault at every phase.
 """
 import email
 import email.policy
@@ -10,8 +10,8 @@ import smtplib
 import time
 
 from lib import certs, harness, peers
-from lib.gateway import Gateway, smart_host
-from lib.harness import case, expect, expect_equal, expect_match, main, stays, until
+from lib.gateway import Gateway, hash_of, smart_host
+from lib.harness import case, expect, expect_equal, expect_match, main, run, stays, until
 from lib.sink import Sink, without_trace
 
 SECRET = "s3cret pass"
@@ -107,6 +107,60 @@ def to_exim(folder):
             auth={"mechanism": mechanism, "username": "relay",
                   "password_file": secret_file(folder)})]
         check_delivered(g.start(), exim)
+        g.stop()
+
+
+@case("a real OpenSMTPD, in clear, big and small, by EHLO and HELO")
+def to_opensmtpd(folder):
+    big = b"0123456789abcde\r\n" * 300_000
+    for helo in ("ehlo", "helo"):
+        smtpd = peers.Opensmtpd(folder, helo)
+        g = Gateway(folder, name=f"gw-{helo}")
+        g.config["send_connectors"] = [smart_host("out", smtpd.smart_host, helo=helo)]
+        g.start()
+        if helo == "ehlo":
+            check_delivered(g, smtpd)
+        send(g, f"big@{smtpd.domain}", text=HEAD + big)
+        send(g, f"small@{smtpd.domain}", text=HEAD)
+        got = max(smtpd.wait(5 if helo == "ehlo" else 2, 30), key=len)
+        expect_equal(got.partition(b"\n\n")[2], with_lf(big), "the big one")
+        g.wait_empty()
+        g.stop()
+        smtpd.stop()
+
+
+@case("F79 a real OpenSMTPD whose TLS works or does not: encrypted, or opportunistic in clear")
+def to_opensmtpd_tls(folder):
+    leaf = certs.leaf("open.test")
+    verify = {"level": "verify", "name": "open.test", "ca_file": certs.authority()}
+    smtpd = peers.Opensmtpd(folder, "open", leaf)
+    # Version 6.8 of Debian 12 offers STARTTLS, and OpenSSL 3 then fails it in every handshake.
+    works = b"DONE" in run(["openssl", "s_client", "-starttls", "smtp", "-brief", "-connect",
+                            f"{smtpd.host}:{smtpd.port}"], status=None, text=False).stderr
+    g = Gateway(folder)
+    g.config["send_connectors"] = [
+        smart_host("out", smtpd.smart_host, tls={"level": "opportunistic"}),
+        smart_host("verify", smtpd.smart_host, space="verify.test", tls=verify,
+                   failover=False)]
+    g.start()
+    send(g, "b@open.test")
+    message, = smtpd.wait(1, 30)
+    expect_equal(message.partition(b"\n\n")[2], with_lf(BODY))
+    expect_equal(b"\n\tTLS" in message or b" (TLS" in message, works, "TLS told by OpenSMTPD")
+    if not works:
+        send(g, "b@verify.test")
+        expect_match("TLS", g.wait_tracking("deferred")[-1]["reply"], "what failed")
+        expect_equal(g.queued(), 1, "what has to be encrypted waits")
+    g.stop()
+    if not works:
+        return
+    for mechanism in ("PLAIN", "LOGIN"):
+        smtpd = peers.Opensmtpd(folder, mechanism.lower(), leaf, tls_level="encrypt",
+                                require_auth="yes", hash=hash_of(SECRET))
+        g = Gateway(folder, name=f"gw{mechanism}")
+        g.config["send_connectors"] = [smart_host("out", smtpd.smart_host, tls=verify, auth={
+            "mechanism": mechanism, "username": "relay", "password_file": secret_file(folder)})]
+        check_delivered(g.start(), smtpd)
         g.stop()
 
 

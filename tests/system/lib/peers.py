@@ -13,7 +13,8 @@ from lib import harness
 from lib.harness import PEERS, ROOT, Program, Skip, expect, until
 
 UID = 4242
-ACCOUNTS = ("postfix", "postdrop", "Debian-exim")
+ACCOUNTS = ("postfix", "postdrop", "Debian-exim", "opensmtpd", "opensmtpq")
+OWN_GROUP = ("postdrop", "opensmtpq")
 
 
 def peer(package):
@@ -64,8 +65,8 @@ class Server:
                        "host": self.host, "port": self.port, "name": f"{name}.test", "uid": UID,
                        "certificate": leaf.certificate if leaf else "",
                        "key": leaf.key if leaf else "", "require_tls": "no",
-                       "require_auth": "no", "tls_level": "may" if leaf else "none", "more": "",
-                       **values}
+                       "require_auth": "no", "hash": "", "more": "",
+                       "tls_level": "may" if leaf else "none", **values}
         self.domain = self.values["name"]
         self.process = None
         self.prepare()
@@ -81,7 +82,7 @@ class Server:
                 lines = [x for x in file.read().split("\n")
                          if x and x.split(":")[0] not in ACCOUNTS]
             for i, account in enumerate(ACCOUNTS):
-                gid = UID + (i if account == "postdrop" else 0)
+                gid = UID + (i if account in OWN_GROUP else 0)
                 lines.append(f"{account}:x:{UID}:{UID}::/nonexistent:/bin/false"
                              if kind == "passwd" else f"{account}:x:{gid}:")
             with open(os.path.join(self.dir, kind), "w", encoding="utf-8") as file:
@@ -95,9 +96,12 @@ class Server:
             os.chmod(path, mode)
 
     def command(self, *words):
-        script = (f"mount --bind {self.dir}/passwd /etc/passwd && "
-                  f"mount --bind {self.dir}/group /etc/group && exec \"$@\"")
-        return ["unshare", "-m", "sh", "-c", script, "sh", *words]
+        script = "".join(f"mount --bind {here} {there} && " for here, there in self.mounts())
+        return ["unshare", "-m", "sh", "-c", script + "exec \"$@\"", "sh", *words]
+
+    def mounts(self):
+        """What lies elsewhere for this program: (what, where)."""
+        return [(f"{self.dir}/passwd", "/etc/passwd"), (f"{self.dir}/group", "/etc/group")]
 
     def start(self):
         environment = {"LD_LIBRARY_PATH": self.libpath, "MAIL_CONFIG": self.dir}
@@ -164,6 +168,36 @@ class Exim(Server):
     def words(self):
         return [os.path.join(self.folder_of_peer, "usr/sbin/exim4"), "-C",
                 os.path.join(self.dir, "exim.conf"), "-bdf"]
+
+
+class Opensmtpd(Server):
+    """Its folders are compiled in, so it gets others in their place."""
+
+    package = "opensmtpd"
+
+    def prepare(self):
+        os.makedirs(os.path.join(self.dir, "lib", "opensmtpd", "empty"))
+        os.makedirs(os.path.join(self.dir, "spool", "smtpd"), 0o711)
+        os.mkdir(os.path.join(self.dir, "run"))
+        self.own("mail")
+        leaf, key = self.values["certificate"], os.path.join(self.dir, "key")
+        if leaf:
+            shutil.copyfile(self.values["key"], key)
+            os.chmod(key, 0o600)
+        self.values["pki"] = f'pki hop cert "{leaf}"\npki hop key "{key}"' if leaf else ""
+        self.values["tls"] = {"none": "", "may": "tls pki hop", "encrypt": "tls-require pki hop"}[
+            self.values["tls_level"]]
+        self.values["auth"] = "auth <accounts>" if self.values["require_auth"] == "yes" else ""
+        template("smtpd.conf", os.path.join(self.dir, "smtpd.conf"), self.values)
+
+    def mounts(self):
+        return super().mounts() + [
+            (f"{self.dir}/lib", "/var/lib"), (f"{self.dir}/spool", "/var/spool"),
+            (f"{self.dir}/run", "/run"), (f"{self.folder_of_peer}/usr/libexec", "/usr/libexec")]
+
+    def words(self):
+        return [os.path.join(self.folder_of_peer, "usr/sbin/smtpd"), "-d", "-f",
+                os.path.join(self.dir, "smtpd.conf")]
 
 
 class Knot(Server):
