@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 # time-limit: 300
 """Delivery to next hops that nobody here wrote (Postfix, its smtp-sink, Exim, OpenSMTPD) with and
-without TLS and AUTH; TLS levels; reuse, failover, retries; reports to the sender; every fault at every phase.
+without TLS and AUTH; TLS levels; reuse, failover, retries; reports to the sender; every fault at
+every phase.
 """
 import email
 import email.policy
