@@ -152,14 +152,25 @@
 #define PERMIT_TURN_NS   (2 * NS_PER_S) /* more shards than permits: each has one for so long */
 
 /* ---- AUTH ---- */
-#define AUTH_WORKERS       2u
-#define AUTH_QUEUE_MAX     4096u  /* checks waiting for a worker: 454 4.7.0 */
-#define AUTH_CACHE_ENTRIES 65536u /* per shard; oldest goes */
-#define AUTH_CACHE_NS      (600 * NS_PER_S)
-#define AUTH_USER_MAX      255u
-#define AUTH_PASSWORD_MAX  1024u
-#define USERS_FILE_MAX     (64 * MIB) /* the users file; larger: refused at start and reload */
-#define USERS_SENDERS_MAX  1000u      /* addresses one account may send as */
+#define AUTH_WORKERS           2u
+#define AUTH_QUEUE_MAX         4096u  /* checks waiting for a worker: 454 4.7.0 */
+#define AUTH_CACHE_ENTRIES     65536u /* per shard; oldest goes */
+#define AUTH_CACHE_NS          (600 * NS_PER_S)
+#define AUTH_USER_MAX          255u
+#define AUTH_PASSWORD_MAX      1024u
+#define AUTH_RUNNING_BUCKETS   64u      /* lists in which equal checks are looked for */
+#define AUTH_LIMIT_ENTRIES     32768u   /* per shard; the one that says least goes */
+#define AUTH_FAIL_DELAY_NS     NS_PER_S /* a 535 is so late for each failure in a session */
+#define AUTH_FAIL_DELAY_MAX_NS (10 * NS_PER_S)
+#define AUTH_FAILED_FREE       10u /* failures from an address or at an account: turns */
+#define AUTH_FAILED_COUNT_MAX  100u
+#define AUTH_FORGIVE_NS        (60 * NS_PER_S) /* one failure is forgotten */
+#define AUTH_TURN_NS           NS_PER_S        /* between two attempts, then twice as far */
+#define AUTH_TURN_DOUBLINGS    5u
+#define AUTH_TURN_WAIT_MAX_NS  (30 * NS_PER_S)         /* for a turn; longer: 421 4.7.0 */
+#define AUTH_PAIR_NS           (30 * 86400 * NS_PER_S) /* a login from an address is remembered */
+#define USERS_FILE_MAX         (64 * MIB) /* the users file; larger: refused at start and reload */
+#define USERS_SENDERS_MAX      1000u      /* addresses one account may send as */
 
 /* ---- threads ---- */
 #define SHARD_COUNT_MAX 64u

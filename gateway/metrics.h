@@ -27,6 +27,10 @@
     X(M_AUTH_FAILED, "auth_failed_total", "counter", "Failed authentications.")                    \
     X(M_AUTH_CACHED, "auth_cached_total", "counter",                                               \
       "Successful authentications answered from the cache of verified passwords.")                 \
+    X(M_AUTH_MERGED, "auth_merged_total", "counter",                                               \
+      "Passwords that waited for the check of the same one for another session.")                  \
+    X(M_AUTH_LIMITED, "auth_limited_total", "counter",                                             \
+      "Authentications refused unseen after too many failures.")                                   \
     X(M_COMMANDS, "commands_total", "counter", "SMTP commands received.")                          \
     X(M_BYTES_IN, "received_bytes_total", "counter", "Bytes received from clients.")               \
     X(M_ACCEPTED, "messages_accepted_total", "counter", "Messages made durable and answered 250.") \

@@ -51,6 +51,7 @@ static void session_free(struct session *s)
 {
     struct shard *sh = s->shard;
     session_tx_drop(s);
+    session_auth_drop(s);
     session_io_free(s);
     io_close(sh->io, s->fd);
     io_timer_clear(sh->io, &s->timer);
@@ -259,6 +260,7 @@ static struct session *session_create(struct shard *sh, const struct shard_recei
     s->timer.fire = session_timer_fired;
     s->delay.fire = session_delay_fired;
     snprintf(s->id, sizeof s->id, "%02x%08x%06x", sh->index, s->generation, s->slot);
+    list_init(&s->auth_link);
     session_io_init(s);
     metric_add(sh->metrics, M_SESSIONS, 1);
     metric_add(sh->metrics, M_SESSIONS_TOTAL, 1);
@@ -339,16 +341,6 @@ void session_accept(struct listener *l, int32_t fd, const struct io_addr *peer)
     session_io_start(s);
 }
 
-void session_auth_done(struct shard *sh, struct auth_check *check)
-{
-    uint32_t slot = (uint32_t)(check->session >> 32);
-    struct session *s = slot < sh->session_count_max ? sh->sessions[slot] : NULL;
-    if (s && s->generation == (uint32_t)check->session && s->state == SESSION_OPEN &&
-        s->waits & SESSION_WAIT_AUTH)
-        session_auth_result(s, check);
-    auth_check_free(check);
-}
-
 void session_drain(struct session *s)
 {
     struct why why;
@@ -378,7 +370,7 @@ void sessions_drain(struct shard *sh, bool force)
         }
         if (s->waits & SESSION_WAIT_COMMIT)
             continue; /* answered soon, and told at its next command */
-        if (force || s->state == SESSION_HANDSHAKE ||
+        if (force || s->state == SESSION_HANDSHAKE || s->waits & SESSION_WAIT_TURN ||
             (smtp_in_is_idle(&s->smtp) && !s->waits && !session_input_pending(s)))
             session_drain(s);
     }
@@ -395,7 +387,7 @@ void sessions_relieve(struct shard *sh)
     for (uint32_t i = 0; i < sh->session_count_max; i++) {
         struct session *s = sh->sessions[i];
         if (!s || s->state == SESSION_CLOSING || s->held.count < 2 ||
-            !(s->waits & (SESSION_WAIT_OUT | SESSION_WAIT_DELAY)))
+            !(s->waits & (SESSION_WAIT_OUT | SESSION_WAIT_DELAY | SESSION_WAIT_TURN)))
             continue;
         held_drop(&sh->held, &s->held);
         session_tx_drop(s);

@@ -8,11 +8,12 @@
  * pointer
  * stays good. session.c owns life and state, session_io.c bytes, session_event.c what the
  * protocol
- * asks for, session_tx.c the message.
+ * asks for, session_auth.c logging in, session_tx.c the message.
  */
 #ifndef HIKYAKU_SESSION_H
 #define HIKYAKU_SESSION_H
 
+#include "gateway/auth/auth_limit.h"
 #include "gateway/shard.h"
 
 enum session_state {
@@ -28,7 +29,8 @@ enum session_wait {
     SESSION_WAIT_COMMIT = 2, /* the message is being made durable */
     SESSION_WAIT_ROOM = 4,   /* the lane's commit buffers are full */
     SESSION_WAIT_OUT = 8,    /* the peer does not read our replies fast enough */
-    SESSION_WAIT_DELAY = 16  /* a refusal is held back on purpose */
+    SESSION_WAIT_DELAY = 16, /* a refusal is held back on purpose */
+    SESSION_WAIT_TURN = 32   /* so is a password: too many from there were wrong */
 };
 
 struct tx_rcpt {
@@ -77,7 +79,10 @@ struct session {
     struct session_tx *tx;
     char *account; /* authenticated as, NULL: nobody */
     const struct user *user;
-    struct why delayed; /* answer held back by SESSION_WAIT_DELAY */
+    struct why delayed;           /* answer held back by SESSION_WAIT_DELAY */
+    struct list auth_link;        /* auth_check.sessions while SESSION_WAIT_AUTH */
+    struct auth_check *auth_held; /* while SESSION_WAIT_TURN */
+    struct auth_who who;
     uint32_t auth_failures;
     uint64_t rate_start_ns, rate_bytes;
     char id[20];
@@ -126,8 +131,16 @@ bool session_tls_notify(struct session *s);
 void session_event(struct session *s, struct smtp_in_event *ev, struct slice rest, struct buf *out);
 /* Answers outside of a step: finds room, answers, goes on. */
 void session_answer(struct session *s, const struct why *why, const char *detail);
-void session_auth_result(struct session *s, const struct auth_check *check);
+/* Says it after a while. */
+void session_answer_late(struct session *s, const struct why *why, uint64_t delay_ns);
 void session_delay_fired(struct timer *t);
+
+/* session_auth.c */
+void session_auth(struct session *s, const struct sasl_credentials *c, struct buf *out);
+/* The turn that was waited for has come. */
+void session_auth_turn(struct session *s);
+/* The session ends. */
+void session_auth_drop(struct session *s);
 
 /* session_tx.c */
 void session_tx_mail(struct session *s, const struct smtp_mail *mail, struct why *why);

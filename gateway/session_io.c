@@ -443,6 +443,10 @@ static void session_recv_done(struct io_op *op, int32_t res, uint32_t flags)
         session_op_ended(s);
         return;
     }
+    if (s->eof && s->waits & SESSION_WAIT_TURN) { /* nobody waits for the answer any more */
+        session_finish(s, true);
+        return;
+    }
     uint64_t commands = s->smtp.commands;
     session_resume(s);
     if (s->state == SESSION_OPEN && s->smtp.commands != commands)

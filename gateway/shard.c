@@ -19,6 +19,7 @@
 #include <stdlib.h>
 
 #include "gateway/addr_counts.h"
+#include "gateway/auth/auth_limit.h"
 
 #define TICK_NS        NS_PER_S
 #define DRAIN_TICK_NS  (100 * NS_PER_MS)
@@ -500,8 +501,12 @@ static bool shard_memory(struct shard *s)
     s->scratch_reply = malloc(SESSION_OUT_BUF_SIZE);
     s->addr_counts = addr_counts_create(max);
     s->auth_cache = auth_cache_create(AUTH_CACHE_ENTRIES, s->gw->auth_cache_key);
+    s->auth_limit = auth_limit_create(AUTH_LIMIT_ENTRIES, s->gw->auth_cache_key);
+    for (uint32_t i = 0; i < AUTH_RUNNING_BUCKETS; i++)
+        list_init(&s->auth_running[i]);
     if (!s->sessions || !s->session_generations || !s->session_free_slots || !s->held.bufs ||
-        !s->scratch_plain || !s->scratch_reply || !s->addr_counts || !s->auth_cache)
+        !s->scratch_plain || !s->scratch_reply || !s->addr_counts || !s->auth_cache ||
+        !s->auth_limit)
         return false;
     for (uint32_t i = 0; i < max; i++)
         s->session_free_slots[i] = max - 1 - i;
@@ -567,6 +572,7 @@ static void shard_free(struct shard *s)
     dns_destroy(s->dns);
     shard_config_unref(s, s->config);
     auth_cache_destroy(s->auth_cache);
+    auth_limit_destroy(s->auth_limit);
     addr_counts_destroy(s->addr_counts);
     slab_destroy(&s->session_slab, false);
     slab_destroy(&s->tx_slab, false);

@@ -98,6 +98,8 @@ struct shard {
     struct addr_counts *addr_counts;
     struct list reap; /* sessions to be freed at the end of the turn */
     struct auth_cache *auth_cache;
+    struct auth_limit *auth_limit;
+    struct list auth_running[AUTH_RUNNING_BUCKETS]; /* checks that workers have, by hash */
     uint32_t auth_next_worker;
     /* spool */
     struct lane **lanes;

@@ -5,6 +5,7 @@
 #ifndef HIKYAKU_AUTH_H
 #define HIKYAKU_AUTH_H
 
+#include "gateway/base/list.h"
 #include "gateway/base/slice.h"
 #include "gateway/base/why.h"
 #include "gateway/io/io.h"
@@ -54,7 +55,7 @@ void auth_cache_add(struct auth_cache *c, struct slice user, const char *hash,
 /* One check under way; allocated by auth_check_create (the message path's only malloc for AUTH),
  * moves to a worker as ring_item.ptr and back. */
 struct auth_check {
-    uint64_t session; /* {slot, generation} of the asker */
+    struct list running, sessions; /* the shard's own, also while a worker has the check */
     uint32_t shard;
     bool ok;
     bool failed;   /* could not be checked (no memory): 454 4.7.0 */
@@ -64,7 +65,9 @@ struct auth_check {
 };
 /* `hash` NULL or locked ("!"): the dummy. NULL: no memory (454 4.7.0). */
 struct auth_check *auth_check_create(struct slice user, const char *hash, struct slice password);
-void auth_check_free(struct auth_check *c);
+void auth_check_free(struct auth_check *c); /* may be NULL */
+/* The same password against the same hash: one computation answers both. */
+bool auth_check_same(const struct auth_check *a, const struct auth_check *b);
 /* Does the work (tens of milliseconds), on a worker thread. An unknown user is checked against a
  * dummy hash, so that time tells nothing. */
 void auth_check_run(struct auth_check *c);

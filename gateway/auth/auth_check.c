@@ -70,6 +70,12 @@ static bool same(const char *a, const char *b)
     return diff == 0;
 }
 
+bool auth_check_same(const struct auth_check *a, const struct auth_check *b)
+{
+    return a->possible && b->possible && strcmp(a->hash, b->hash) == 0 &&
+           same(a->password, b->password);
+}
+
 void auth_check_run(struct auth_check *c)
 {
     struct crypt_data *work = calloc(1, sizeof *work);

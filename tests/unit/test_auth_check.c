@@ -124,3 +124,23 @@ Test(auth_check, hash_password)
     cr_assert_not_null(u, "%s", why.text);
     users_free(u);
 }
+
+static bool same(const char *hash_a, const char *a, const char *hash_b, const char *b)
+{
+    struct auth_check *x = auth_check_create(SLICE_LIT("alice"), hash_a, slice_str(a)),
+                      *y = auth_check_create(SLICE_LIT("alice"), hash_b, slice_str(b));
+    bool is = auth_check_same(x, y);
+    auth_check_free(x);
+    auth_check_free(y);
+    return is;
+}
+
+/* Sessions of one account that come at once share a computation; nobody shares another's. */
+Test(auth_check, same_question)
+{
+    cr_assert(same(SHA512, "secret", SHA512, "secret"));
+    cr_assert_not(same(SHA512, "secret", SHA512, "secres"));
+    cr_assert_not(same(SHA512, "secret", SHA512, "secre"));
+    cr_assert_not(same(SHA512, "secret", hashes[0], "secret"));
+    cr_assert_not(same(NULL, "secret", NULL, "secret"), "what cannot succeed is not shared");
+}
