@@ -126,8 +126,8 @@ endif
 
 # ---- rules ------------------------------------------------------------------------------------
 
-.PHONY: all deps run test unit unit-build fuzz fuzz-build crash lint format install peers fresh \
-        clean distclean help
+.PHONY: all deps run test unit unit-build fuzz fuzz-build crash cuts lint format install peers \
+        fresh clean distclean help
 
 all: $(PROGRAMS) $(LIB) ## build the programs (SAN=address,undefined | SAN=thread, CC=clang, LTO=1)
 
@@ -198,6 +198,9 @@ test: ## everything: packages, build, unit tests (also under sanitizers), style,
 
 crash: all ## kill -9 under load and start again, ROUNDS times (default 200)
 	@tests/crash/test_kill.py --rounds $(or $(ROUNDS),200)
+
+cuts: all ## cut the power under load and start again, ROUNDS times (default 500; root)
+	@tests/crash/test_cut.py --rounds $(or $(ROUNDS),500) $(if $(SUMMARY),--summary $(SUMMARY))
 
 fuzz: ## run every fuzz target for FUZZ_TIME seconds (default 10)
 	@$(MAKE) --no-print-directory -j$(JOBS) CC=clang SAN=fuzzer-no-link,address fuzz-build
