@@ -37,6 +37,7 @@ PREFIX ?= /usr/local
 SBINDIR ?= $(PREFIX)/sbin
 BINDIR ?= $(PREFIX)/bin
 MANDIR ?= $(PREFIX)/share/man
+SHAREDIR ?= $(PREFIX)/share/hikyaku
 
 # ---- sources ----------------------------------------------------------------------------------
 
@@ -83,7 +84,7 @@ PKG_LIBS = $(shell pkg-config --libs $(PKGS) 2>/dev/null)
 
 OPT := $(if $(SAN),-O1 -fno-omit-frame-pointer,-O2)
 TSAN := $(findstring thread,$(SAN))
-CPPFLAGS_ALL = $(if $(TSAN),-Itests/thread) -I. -D_GNU_SOURCE -DHIKYAKU_VERSION='"$(VERSION)"' \
+CPPFLAGS_ALL = $(if $(TSAN),-Itests/thread) -I. -D_GNU_SOURCE -DHIKYAKU_VERSION='"$(VERSION)"' -DHIKYAKU_SHARE='"$(SHAREDIR)"' \
                -I$(WOLFSSL_PREFIX)/include $(PKG_CFLAGS) $(CPPFLAGS)
 CFLAGS_ALL = -std=gnu11 $(OPT) -g -Wall -Wextra $(WERROR) -fPIE -pthread $(CFLAGS)
 LDFLAGS_ALL = -pie -pthread -Wl,--as-needed,-z,relro,-z,now $(LDFLAGS)
@@ -239,6 +240,9 @@ install: all ## install programs and man pages (PREFIX=/usr/local, DESTDIR=)
 	install -d $(DESTDIR)$(SBINDIR) $(DESTDIR)$(BINDIR)
 	install -m 755 $(B)/hikyaku $(DESTDIR)$(SBINDIR)/
 	install -m 755 $(B)/hikyakuctl $(B)/hikyaku-bench $(DESTDIR)$(BINDIR)/
+	install -d $(DESTDIR)$(SHAREDIR)/bench/suite $(DESTDIR)$(SHAREDIR)/bench/scenarios
+	install -m 644 bench/suite/*.py $(DESTDIR)$(SHAREDIR)/bench/suite/
+	install -m 644 bench/scenarios/*.toml $(DESTDIR)$(SHAREDIR)/bench/scenarios/
 	for page in $(wildcard deploy/man/*.[1-8]); do \
 	    install -D -m 644 $$page $(DESTDIR)$(MANDIR)/man$${page##*.}/$${page##*/} || exit 1; done
 

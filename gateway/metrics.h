@@ -72,6 +72,8 @@
     X(M_LOG_DROPPED, "log_dropped_total", "counter",                                               \
       "Log lines dropped because the ring was full.")                                              \
     X(M_TURNS, "loop_turns_total", "counter", "Turns of the event loop.")                          \
+    X(M_ENTERS, "loop_enters_total", "counter",                                                    \
+      "System calls of the event loop: work handed to the kernel, or waited for.")                 \
     X(M_BUSY_NS, "loop_busy_seconds_total", "counter", "Time spent in turns, waiting excluded.")   \
     X(M_TURN_MAX_NS, "loop_turn_longest_seconds", "gauge", "Longest turn since the start.")        \
     X(M_RECV_BUF_EMPTY, "receive_buffers_exhausted_total", "counter",                              \

@@ -425,6 +425,7 @@ static void shard_gauges(struct shard *s)
         metric_set(m, ids[k], sum[k]);
     metric_set(m, M_SPOOL_HEALTH, worst);
     metric_set(m, M_TURNS, io->turns);
+    metric_set(m, M_ENTERS, io->enters);
     metric_set(m, M_BUSY_NS, io->busy_ns);
     metric_set(m, M_TURN_MAX_NS, io->longest_turn_ns);
     metric_set(m, M_RECV_BUF_EMPTY, io->recv_buf_empty);

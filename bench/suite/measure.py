@@ -1,0 +1,268 @@
+"""One measurement of one case on one server: a flat dictionary of figures."""
+import json
+import subprocess
+import time
+import urllib.error
+import urllib.request
+
+from servers import PASSWORD, USER, Gateway, HeldHop, Null, RunError, Sink, note
+
+WARM_UP_TRIES = 80
+METRICS_AGE_S = 1.2
+
+
+def bench_json(bench, *words, core=None):
+    """The one line of JSON that a hikyaku-bench command prints."""
+    done = subprocess.run(bench.pinned(core or bench.load_core, [bench.program, *words, "--json"]),
+                          stdout=subprocess.PIPE, text=True, check=False)
+    if not done.stdout:
+        raise RunError(f"hikyaku-bench {' '.join(words)} failed")
+    return json.loads(done.stdout)
+
+
+def credentials(tls):
+    return ["--auth", f"{USER}:{PASSWORD}"] if tls else []
+
+
+def port_of(server, options):
+    if "starttls" in options:
+        return server.submission
+    return server.implicit if "implicit" in options else server.port
+
+
+def load(bench, server, options, tls, seconds=None):
+    words = ["load", "--to", f"127.0.0.1:{port_of(server, options)}", "--server-pid",
+             str(server.pid), *options, *credentials(tls)]
+    if seconds:
+        words += ["--seconds", str(seconds)]
+    result = bench_json(bench, *words)
+    if result["errors"] or result["refusals"]:
+        note(f"load had errors: {result['errors']} {result['refusals']}")
+    return result
+
+
+def figures(result):
+    """What is kept of a load's result, by the names that goals and reports use."""
+    flat = {"rate": result["messages_per_second"], "acked": result["acked"],
+            "connections_per_second": result["connections_per_second"],
+            "mb_per_second": result["messages_per_second"] * result["size"] / 1e6,
+            "errors": sum(result["errors"].values()) + sum(result["refusals"].values()),
+            "generator_was_limit": int(result["generator_was_limit"])}
+    for name in ("eod", "open", "session"):
+        if result[f"{name}_ms"]["count"]:
+            for quantile in ("p50", "p99", "p99_9", "p99_99"):
+                flat[f"{name}_{quantile}_ms"] = result[f"{name}_ms"][quantile]
+    if "server" in result:
+        flat["cpu_us"] = result["server"]["cpu_us_per_message"]
+        flat["rss_mib"] = result["server"]["rss_bytes"] / 1048576
+        if result["acked"]:
+            flat["switches"] = result["server"]["switches"] / result["acked"]
+    return flat
+
+
+def counted(server, before, flat):
+    """What the gateway itself counted, a message. Its gauges are a second old at most."""
+    time.sleep(METRICS_AGE_S)
+    after, messages = server.metrics(), flat["acked"]
+    if messages:
+        for name, metric in (("syncs", "spool_commits_total"), ("syscalls", "loop_enters_total"),
+                             ("written_bytes", "spool_written_bytes_total")):
+            if metric in after:
+                flat[name] = (after[metric] - before.get(metric, 0)) / messages
+    return flat
+
+
+def warm_up(bench, server, tls):
+    """One session: its port answers, and the password is known from then on."""
+    if not tls:
+        return
+    for _ in range(WARM_UP_TRIES):
+        done = bench_json(bench, "load", "--to", f"127.0.0.1:{server.submission}", "--sessions", "1",
+                          "--messages", "1", "--tls", "starttls", *credentials(True))
+        if done["acked"]:
+            return
+        time.sleep(0.05)
+    raise RunError(f"no submission on port {server.submission}")
+
+
+class Background:
+    """Another load at the same time, on no core of its own; ended with its block."""
+
+    def __init__(self, bench, server, options):
+        words = ["load", "--to", f"127.0.0.1:{port_of(server, options)}", "--seconds", "120",
+                 "--from", "noisy%@bench.test", *options]
+        self.process = subprocess.Popen(bench.pinned(bench.load_core, [bench.program, *words]),
+                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(0.5)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+
+
+# ---- kinds ---------------------------------------------------------------------------------------
+
+def run_load(bench, scenario, case, server_name, args, known):
+    """The load alone; deliveries are held back."""
+    options = list(case.load)
+    if case.half_rate:
+        options += ["--rate", str(max(1, int(known.setdefault("half_rate", half_rate(
+            bench, scenario, case, args)))))]
+    if server_name == "null":
+        with Null(bench) as server:
+            return figures(load(bench, server, options, scenario.tls, args.seconds))
+    with HeldHop(bench), Gateway(bench, case.shards, case.key) as server:
+        warm_up(bench, server, scenario.tls)
+        before = server.metrics()
+        if not case.background:
+            return counted(server, before,
+                           figures(load(bench, server, options, scenario.tls, args.seconds)))
+        with Background(bench, server, case.background):
+            return figures(load(bench, server, options, scenario.tls, args.seconds))
+
+
+def half_rate(bench, scenario, case, args):
+    """Half of what a closed loop reaches."""
+    with HeldHop(bench), Gateway(bench, case.shards, case.key) as server:
+        warm_up(bench, server, scenario.tls)
+        return load(bench, server, case.load, scenario.tls,
+                    args.seconds)["messages_per_second"] / 2
+
+
+def run_relay(bench, scenario, case, server_name, args, known):
+    """Until the sink has every message that goes there. The null server is only handed the load: goals
+    are multiples of what taking a message costs at least."""
+    del args, known
+    options, expected = [*case.load, "--messages", str(case.messages)], case.messages
+    if server_name == "null":
+        with Null(bench) as server:
+            return figures(load(bench, server, options, scenario.tls))
+    if not case.second_hop:
+        return relay_until(bench, scenario, case, options, expected)
+    options += ["--to-pattern", "user@d%.test", "--to-count", "2"]
+    if case.second_hop == "dead":
+        return relay_until(bench, scenario, case, options, expected // 2)
+    delays = [word for phase in ("ehlo", "mail", "rcpt", "data", "eod")
+              for word in ("--delay-ms", f"{phase}=2000")]
+    with Sink(bench, "other", *delays):
+        return relay_until(bench, scenario, case, options, expected // 2)
+
+
+def relay_until(bench, scenario, case, options, expected):
+    with Sink(bench, "sink", "--messages", str(expected)) as sink, \
+            Gateway(bench, case.shards, case.key, kill=True) as server:
+        before, begun = server.cpu_seconds(), time.monotonic()
+        result = load(bench, server, options, scenario.tls)
+        try:
+            sink.process.wait(timeout=180)
+        except subprocess.TimeoutExpired as error:
+            raise RunError("the sink did not get all messages within 180 s") from error
+        flat = figures(result)
+        flat.update(rate=expected / (time.monotonic() - begun),
+                    cpu_us=(server.cpu_seconds() - before) * 1e6 / case.messages)
+        return flat
+
+
+def run_idle(bench, scenario, case, server_name, args, known):
+    """Memory for each held session, and ingest beside them as a share of ingest without."""
+    del server_name, known
+    options = ["--sessions", "100", "--messages-per-session", "50"]
+    with HeldHop(bench), Gateway(bench, case.shards, case.key) as server:
+        warm_up(bench, server, scenario.tls)
+        alone = load(bench, server, options, False, args.seconds)
+    hold = str(args.seconds + 15)
+    with HeldHop(bench), Gateway(bench, case.shards, case.key) as server:
+        warm_up(bench, server, scenario.tls)
+        words = [bench.program, "idle", "--to", f"127.0.0.1:{server.submission}", "--sessions",
+                 str(case.sessions), "--tls", "starttls", *credentials(True), "--hold", hold,
+                 "--source-ips", "20", "--server-pid", str(server.pid), "--json"]
+        holder = subprocess.Popen(bench.pinned(bench.load_core, words), stdout=subprocess.PIPE,
+                                  text=True)
+        wait_for_sessions(server, case.sessions)
+        beside = load(bench, server, options, False, args.seconds)
+        held = json.loads(holder.communicate(timeout=180)[0])
+    return {"kib_per_session": held["rss_per_session"] / 1024, "stayed": held["stayed"],
+            "ingest_share": alone["server"]["cpu_us_per_message"] /
+            beside["server"]["cpu_us_per_message"]}
+
+
+def wait_for_sessions(server, count):
+    for _ in range(600):
+        if server.metrics().get("sessions", 0) >= count:
+            return
+        time.sleep(0.1)
+    raise RunError(f"{count} sessions did not come up within 60 s")
+
+
+def fill(bench, server, case):
+    load(bench, server, ["--sessions", "100", "--messages-per-session", "50", "--pipeline",
+                         "--messages", str(case.messages)], False)
+
+
+def run_recovery(bench, scenario, case, server_name, args, known):
+    """From the start of the process to ready, and to the first old message at the sink."""
+    del scenario, server_name, args, known
+    with HeldHop(bench), Gateway(bench, case.shards) as server:
+        fill(bench, server, case)
+    with Sink(bench, "sink", "--messages", "1") as sink:
+        begun = time.monotonic()
+        with Gateway(bench, case.shards, fresh=False) as server:
+            ready = until_ready(server, begun)
+            sink.process.wait(timeout=60)
+            first = time.monotonic() - begun
+            rss = server.metrics().get("queue_messages", 0)
+    return {"ready_ms": ready * 1000, "first_delivery_ms": first * 1000, "queued": rss}
+
+
+def until_ready(server, begun):
+    while time.monotonic() - begun < 60:
+        try:
+            url = f"http://127.0.0.1:{server.admin}/readyz"
+            with urllib.request.urlopen(url, timeout=5) as answer:
+                if answer.status == 200:
+                    return time.monotonic() - begun
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.002)
+    raise RunError("not ready within 60 s")
+
+
+def run_deep(bench, scenario, case, server_name, args, known):
+    """CPU a message with an empty spool as a share of that with a deep queue."""
+    del scenario, server_name, known
+    with HeldHop(bench), Gateway(bench, case.shards) as server:
+        empty = figures(load(bench, server, case.load, False, args.seconds))
+        fill(bench, server, case)
+        deep = figures(load(bench, server, case.load, False, args.seconds))
+    return {**deep, "empty_cpu_us": empty["cpu_us"], "empty_rate": empty["rate"],
+            "share": empty["cpu_us"] / deep["cpu_us"]}
+
+
+KINDS = {"load": run_load, "relay": run_relay, "idle": run_idle, "recovery": run_recovery,
+         "deep": run_deep}
+
+
+# ---- floors --------------------------------------------------------------------------------------
+
+def run_raw(bench, case, args):
+    """wolfSSL's handshake, the server's side of it, plus a null server's message: the ceiling."""
+    pair = bench.pair(case.key)
+    options = ["--resume"] if "--resume" in case.load else []
+    raw = bench_json(bench, "tls-handshake", "--certificate", f"{pair}.crt", "--key",
+                     f"{pair}.key", "--seconds", str(max(1, args.seconds // 2)), *options,
+                     core=bench.server_core)
+    with Null(bench) as server:
+        message = figures(load(bench, server, ["--sessions", "100", "--messages-per-session", "1"],
+                               False, args.seconds))
+    return {"cpu_us": raw["server_us"] + message["cpu_us"], "handshake_us": raw["server_us"]}
+
+
+def run_disk(bench):
+    """Synced appends to a preallocated file: single records, and a stream of 64 KiB and more."""
+    cases = bench_json(bench, "disk", "--dir", bench.folder)
+    single = [c for c in cases if c["batch"] == 1 and "preallocated" in c["way"]]
+    most = max(cases, key=lambda c: c["syncs_per_second"] * c["batch"])
+    return {"disk_sync_p99_ms": min(c["p99_us"] for c in single) / 1000,
+            "mb_per_second": most["syncs_per_second"] * most["batch"] * 4096 / 1e6}

@@ -1,0 +1,148 @@
+#!/usr/bin/env python3
+"""hikyaku-bench run and compare: every scenario file can be read, a short run measures and reports what it
+says, a comparison finds a planted change and no change where there is none."""
+import copy
+import html.parser
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+BENCH = os.path.join(os.environ.get("HIKYAKU_BUILD", os.path.join(ROOT, "build")), "hikyaku-bench")
+sys.path.insert(0, os.path.join(ROOT, "bench", "suite"))
+import report_html  # noqa: E402
+import report_text  # noqa: E402
+import scenario  # noqa: E402
+
+SHORT = """
+title = "Short"
+about = "For the test."
+[[case]]
+name = "a few"
+load = ["--sessions", "10", "--messages-per-session", "10", "--pipeline"]
+goals = [{ metric = "cpu_us", against = "null", most = 1000.0 }, { metric = "rate", most = 0.0 }]
+[[case]]
+name = "at a rate"
+load = ["--sessions", "10", "--messages-per-session", "1", "--rate", "50"]
+"""
+
+
+def bench(*words):
+    return subprocess.run([BENCH, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          text=True, timeout=120, check=False)
+
+
+def write(folder, name, text):
+    path = os.path.join(folder, name)
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text if isinstance(text, str) else json.dumps(text))
+    return path
+
+
+def test_every_scenario_can_be_read(_):
+    assert len(scenario.names()) >= 10
+    for name in scenario.names():
+        one = scenario.load(name)
+        assert one.about and one.title, name
+        shown = bench("run", "--help").stdout
+        assert name in shown, "the help lists every scenario"
+
+
+def test_a_broken_scenario_is_named(folder):
+    for text, what in (("title = 1\n[[case]]\n", "without a name"), ("[[case]\n", "short.toml"),
+                       ('[[case]]\nname = "a"\nlaod = []\n', "unknown key 'laod'"),
+                       ('kind = "other"\n[[case]]\nname = "a"\n', "none of load")):
+        done = bench("run", write(folder, "short.toml", text))
+        assert done.returncode == 2 and what in done.stderr, done.stderr
+        assert len(done.stderr.strip().split("\n")) == 1, done.stderr
+    assert bench("run", "nothing-of-this-name").returncode == 2
+
+
+class Tags(html.parser.HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.seen, self.outside = [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.seen.append(tag)
+        self.outside += [v for k, v in attrs if k in ("src", "href")]
+
+
+def test_a_run_measures_and_reports(folder):
+    out = os.path.join(folder, "out")
+    done = bench("run", write(folder, "short.toml", SHORT), "--rounds", "1", "--seconds", "1",
+                 "--out", out, "--disk", folder, "--server-core", "", "--load-core", "")
+    assert done.returncode == 0, done.stderr
+    with open(os.path.join(out, "result.json"), encoding="utf-8") as file:
+        result = json.load(file)
+    few, rate = result["scenarios"][0]["cases"]
+    own = few["samples"]["gateway"][0]
+    assert own["acked"] > 10 and own["errors"] == 0 and own["cpu_us"] > 0, own
+    assert 0 < own["syncs"] <= 1.5 and own["syscalls"] > 0, own
+    assert few["samples"]["null"][0]["cpu_us"] > 0
+    assert [goal["met"] for goal in few["goals"]] == [True, False], few["goals"]
+    assert 30 <= rate["samples"]["gateway"][0]["acked"] <= 52, "50 a second for a second"
+    assert rate["samples"]["gateway"][0]["open_p99_ms"] > 0
+    with open(os.path.join(out, "report.html"), encoding="utf-8") as file:
+        tags = Tags()
+        tags.feed(file.read())
+    assert "svg" in tags.seen and "table" in tags.seen and not tags.outside
+    with open(os.path.join(out, "report.md"), encoding="utf-8") as file:
+        text = file.read()
+    assert "| a few | gateway |" in text and "**not met" not in text and "not met" in text
+
+
+def result_of(cpu, null, seed):
+    chance = random.Random(seed)
+    def noisy(middle):
+        return [{"cpu_us": middle * chance.uniform(0.97, 1.03)} for _ in range(9)]
+    return {"rounds": 9, "seconds": 1, "version": "v", "time": "t", "command": "c",
+            "cores": {"server": "0", "load": "1"},
+            "machine": {"cores": 2, "processor": "p", "kernel": "k", "file_system": "f",
+                        "load_average": 0.0},
+            "scenarios": [{"name": "s", "title": "S", "about": "", "kind": "load", "cases": [
+                {"name": "c", "samples": {"gateway": noisy(cpu), "null": noisy(null)},
+                 "goals": []}]}]}
+
+
+def test_compare_tells_change_from_noise(folder):
+    before = write(folder, "before.json", result_of(40, 30, 1))
+    for cpu, null, status, word in ((40, 30, 0, ""), (50, 30, 1, "worse"), (30, 30, 0, "better"),
+                                    (60, 45, 0, "")):  # all got slower alike: the machine did
+        after = write(folder, "after.json", result_of(cpu, null, 2))
+        done = bench("compare", before, after)
+        assert done.returncode == status and word in done.stdout, (cpu, null, done.stdout)
+        assert ("worse" in done.stdout) == (status == 1), done.stdout
+    assert bench("compare", before, os.path.join(folder, "missing")).returncode == 2
+    few = copy.deepcopy(result_of(40, 30, 1))
+    few["scenarios"][0]["cases"][0]["samples"]["gateway"] = [{"cpu_us": 1}]
+    done = bench("compare", before, write(folder, "few.json", few))
+    assert done.returncode == 2 and "repeats" in done.stderr
+
+
+def test_reports_escape_what_they_show(_):
+    result = result_of(40, 30, 1)
+    result["scenarios"][0]["title"] = "<script>"
+    assert "<script>" not in report_html.page(result)
+    assert "| c | gateway |" in report_text.markdown(result)
+
+
+def main():
+    tests = [(name, test) for name, test in globals().items() if name.startswith("test_")]
+    failed = 0
+    for name, test in tests:
+        with tempfile.TemporaryDirectory(prefix="hikyaku-suite-") as folder:
+            try:
+                test(folder)
+                print(f"ok - bench suite: {name[5:].replace('_', ' ')}", flush=True)
+            except Exception as error:  # pylint: disable=broad-except
+                failed += 1
+                print(f"not ok - bench suite: {name[5:].replace('_', ' ')}\n# {error!r}", flush=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
