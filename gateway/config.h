@@ -64,6 +64,10 @@ struct config_receive_connector {
         bool authenticated;
         struct config_networks networks;
     } relay;
+    struct {
+        bool required; /* whoever is not in `from`, or brings no header, is refused */
+        struct config_networks from;
+    } proxy;
     bool sender_identity_enforce;
     bool submission; /* a connector whose auth is required, or whose every bind port is 587 or 465,
                         unless the key says otherwise: adds Date and Message-ID */
@@ -186,5 +190,7 @@ void config_print_reference(FILE *f);
 bool config_demo(const char *dir, struct buf *out) __attribute__((warn_unused_result));
 
 bool config_networks_match(const struct config_networks *n, const struct io_addr *a);
+/* Is `addr` one of the connector's bind addresses? */
+bool config_receive_bound(const struct config_receive_connector *c, const struct io_addr *addr);
 
 #endif

@@ -69,6 +69,20 @@ static bool check_auth(struct config_reader *r, const struct config_node *item,
     return true;
 }
 
+/* Whose header is believed can claim to be anybody, also one of relay.networks. */
+static bool check_proxy(struct config_reader *r, const struct config_node *item,
+                        const struct config_receive_connector *c)
+{
+    if (c->proxy.required && c->proxy.from.count == 0)
+        return fail_at(r, item, "proxy_protocol.required",
+                       "nobody could connect: proxy_protocol.from is empty");
+    for (uint32_t i = 0; i < c->proxy.from.count; i++)
+        if (c->proxy.from.items[i].bits == 0)
+            return fail_at(r, item, "proxy_protocol.from",
+                           "every client could claim any address; name the load balancers");
+    return true;
+}
+
 static bool submission_of(const struct config_receive_connector *c, const struct config_node *item)
 {
     const struct config_node *n = config_node_get(item, "submission");
@@ -125,7 +139,7 @@ static bool check_one(struct config_reader *r, const struct config_node *list, s
     if (!c->fqdn)
         c->fqdn = conf->hostname;
     c->submission = submission_of(c, item);
-    return check_tls(r, item, c) && check_auth(r, item, c, conf);
+    return check_tls(r, item, c) && check_auth(r, item, c, conf) && check_proxy(r, item, c);
 }
 
 static const char *receive_at(const void *arg, uint32_t i)

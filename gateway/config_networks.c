@@ -21,6 +21,14 @@ bool config_address_same(const struct io_addr *a, const struct io_addr *b)
                : memcmp(&a->in6.sin6_addr, &b->in6.sin6_addr, sizeof a->in6.sin6_addr) == 0;
 }
 
+bool config_receive_bound(const struct config_receive_connector *c, const struct io_addr *addr)
+{
+    for (uint32_t b = 0; b < c->bind_count; b++)
+        if (c->bind[b].len == addr->len && memcmp(&c->bind[b].sa, &addr->sa, addr->len) == 0)
+            return true;
+    return false;
+}
+
 static bool same_bits(const uint8_t *a, const uint8_t *b, uint32_t bits)
 {
     uint8_t mask = (uint8_t)(0xff00u >> bits % 8);

@@ -342,13 +342,15 @@ static const struct config_key proxy_keys[] = {
     {.name = "required",
      .type = CONFIG_TYPE_BOOL,
      .standard = "false",
-     .unsupported = true,
-     .help = "Connections begin with a PROXY line that tells the client's address."},
+     AT(config_receive_connector, proxy.required),
+     .help = "Refuse connections without a PROXY header, and those that `from` does not have."},
     {.name = "from",
      .type = CONFIG_TYPE_NETWORKS,
      .standard = "[]",
-     .unsupported = true,
-     .help = "Proxies whose PROXY line is believed."}};
+     SETS(config_receive_connector, proxy.from),
+     .example = "[10.1.0.4, 10.1.0.5]",
+     .help = "Load balancers whose PROXY header (version 1 or 2) is believed. All rules about "
+             "addresses then look at the address in it; without it nobody relays by address."}};
 
 static const struct config_key receive_keys[] = {
     {.name = "name",

@@ -37,6 +37,7 @@
 #define SMTP_RCPT_REJECTED_MAX 50u    /* refused recipients in one session: 421 4.7.0 */
 #define SMTP_RCPT_SEEN_MAX     20000u /* RCPT commands in one transaction: 421 4.7.0 */
 #define SMTP_AUTH_FAILED_MAX   3u     /* 421 4.7.0 */
+#define PROXY_HEADER_MAX       2048u  /* with all its fields; longer: close */
 #define SMTP_REPLY_LINE_MAX    512u   /* what we send, RFC 5321 section 4.5.3.1.5 */
 
 /* ---- SMTP out ---- */
@@ -66,6 +67,8 @@
 #define SESSION_PER_ADDRESS_MAX     1000u /* per shard and client address, default: 421 4.7.0 */
 #define SESSION_IDLE_NS             (300 * NS_PER_S) /* RFC 5321 section 4.5.3.2.7: 421 4.4.2 */
 #define SESSION_TLS_HANDSHAKE_NS    (30 * NS_PER_S)  /* close */
+#define SESSION_PROXY_NS            (5 * NS_PER_S)   /* PROXY header, required: close */
+#define SESSION_PROXY_WAIT_NS       (2 * NS_PER_S)   /* not required: no header will come */
 #define SESSION_DATA_RATE_MIN       500u /* bytes a second over DATA_RATE_WINDOW; less: 421 4.4.2 */
 #define SESSION_DATA_RATE_WINDOW_NS (60 * NS_PER_S)
 #define SESSION_LINGER_NS \

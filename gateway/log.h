@@ -27,6 +27,7 @@ enum log_level { LOG_ERROR, LOG_WARNING, LOG_INFO, LOG_DEBUG };
     X(EV_DAMAGED, LOG_ERROR, false, "damaged-record")         \
     X(EV_RECOVERED, LOG_INFO, false, "recovered")             \
     X(EV_SESSION_OPEN, LOG_DEBUG, false, "session-open")      \
+    X(EV_PROXIED, LOG_DEBUG, false, "proxied")                \
     X(EV_SESSION_CLOSE, LOG_DEBUG, false, "session-close")    \
     X(EV_SESSION_REFUSED, LOG_INFO, false, "session-refused") \
     X(EV_TLS_FAILED, LOG_INFO, false, "tls-failed")           \

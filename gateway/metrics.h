@@ -20,6 +20,9 @@
     X(M_SESSIONS, "sessions", "gauge", "Inbound connections open now.")                            \
     X(M_SESSIONS_REFUSED, "sessions_refused_total", "counter",                                     \
       "Inbound connections refused by connection control or limits.")                              \
+    X(M_PROXY_HEADERS, "proxy_headers_total", "counter", "PROXY headers that told a client.")      \
+    X(M_PROXY_REFUSED, "proxy_headers_refused_total", "counter",                                   \
+      "PROXY headers that were malformed, missing, late or from a stranger.")                      \
     X(M_TLS_HANDSHAKES, "tls_handshakes_total", "counter", "Inbound TLS handshakes completed.")    \
     X(M_TLS_RESUMED, "tls_resumed_total", "counter", "Inbound TLS handshakes that resumed.")       \
     X(M_TLS_FAILED, "tls_handshakes_failed_total", "counter", "Inbound TLS handshakes failed.")    \

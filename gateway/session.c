@@ -19,6 +19,7 @@
 #include "gateway/addr_counts.h"
 
 static const uint8_t session_edges[] = {
+    [SESSION_PROXY] = 1 << SESSION_OPEN | 1 << SESSION_LINGER | 1 << SESSION_CLOSING,
     [SESSION_HANDSHAKE] = 1 << SESSION_OPEN | 1 << SESSION_LINGER | 1 << SESSION_CLOSING,
     [SESSION_OPEN] = 1 << SESSION_HANDSHAKE | 1 << SESSION_LINGER | 1 << SESSION_CLOSING,
     [SESSION_LINGER] = 1 << SESSION_CLOSING,
@@ -52,6 +53,7 @@ static void session_free(struct session *s)
     struct shard *sh = s->shard;
     session_tx_drop(s);
     session_auth_drop(s);
+    session_proxy_free(s);
     session_io_free(s);
     io_close(sh->io, s->fd);
     io_timer_clear(sh->io, &s->timer);
@@ -176,6 +178,9 @@ static void session_timer_fired(struct timer *t)
     if (now >= s->deadline_ns) {
         if (s->waits & SESSION_WAIT_COMMIT) { /* never inside a message that may become durable */
             s->deadline_ns = now + SESSION_LINGER_NS;
+        } else if (s->state == SESSION_PROXY) {
+            session_proxy_timeout(s);
+            return;
         } else if (s->state != SESSION_OPEN || s->waits & SESSION_WAIT_OUT) {
             s->hard_close = true;
             session_close_now(s);
@@ -204,28 +209,21 @@ static void session_timer_fired(struct timer *t)
     io_timer_set(s->shard->io, t, s->deadline_ns < next ? s->deadline_ns : next);
 }
 
-static bool listener_serves(const struct listener *l, const struct io_addr *bind)
-{
-    return bind->len == l->addr.len && memcmp(&bind->sa, &l->addr.sa, bind->len) == 0;
-}
-
 /*
- * The connector of this listener that takes this client: the first one whose remote rules let it in
+ * The connector of this address that takes this client: the first one whose remote rules let it in
  * (E4, E14). When none does, *refused is the first that is bound here.
  */
-static const struct shard_receive *session_connector(struct listener *l, const struct io_addr *peer,
+static const struct shard_receive *session_connector(const struct shard_config *c,
+                                                     const struct io_addr *bind,
+                                                     const struct io_addr *peer,
                                                      const struct shard_receive **refused)
 {
-    struct shard_config *c = l->shard->config;
     *refused = NULL;
     for (uint32_t i = 0; i < c->receive_count; i++) {
         const struct config_receive_connector *conf = c->receive[i].conf;
-        bool bound = false;
-        for (uint32_t b = 0; b < conf->bind_count && !bound; b++)
-            bound = listener_serves(l, &conf->bind[b]);
-        if (!bound)
+        if (!config_receive_bound(conf, bind))
             continue;
-        if (config_networks_match(&conf->remote.allow, peer) &&
+        if (!conf->proxy.required && config_networks_match(&conf->remote.allow, peer) &&
             !config_networks_match(&conf->remote.deny, peer))
             return &c->receive[i];
         if (!*refused)
@@ -303,32 +301,30 @@ static void session_log_open(struct session *s, const struct why *why)
         metric_add(s->shard->metrics, M_SESSIONS_REFUSED, 1);
 }
 
-void session_accept(struct listener *l, int32_t fd, const struct io_addr *peer)
+void session_refuse(struct session *s, const struct why *why, bool receiving)
 {
-    const struct shard_receive *refused, *rc = session_connector(l, peer, &refused);
-    struct session *s = NULL;
-    struct why why;
-    if (rc || refused)
-        s = session_create(l->shard, rc ? rc : refused, fd, peer);
-    if (!s) {
-        metric_add(l->shard->metrics, M_SESSIONS_REFUSED, 1);
-        io_close(l->shard->io, fd);
-        return;
-    }
     bool implicit = s->receive->conf->tls.mode == CONFIG_TLS_IMPLICIT;
-    bool refuse = session_refusal(s, rc != NULL, &why);
-    session_log_open(s, refuse ? &why : NULL);
-    smtp_in_init(&s->smtp, &s->receive->smtp, implicit);
-    if (refuse) {
-        s->state = SESSION_OPEN;
-        if (!implicit)
-            session_greet(s, &why);
-        if (s->state == SESSION_CLOSING)
-            return;
+    session_log_open(s, why);
+    s->state = SESSION_OPEN;
+    if (!implicit)
+        session_greet(s, why);
+    if (s->state == SESSION_CLOSING)
+        return;
+    if (!receiving)
         session_io_start(s);
-        session_finish(s, implicit); /* in TLS nobody could read the line */
+    session_finish(s, implicit); /* in TLS nobody could read the line */
+}
+
+void session_begin(struct session *s, bool allowed, bool receiving)
+{
+    bool implicit = s->receive->conf->tls.mode == CONFIG_TLS_IMPLICIT;
+    struct why why;
+    smtp_in_init(&s->smtp, &s->receive->smtp, implicit);
+    if (session_refusal(s, allowed, &why)) {
+        session_refuse(s, &why, receiving);
         return;
     }
+    session_log_open(s, NULL);
     s->state = SESSION_OPEN;
     if (implicit)
         session_tls_begin(s);
@@ -337,15 +333,42 @@ void session_accept(struct listener *l, int32_t fd, const struct io_addr *peer)
     if (s->state == SESSION_CLOSING)
         return;
     session_touch(s);
-    io_timer_set(l->shard->io, &s->timer, s->deadline_ns);
-    session_io_start(s);
+    io_timer_set(s->shard->io, &s->timer, s->deadline_ns);
+    if (!receiving)
+        session_io_start(s);
+}
+
+void session_accept(struct listener *l, int32_t fd, const struct io_addr *peer)
+{
+    const struct shard_config *c = l->shard->config;
+    const struct shard_receive *refused, *rc = session_connector(c, &l->addr, peer, &refused);
+    const struct shard_receive *proxied = session_proxy_connector(c, &l->addr, peer);
+    struct session *s = NULL;
+    if (proxied || rc || refused)
+        s = session_create(l->shard, proxied ? proxied : rc ? rc : refused, fd, peer);
+    if (!s) {
+        metric_add(l->shard->metrics, M_SESSIONS_REFUSED, 1);
+        io_close(l->shard->io, fd);
+        return;
+    }
+    if (!proxied || l->shard->draining) {
+        session_begin(s, proxied || rc, false);
+    } else if (session_proxy_await(s, &l->addr)) {
+        io_timer_set(l->shard->io, &s->timer, s->deadline_ns);
+        session_io_start(s);
+    } else {
+        session_close_now(s);
+    }
 }
 
 void session_drain(struct session *s)
 {
     struct why why;
     why_set(&why, 421, "4.3.2", "Service is shutting down");
-    session_abandon(s, &why);
+    if (s->state == SESSION_PROXY)
+        session_refuse(s, &why, true);
+    else
+        session_abandon(s, &why);
 }
 
 /* A peer that does not read its last reply does not hold up the end. */
@@ -370,7 +393,7 @@ void sessions_drain(struct shard *sh, bool force)
         }
         if (s->waits & SESSION_WAIT_COMMIT)
             continue; /* answered soon, and told at its next command */
-        if (force || s->state == SESSION_HANDSHAKE || s->waits & SESSION_WAIT_TURN ||
+        if (force || s->state <= SESSION_HANDSHAKE || s->waits & SESSION_WAIT_TURN ||
             (smtp_in_is_idle(&s->smtp) && !s->waits && !session_input_pending(s)))
             session_drain(s);
     }

@@ -15,8 +15,10 @@
 
 #include "gateway/auth/auth_limit.h"
 #include "gateway/shard.h"
+#include "gateway/smtp/proxy_header.h"
 
 enum session_state {
+    SESSION_PROXY,     /* waiting for a PROXY header */
     SESSION_HANDSHAKE, /* TLS handshake under way */
     SESSION_OPEN,      /* SMTP */
     SESSION_LINGER,    /* our last reply is on its way or sent; waiting for the peer to close */
@@ -51,6 +53,13 @@ struct session_tx {
     uint64_t data_end_ns; /* when the end of data was read */
 };
 
+/* Lies in a line buffer while a PROXY header is awaited. */
+struct session_proxy {
+    struct proxy_header header;
+    struct io_addr bind; /* of the listener */
+    bool required;       /* by every connector that could take the connection */
+};
+
 struct session {
     uint32_t magic;
     uint32_t slot, generation;
@@ -62,7 +71,9 @@ struct session {
     bool eof, recv_paused, in_run, implicit_tls_pending, counted, hard_close, tls_notified, reaping;
     struct list reap_link;
     int32_t fd;
-    struct io_addr peer;
+    struct io_addr peer;         /* the client; behind a proxy the one that its header tells */
+    bool peer_is_proxy;          /* no header told a client: nobody relays by this address */
+    struct session_proxy *proxy; /* state PROXY */
     struct io_op recv, send;
     struct timer timer, delay;
     uint64_t deadline_ns;
@@ -105,6 +116,26 @@ void session_drain(struct session *s);
 void session_output_done(struct session *s);
 /* An operation or a commit ended: a closing session may be freed now. */
 void session_op_ended(struct session *s);
+
+/* The connection's client is known: greets it, or refuses it. `allowed`: s->receive takes it. */
+void session_begin(struct session *s, bool allowed, bool receiving);
+/* Says `why` in place of the greeting, where that can be read, and ends. */
+void session_refuse(struct session *s, const struct why *why, bool receiving);
+
+/* session_proxy.c */
+/* The first connector bound to `bind` that believes headers of `peer`, NULL: none. */
+const struct shard_receive *session_proxy_connector(const struct shard_config *c,
+                                                    const struct io_addr *bind,
+                                                    const struct io_addr *peer);
+/* Waits for a header (state PROXY). False: no memory for one. */
+bool session_proxy_await(struct session *s, const struct io_addr *bind)
+    __attribute__((warn_unused_result));
+/* There is input, or the end of it. */
+void session_proxy_input(struct session *s);
+void session_proxy_timeout(struct session *s);
+void session_proxy_free(struct session *s);
+/* A stranger begins with a header of version 2: told and counted; the caller closes. */
+bool session_proxy_forged(struct session *s, struct slice in);
 
 /* session_io.c */
 void session_io_init(struct session *s);

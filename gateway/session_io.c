@@ -352,6 +352,10 @@ static bool session_step(struct session *s)
     }
     if (!session_out_begin(s, &out) || !session_input(s, &in))
         return false;
+    if (s->smtp.commands == 0 && session_proxy_forged(s, in)) {
+        session_finish(s, true);
+        return false;
+    }
     bool was_tls = s->tls != NULL;
     while (s->state == SESSION_OPEN && !s->waits) {
         kind = smtp_in_step(&s->smtp, &in, &out, &ev);
@@ -405,6 +409,8 @@ void session_run(struct session *s)
 
 void session_resume(struct session *s)
 {
+    if (s->state == SESSION_PROXY)
+        session_proxy_input(s);
     if (s->state == SESSION_HANDSHAKE)
         session_handshake(s);
     if (s->state == SESSION_OPEN)

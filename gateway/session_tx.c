@@ -148,7 +148,8 @@ void session_tx_rcpt(struct session *s, const struct smtp_rcpt *rcpt, struct why
     bool known = s->account && conf->relay.authenticated;
     struct relay_query q = {
         .authenticated = known,
-        .network_may_relay = config_networks_match(&conf->relay.networks, &s->peer),
+        .network_may_relay =
+            !s->peer_is_proxy && config_networks_match(&conf->relay.networks, &s->peer),
         .accepted = s->config->gen->accepted,
         .rcpt_local = rcpt->to.local,
         .rcpt_domain = rcpt->to.domain,

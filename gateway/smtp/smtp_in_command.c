@@ -282,6 +282,15 @@ static bool quit(struct smtp_in *s, struct slice arg, struct buf *out, struct sm
     return false;
 }
 
+/* Only what stands before everything else, from a proxy that is known, is believed. */
+static bool proxy(struct smtp_in *s, struct slice arg, struct buf *out, struct smtp_in_event *ev)
+{
+    (void)arg;
+    (void)ev;
+    smtp_in_reply_close(s, out, 550, "5.7.1", "PROXY is not accepted from your address");
+    return false;
+}
+
 static bool not_implemented(struct smtp_in *s, struct slice arg, struct buf *out,
                             struct smtp_in_event *ev)
 {
@@ -316,6 +325,7 @@ static const struct {
     {"SEND", 0, not_implemented},
     {"SOML", 0, not_implemented},
     {"SAML", 0, not_implemented},
+    {"PROXY", 0, proxy},
     {"XCLIENT", 0, not_implemented},
     {"XFORWARD", 0, not_implemented},
 };

@@ -161,7 +161,7 @@ static const char interfaces[] =
     "    sender_identity: enforce\n"
     "    max_message_size: 35MiB\n"
     "    max_recipients: 500\n"
-    "    proxy_protocol: {required: false, from: []}\n"
+    "    proxy_protocol: {required: true, from: [10.1.0.4, 10.2.0.0/24]}\n"
     "  - name: default-frontend\n"
     "    bind: [\"0.0.0.0:25\"]\n"
     "    tls: {mode: starttls, required: false, certificates:\n"
@@ -219,6 +219,7 @@ Test(config, interfaces_receive)
     cr_expect(r->tls.required && r->auth.required && r->auth.require_tls);
     cr_expect(r->relay.authenticated && r->sender_identity_enforce && r->submission);
     cr_expect_eq(r->remote.allow.count, 2);
+    cr_expect(r->proxy.required && r->proxy.from.count == 2 && r->proxy.from.items[1].bits == 24);
     cr_expect_eq(r->message_size_max, 35 * MIB);
     cr_expect_eq(r->rcpt_count_max, 500);
     r = &c->receive[1];

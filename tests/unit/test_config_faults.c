@@ -275,9 +275,10 @@ Test(config_faults, not_supported_yet)
         {IN "  remote: {allow_names: [x]}", "t:4:12: remote.allow_names is not supported yet"},
         {IN "  remote: {deny_names: [x]}", "t:4:12: remote.deny_names is not supported yet"},
         {IN "  proxy_protocol: {required: true}",
-         "t:4:20: proxy_protocol.required is not supported yet"},
-        {IN "  proxy_protocol: {from: [10.0.0.0/8]}",
-         "t:4:20: proxy_protocol.from is not supported yet"},
+         "t:4:30: proxy_protocol.required: nobody could connect: proxy_protocol.from is empty"},
+        {IN "  proxy_protocol: {from: [10.0.0.0/8, \"::/0\"]}",
+         "t:4:26: proxy_protocol.from: every client could claim any address; name the load "
+         "balancers"},
         {IN "  protocol_log: true", "t:4:3: protocol_log is not supported yet"},
         {OUT "  protocol_log: true", "t:4:3: protocol_log is not supported yet"},
         {OUT "  tls: {level: dane}", "t:4:16: tls.level: dane is not supported yet"},
