@@ -84,8 +84,8 @@ PKG_LIBS = $(shell pkg-config --libs $(PKGS) 2>/dev/null)
 
 OPT := $(if $(SAN),-O1 -fno-omit-frame-pointer,-O2)
 TSAN := $(findstring thread,$(SAN))
-CPPFLAGS_ALL = $(if $(TSAN),-Itests/thread) -I. -D_GNU_SOURCE -DHIKYAKU_VERSION='"$(VERSION)"' -DHIKYAKU_SHARE='"$(SHAREDIR)"' \
-               -I$(WOLFSSL_PREFIX)/include $(PKG_CFLAGS) $(CPPFLAGS)
+CPPFLAGS_ALL = $(if $(TSAN),-Itests/thread) -I. -D_GNU_SOURCE -DHIKYAKU_VERSION='"$(VERSION)"' \
+               -DHIKYAKU_SHARE='"$(SHAREDIR)"' -I$(WOLFSSL_PREFIX)/include $(PKG_CFLAGS) $(CPPFLAGS)
 CFLAGS_ALL = -std=gnu11 $(OPT) -g -Wall -Wextra $(WERROR) -fPIE -pthread $(CFLAGS)
 LDFLAGS_ALL = -pie -pthread -Wl,--as-needed,-z,relro,-z,now $(LDFLAGS)
 LIBS = $(WOLFSSL_LIB) $(PKG_LIBS) -lm

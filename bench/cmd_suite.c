@@ -3,8 +3,8 @@
  *
  * Owns:     nothing.
  * Runs on:  the main thread, which becomes python3.
- * Contract: the suite lies beside the build folder, or where make install put it; HIKYAKU_BENCH_SUITE
- *           names another place. HIKYAKU_BUILD tells it which programs to measure.
+ * Contract: the suite lies beside the build folder, or where make install put it;
+ *           HIKYAKU_BENCH_SUITE names another place. HIKYAKU_BUILD tells it what to measure.
  * Failure:  one line on stderr and exit 1 when the suite or python3 cannot be found.
  * Bounds:   none.
  * Tests:    tests/system/test_bench_suite.py

@@ -4,8 +4,8 @@ import sys
 
 import stats
 
-# What is compared, and which direction is worse. CPU and counts are figures of the gateway; rates and
-# latencies on a shared machine are compared too, but need a longer run to say something.
+# What is compared, and which direction is worse. Rates and latencies on a shared machine need a
+# longer run than CPU to say something.
 METRICS = {"cpu_us": "more", "syscalls": "more", "syncs": "more", "kib_per_session": "more",
            "rate": "less", "eod_p99_ms": "more", "open_p99_ms": "more", "ready_ms": "more",
            "first_delivery_ms": "more", "share": "less", "ingest_share": "less"}
@@ -18,8 +18,8 @@ def samples(result):
 
 
 def normalized(case, metric):
-    """The gateway's values; CPU as multiples of the null server's of the same round where there is one: what
-    the machine did meanwhile goes out of the ratio."""
+    """The gateway's values; CPU as multiples of the null server's of the same round where there is
+    one: what the machine did meanwhile goes out of the ratio."""
     own = [s.get(metric) for s in case.get("gateway", [])]
     if metric == "cpu_us" and len(case.get("null", [])) == len(own):
         own = [v / n["cpu_us"] if v and n.get("cpu_us") else None
@@ -63,7 +63,8 @@ def main(args):
         print("hikyaku-bench compare: the two have no case in common with "
               f"{REPEATS_MIN} repeats each", file=sys.stderr)
         return 2
-    print("| scenario | case | figure | after / before | 95 % interval | |\n|---|---|---|---|---|---|")
+    print("| scenario | case | figure | after / before | 95 % interval | |")
+    print("|---|---|---|---|---|---|")
     for name, case, metric, ratio, low, high, word in found:
         print(f"| {name} | {case} | {metric} | {ratio:.3f} | {low:.3f} to {high:.3f} | {word} |")
     return 1 if any(row[-1] == "worse" for row in found) else 0

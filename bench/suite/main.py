@@ -53,7 +53,7 @@ def sample(bench, one, case, server, args, known):
 
 
 def run_scenario(bench, one, args):
-    """Rounds; in each every case, in each case every server: what is compared is measured close together."""
+    """Rounds of every case on every server: what is compared is measured close together."""
     cases = [{"name": case.name, "samples": {name: [] for name in servers_of(one, case)}}
              for case in one.cases]
     known = [{} for _ in one.cases]
@@ -142,8 +142,8 @@ def arguments():
     one.add_argument("--disk", default=".", help="a folder on the disk that is measured (.)")
     one.add_argument("--server-core", default="0", help="CPU of the server ('' for no pinning)")
     one.add_argument("--load-core", default="1", help="CPU of load and sink")
-    one.add_argument("--build", default=os.environ.get("HIKYAKU_BUILD", os.path.join(ROOT, "build")),
-                     help=argparse.SUPPRESS)
+    build = os.environ.get("HIKYAKU_BUILD", os.path.join(ROOT, "build"))
+    one.add_argument("--build", default=build, help=argparse.SUPPRESS)
     two = commands.add_parser("compare", help="tell change from noise; exit 1 on a regression")
     two.add_argument("before", help="result.json of one run")
     two.add_argument("after", help="result.json of the other")

@@ -77,8 +77,8 @@ def warm_up(bench, server, tls):
     if not tls:
         return
     for _ in range(WARM_UP_TRIES):
-        done = bench_json(bench, "load", "--to", f"127.0.0.1:{server.submission}", "--sessions", "1",
-                          "--messages", "1", "--tls", "starttls", *credentials(True))
+        done = bench_json(bench, "load", "--to", f"127.0.0.1:{server.submission}", "--sessions",
+                          "1", "--messages", "1", "--tls", "starttls", *credentials(True))
         if done["acked"]:
             return
         time.sleep(0.05)
@@ -133,8 +133,8 @@ def half_rate(bench, scenario, case, args):
 
 
 def run_relay(bench, scenario, case, server_name, args, known):
-    """Until the sink has every message that goes there. The null server is only handed the load: goals
-    are multiples of what taking a message costs at least."""
+    """Until the sink has every message that goes there. The null server is only handed the load:
+    goals are multiples of what taking a message costs at least."""
     del args, known
     options, expected = [*case.load, "--messages", str(case.messages)], case.messages
     if server_name == "null":

@@ -1,11 +1,12 @@
-"""The report as one HTML page, readable without a network: bars of the medians with every sample as a dot."""
+"""The report as one HTML page without links: bars of the medians, every sample a dot."""
 import html
 
 import report_text
 import stats
 
 STYLE = """
-body { font: 15px/1.45 system-ui, sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em; color: #222 }
+body { font: 15px/1.45 system-ui, sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em;
+       color: #222 }
 table { border-collapse: collapse; margin: 1em 0; font-size: 13px }
 td, th { border: 1px solid #ccc; padding: .25em .5em; text-align: right }
 td:first-child, th:first-child, td:nth-child(2) { text-align: left }

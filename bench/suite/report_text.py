@@ -13,9 +13,10 @@ COLUMNS = (("rate", "messages/s", "{:,.0f}"), ("cpu_us", "CPU us a message", "{:
 
 def conditions(result):
     m = result["machine"]
+    after = m.get("load_average_after", 0)
     return (f"{m['cores']} cores, {m['processor']}, Linux {m['kernel']}, {m['file_system']}, load "
-            f"average {m['load_average']:.1f} before and {m.get('load_average_after', 0):.1f} after. "
-            f"Server on core {result['cores']['server']}, load on core {result['cores']['load']}; "
+            f"average {m['load_average']:.1f} before and {after:.1f} after. Server on core "
+            f"{result['cores']['server']}, load on core {result['cores']['load']}; "
             f"medians of {result['rounds']} interleaved rounds of {result['seconds']} s. "
             f"{result['version']}, {result['time']}. Command: `{result['command']}`.")
 
@@ -24,7 +25,8 @@ def table(scenario):
     used = [column for column in COLUMNS
             if any(s.get(column[0]) is not None for case in scenario["cases"]
                    for server in case["samples"].values() for s in server)]
-    lines = ["| case | server | " + " | ".join(title for _, title, _ in used) + " | spread of CPU |",
+    titles = " | ".join(title for _, title, _ in used)
+    lines = [f"| case | server | {titles} | spread of CPU |",
              "|---|---|" + "---|" * len(used) + "---|"]
     for case in scenario["cases"]:
         for server, samples in case["samples"].items():

@@ -3,8 +3,8 @@
 A scenario is a TOML file in bench/scenarios: `title`, `about`, `kind` (load, relay, idle, recovery,
 deep), `tls` (the load logs in over TLS), `peers` (other mail servers can run it), and a list of
 `case`. A case has a `name` that is unique in its file, the options of `hikyaku-bench load`, and
-`goals`: a metric, with `most` or `least` as a bound, which with `against` is a multiple of what another
-server (null, raw, disk) or an earlier case of the file had in the same round.
+`goals`: a metric, with `most` or `least` as a bound, which with `against` is a multiple of what
+another server (null, raw, disk) or an earlier case of the file had.
 """
 import glob
 import os

@@ -1,7 +1,7 @@
 """Programs under measurement: started pinned to a core, ended by their own process ids.
 
-`Bench` is the place of one run: a folder on the disk that is measured, the ports, the cores. Every server is
-a context manager with `pid`, `port` for the load, and `stop()`.
+`Bench` is the place of one run: a folder on the disk that is measured, the ports, the cores. Every
+server is a context manager with `pid`, `port` for the load, and `stop()`.
 """
 import os
 import shutil
@@ -29,7 +29,8 @@ receive_connectors:
     relay: {{networks: [127.0.0.0/8]}}
   - name: submission
     bind: ["127.0.0.1:{submission}"]
-    tls: {{mode: starttls, required: true, certificates: [{{certificate: {pair}.crt, key: {pair}.key}}]}}
+    tls: {{mode: starttls, required: true,
+          certificates: [{{certificate: {pair}.crt, key: {pair}.key}}]}}
     auth: {{required: true, require_tls: true, mechanisms: [PLAIN, LOGIN]}}
     relay: {{authenticated: true}}
   - name: submissions
@@ -86,9 +87,9 @@ class Bench:
         for name, algorithm in (("p256", ["ec", "-pkeyopt", "ec_paramgen_curve:P-256"]),
                                 ("rsa:2048", ["rsa:2048"])):
             pair = self.pair(name)
-            subprocess.run(["openssl", "req", "-x509", "-newkey", *algorithm, "-nodes", "-days", "30",
-                            "-subj", "/CN=bench.test", "-addext", "subjectAltName=DNS:bench.test",
-                            "-keyout", f"{pair}.key", "-out", f"{pair}.crt"],
+            subprocess.run(["openssl", "req", "-x509", "-newkey", *algorithm, "-nodes", "-days",
+                            "30", "-subj", "/CN=bench.test", "-addext",
+                            "subjectAltName=DNS:bench.test", "-keyout", f"{pair}.key", "-out", f"{pair}.crt"],
                            check=True, stderr=subprocess.DEVNULL)
         hashed = subprocess.run(["openssl", "passwd", "-6", PASSWORD], stdout=subprocess.PIPE,
                                 text=True, check=True).stdout.strip()

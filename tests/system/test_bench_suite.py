@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""hikyaku-bench run and compare: every scenario file can be read, a short run measures and reports what it
-says, a comparison finds a planted change and no change where there is none."""
+"""hikyaku-bench run and compare: every scenario file can be read, a short run measures and reports
+what it says, a comparison finds a planted change and no change where there is none."""
 import copy
 import html.parser
 import json
@@ -140,7 +140,7 @@ def main():
                 print(f"ok - bench suite: {name[5:].replace('_', ' ')}", flush=True)
             except Exception as error:  # pylint: disable=broad-except
                 failed += 1
-                print(f"not ok - bench suite: {name[5:].replace('_', ' ')}\n# {error!r}", flush=True)
+                print(f"not ok - bench suite: {name[5:].replace('_', ' ')}\n# {error!r}")
     return 1 if failed else 0
 
 
