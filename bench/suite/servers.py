@@ -89,8 +89,8 @@ class Bench:
             pair = self.pair(name)
             subprocess.run(["openssl", "req", "-x509", "-newkey", *algorithm, "-nodes", "-days",
                             "30", "-subj", "/CN=bench.test", "-addext",
-                            "subjectAltName=DNS:bench.test", "-keyout", f"{pair}.key", "-out", f"{pair}.crt"],
-                           check=True, stderr=subprocess.DEVNULL)
+                            "subjectAltName=DNS:bench.test", "-keyout", f"{pair}.key", "-out",
+                            f"{pair}.crt"], check=True, stderr=subprocess.DEVNULL)
         hashed = subprocess.run(["openssl", "passwd", "-6", PASSWORD], stdout=subprocess.PIPE,
                                 text=True, check=True).stdout.strip()
         users = os.path.join(self.folder, "users")
