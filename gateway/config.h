@@ -144,6 +144,7 @@ struct config {
         bool dnssec;
         uint64_t timeout_ns;
     } dns;
+    struct config_networks own_addresses; /* ours although no interface has them (FAULTS 74) */
     char *users_file;
     struct {
         struct config_accepted_domain {

@@ -728,6 +728,13 @@ static const struct config_key top_keys[] = {
      .keys = KEYS(accepted_keys),
      .item_key = "domain",
      .help = "Domains for which mail is taken from anybody."},
+    {.name = "own_addresses",
+     .type = CONFIG_TYPE_NETWORKS,
+     .standard = "[]",
+     SETS(config, own_addresses),
+     .example = "[192.0.2.10]",
+     .help = "Addresses that lead to us and that no interface here has (a router's or a load "
+             "balancer's): a mail exchanger there is ourselves."},
     {.name = "receive_connectors",
      .type = CONFIG_TYPE_ITEMS,
      .standard = "[]",

@@ -28,6 +28,7 @@ void generation_free(struct generation *g)
         relay_domains_destroy(g->accepted);
     if (g->config)
         config_free(g->config);
+    free(g->interfaces);
     free(g);
 }
 
@@ -64,8 +65,10 @@ struct generation *generation_load(const struct control_options *o, uint64_t num
     if (g->config->users_file && !(g->users = users_load(g->config->users_file, why)))
         goto failed;
     g->accepted = relay_domains_create();
-    if (!g->accepted)
+    g->interfaces = calloc(INTERFACES_MAX, sizeof *g->interfaces);
+    if (!g->accepted || !g->interfaces)
         goto failed;
+    g->interface_count = io_interfaces(g->interfaces, INTERFACES_MAX);
     for (uint32_t i = 0; i < g->config->accepted_domains.count; i++)
         if (!relay_domains_add(g->accepted, g->config->accepted_domains.items[i].domain,
                                (uint8_t)g->config->accepted_domains.items[i].type))

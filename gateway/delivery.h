@@ -210,6 +210,9 @@ bool site_unhealthy(void *arg, uint32_t connector, struct slice domain);
 void site_note_error(struct site *s, const struct why *why, const char *remote);
 /* Mail for this site's domain can never be delivered: every waiting task fails. */
 void site_give_up(struct site *s, const struct why *why);
+/* A host of delivery: mx is ourselves: it and what is no better is left out from now on (FAULTS
+ * 74). When nobody is left every waiting task fails, and *why says so. */
+void site_drop_self(struct site *s, uint32_t host, struct why *why);
 /* Takes a waiting task for a connection that is ready; NULL: none. */
 struct task *site_next_task(struct site *s);
 /* Takes no more tasks: its configuration was replaced, or its connector suspended. */

@@ -264,6 +264,25 @@ void site_give_up(struct site *s, const struct why *why)
     site_settle_tasks(s, RCPT_FAIL, why);
 }
 
+/* The list is in the order to be tried, so what is left keeps its places and its health. */
+void site_drop_self(struct site *s, uint32_t host, struct why *why)
+{
+    mx_drop_self(s->mx, host, why);
+    if (s->mx->verdict == MX_PERMANENT) {
+        why_set(why, 554, "5.4.6", "Mail for %s loops back to this host, whose address %s has",
+                s->domain, s->host_names[host]);
+        s->dns = SITE_DNS_NONE;
+        site_give_up(s, why);
+        return;
+    }
+    s->hosts_version++; /* connections to those that go are no longer counted */
+    s->hosts.count = s->mx->count;
+    for (uint32_t i = 0; i < s->hosts.count; i++) {
+        s->hosts.hosts[i].connections = 0;
+        s->hosts.hosts[i].probing = false;
+    }
+}
+
 static void site_mx_known(struct dns_query *q, const struct dns_answer *a)
 {
     struct site *s = container_of(q, struct site, query);

@@ -17,6 +17,8 @@
 #include <assert.h>
 #include <errno.h>
 
+#include "gateway/own_addr.h"
+
 static const uint8_t hop_edges[] = {
     [HOP_RESOLVE] = 1 << HOP_CONNECT | 1 << HOP_CLOSING,
     [HOP_CONNECT] = 1 << HOP_CONNECT | 1 << HOP_SMTP | 1 << HOP_CLOSING,
@@ -220,16 +222,32 @@ static bool hop_addr_allowed(const struct hop *h, const struct io_addr *a)
     return !conf->mx || mx_addr_is_public(a) || config_networks_match(&conf->mx_allow, a);
 }
 
-static void hop_addr_add(struct hop *h, const struct io_addr *a, uint16_t port)
+static struct io_addr addr_at(const struct io_addr *a, uint16_t port)
 {
-    if (h->addr_count == DNS_ADDR_MAX || !hop_addr_allowed(h, a))
-        return;
-    h->addrs[h->addr_count] = *a;
+    struct io_addr at = *a;
     if (a->sa.sa_family == AF_INET6)
-        h->addrs[h->addr_count].in6.sin6_port = htons(port);
+        at.in6.sin6_port = htons(port);
     else
-        h->addrs[h->addr_count].in.sin_port = htons(port);
-    h->addr_count++;
+        at.in.sin_port = htons(port);
+    return at;
+}
+
+static void hop_addr_add(struct hop *h, const struct io_addr *a)
+{
+    if (h->addr_count < DNS_ADDR_MAX && hop_addr_allowed(h, a))
+        h->addrs[h->addr_count++] = addr_at(a, h->port);
+}
+
+/* FAULTS 74: an MX that has one of our addresses under another name. */
+static bool hop_is_self(const struct hop *h, const struct dns_answer *a)
+{
+    const struct generation *gen = h->site->config->gen;
+    for (uint32_t i = 0; h->site->send->conf->mx && i < a->addr_count; i++) {
+        struct io_addr at = addr_at(&a->addr[i], h->port);
+        if (own_addr_is(gen->config, gen->interfaces, gen->interface_count, &at))
+            return true;
+    }
+    return false;
 }
 
 static void hop_resolved(struct dns_query *q, const struct dns_answer *a)
@@ -238,7 +256,7 @@ static void hop_resolved(struct dns_query *q, const struct dns_answer *a)
     struct why why;
     h->query_running = false;
     for (uint32_t i = 0; i < a->addr_count; i++)
-        hop_addr_add(h, &a->addr[i], h->port);
+        hop_addr_add(h, &a->addr[i]);
     if (a->status != DNS_OK)
         why_set(&why, 451, "4.4.3", "Looking up %s failed: %s", h->name, a->text);
     else if (a->addr_count && !h->addr_count)
@@ -252,6 +270,13 @@ static void hop_resolved(struct dns_query *q, const struct dns_answer *a)
                 h->site->domain);
         site_give_up(h->site, &lasting); /* RFC 5321 section 5.1 */
         hop_failed(h, &lasting, false, false);
+        return;
+    }
+    if (hop_is_self(h, a)) {
+        why_set(&why, 451, "4.4.6", "%s is this host itself", h->name);
+        if (h->hosts_version == h->site->hosts_version)
+            site_drop_self(h->site, h->host, &why);
+        hop_failed(h, &why, false, false);
         return;
     }
     hop_connect_next(h, &why);

@@ -148,6 +148,8 @@
 #define SITE_DOWN_FAILURES  2u             /* failures in a row until routing takes the next cost */
 #define SITE_UP_SUCCESSES   2u /* greetings in a row until a host that was down is healthy again */
 
+#define INTERFACES_MAX 1024u /* addresses of this machine that are known as ourselves */
+
 /* ---- permits ---- */
 #define PERMIT_LIMIT_MAX 65535u         /* connections to one site, all shards together */
 #define PERMIT_IDLE_NS   (2 * NS_PER_S) /* a permit unused for so long goes back */

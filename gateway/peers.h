@@ -23,6 +23,8 @@ struct generation {
     struct config *config;
     struct users *users; /* NULL: nobody */
     struct relay_domains *accepted;
+    struct io_addr *interfaces; /* of this machine */
+    uint32_t interface_count;
     uint32_t shards_holding; /* control thread only */
 };
 

@@ -55,6 +55,8 @@ bool io_addr_parse(struct io_addr *out, struct slice host, uint16_t port)
 /* "192.0.2.1:25" or "[2001:db8::1]:25"; `with_port` false: the bare address. Returns `text`. */
 const char *io_addr_text(const struct io_addr *a, bool with_port, char text[IO_ADDR_TEXT_MAX]);
 uint16_t io_addr_port(const struct io_addr *a);
+/* The addresses of this machine's interfaces, without ports. Synchronous, for start and reload. */
+uint32_t io_interfaces(struct io_addr *out, uint32_t max);
 
 /* ---- life of a thread's io ---- */
 

@@ -26,6 +26,15 @@ private  MX 10 mx.private
 mx.private  A 10.1.2.3
 looped   MX 10 gw
 gw       A {b}
+self     MX 10 other.self
+other.self  A {self}
+selfalso MX 10 first.selfalso
+selfalso MX 20 us.selfalso
+selfalso MX 30 worse.selfalso
+first.selfalso A {none}
+us.selfalso A {self}
+worse.selfalso A {b}
+selfimplicit A {self}
 nodata   TXT "no address here"
 literal  MX 10 lit.literal
 lit.literal A {b}
@@ -40,7 +49,8 @@ class World:
         self.a = Sink(folder, host=harness.address(2), port=self.port, name="a")
         self.b = Sink(folder, host=harness.address(3), port=self.port, name="b")
         self.knot = peers.Knot(folder, ZONE.format(a=self.a.host, b=self.b.host,
-                                                   none=harness.address(9)))
+                                                   none=harness.address(9),
+                                                   self=harness.address(5)))
         self.home = Sink(folder, name="home")
         self.gateway = g = Gateway(folder, shards=1)
         g.config["dns"] = {"servers": [f"{self.knot.host}:{self.knot.port}"], "dnssec": False,
@@ -132,6 +142,34 @@ def ourselves(folder):
     expect_equal(failed["status"], "5.4.6")
     expect_equal(w.b.records(), [], "nothing arrives there")
     w.gateway.stop()
+
+
+@case("F74 an MX with our address under another name: it and what is no better is left out")
+def our_address(folder):
+    w = World(folder)
+    g = w.gateway
+    connector = {"name": "other", "bind": [f"0.0.0.0:{w.port}"], "relay": {"networks": ["::/0"]}}
+    w.b.stop()
+    w.a.stop()
+    for bind in (f"0.0.0.0:{w.port}", f"{harness.address(5)}:{w.port}"):
+        connector["bind"] = [bind]
+        g.config["receive_connectors"] = g.config["receive_connectors"][:3] + [connector]
+        expect_equal(g.reload().status, 200)
+        before = len(g.tracking("failed"))
+        w.send("x@self.test", "y@selfimplicit.test")
+        failed = g.wait_tracking("failed", before + 2, 20)[before:]
+        expect_equal({x["status"] for x in failed}, {"5.4.6"}, bind)
+    expect_equal(len(g.tracking("accepted")), 2, "nothing came back in")
+    w.send("x@selfalso.test")
+    deferred = g.wait_tracking("deferred", 1, 30)[0]
+    expect_match("Connecting failed", deferred["reply"], "the better one is waited for")
+    stays(lambda: not w.b.records() and len(g.tracking("accepted")) == 3, 1, "and nobody else")
+    g.config["own_addresses"] = [harness.address(9)]
+    expect_equal(g.reload().status, 200)
+    w.send("x@dead.test")
+    failed = g.wait_tracking("failed", 5, 30)[4]
+    expect_equal((failed["recipient"], failed["status"]), ("x@dead.test", "5.4.6"))
+    g.stop()
 
 
 @case("hosts of smart_hosts by name are looked up, too")
