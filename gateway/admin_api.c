@@ -20,7 +20,7 @@
 
 /* ---- writing ---- */
 
-static void out_string(FILE *f, struct slice v)
+void admin_put_string(FILE *f, struct slice v)
 {
     uint8_t bytes[4096];
     struct buf b = buf_over(bytes, sizeof bytes);
@@ -28,20 +28,13 @@ static void out_string(FILE *f, struct slice v)
     fwrite(b.ptr, 1, b.len, f);
 }
 
-static void out_member(FILE *f, const char *key, const char *value)
+void admin_put_member(FILE *f, const char *key, const char *value)
 {
     fprintf(f, ",\"%s\":", key);
-    out_string(f, slice_str(value));
+    admin_put_string(f, slice_str(value));
 }
 
-/* A body under construction. */
-struct body {
-    FILE *f;
-    char *text;
-    size_t len;
-};
-
-static bool body_open(struct admin_call *call, struct body *b)
+bool admin_body_open(struct admin_call *call, struct admin_body *b)
 {
     b->text = NULL;
     b->f = open_memstream(&b->text, &b->len);
@@ -50,20 +43,20 @@ static bool body_open(struct admin_call *call, struct body *b)
     return b->f != NULL;
 }
 
-static void body_answer(struct admin_call *call, struct body *b)
+void admin_body_answer(struct admin_call *call, struct admin_body *b)
 {
     fputs("\n", b->f);
     fclose(b->f);
     admin_answer(call, 200, "application/json", b->text, b->len);
 }
 
-static void error_why(struct admin_call *call, unsigned status, const struct why *why)
+void admin_error_why(struct admin_call *call, unsigned status, const struct why *why)
 {
-    struct body b;
-    if (!body_open(call, &b))
+    struct admin_body b;
+    if (!admin_body_open(call, &b))
         return;
     fputs("{\"error\":", b.f);
-    out_string(b.f, slice_str(why->text));
+    admin_put_string(b.f, slice_str(why->text));
     fputs("}\n", b.f);
     fclose(b.f);
     admin_answer(call, status, "application/json", b.text, b.len);
@@ -74,8 +67,10 @@ static void error_why(struct admin_call *call, unsigned status, const struct why
 static void requests_free(struct admin_call *call)
 {
     for (uint32_t i = 0; call->requests && i < call->asked; i++) {
-        if (call->requests[i])
+        if (call->requests[i]) {
             free(call->requests[i]->json);
+            free(call->requests[i]->counts);
+        }
         free(call->requests[i]);
     }
     free(call->requests);
@@ -109,7 +104,7 @@ static void ask_done(void *arg, struct admin_request *r)
 }
 
 /* Puts the same question to every shard; `finish` answers the call. */
-static void ask_all(struct admin_call *call, const struct admin_request *model,
+void admin_ask_all(struct admin_call *call, const struct admin_request *model,
                     void (*finish)(struct admin_call *call))
 {
     struct control *c = call->admin->control;
@@ -134,7 +129,7 @@ static void ask_all(struct admin_call *call, const struct admin_request *model,
         control_ask(c, i, call->requests[i], ask_done, call);
 }
 
-static uint64_t matched(const struct admin_call *call)
+uint64_t admin_matched(const struct admin_call *call)
 {
     uint64_t sum = 0;
     for (uint32_t i = 0; i < call->asked; i++)
@@ -144,11 +139,11 @@ static uint64_t matched(const struct admin_call *call)
 
 static void finish_list(struct admin_call *call)
 {
-    struct body b;
+    struct admin_body b;
     bool first = true;
-    if (!body_open(call, &b))
+    if (!admin_body_open(call, &b))
         return;
-    fprintf(b.f, "{\"matched\":%llu,\"items\":[", (unsigned long long)matched(call));
+    fprintf(b.f, "{\"matched\":%llu,\"items\":[", (unsigned long long)admin_matched(call));
     for (uint32_t i = 0; i < call->asked; i++) {
         const struct admin_request *r = call->requests[i];
         if (!r->json_len)
@@ -159,35 +154,35 @@ static void finish_list(struct admin_call *call)
         first = false;
     }
     fputs("]}", b.f);
-    body_answer(call, &b);
+    admin_body_answer(call, &b);
 }
 
 static void finish_show(struct admin_call *call)
 {
-    struct body b;
-    if (matched(call) == 0) {
+    struct admin_body b;
+    if (admin_matched(call) == 0) {
         admin_error(call, 404, "no message has this queue id");
         return;
     }
-    if (!body_open(call, &b))
+    if (!admin_body_open(call, &b))
         return;
     for (uint32_t i = 0; i < call->asked; i++)
         if (call->requests[i]->json_len)
             fwrite(call->requests[i]->json, 1, call->requests[i]->json_len, b.f);
-    body_answer(call, &b);
+    admin_body_answer(call, &b);
 }
 
 static void finish_change(struct admin_call *call)
 {
-    struct body b;
-    if (matched(call) == 0 && call->requests[0]->qid) {
+    struct admin_body b;
+    if (admin_matched(call) == 0 && call->requests[0]->qid) {
         admin_error(call, 404, "no message has this queue id");
         return;
     }
-    if (!body_open(call, &b))
+    if (!admin_body_open(call, &b))
         return;
-    fprintf(b.f, "{\"changed\":%llu}", (unsigned long long)matched(call));
-    body_answer(call, &b);
+    fprintf(b.f, "{\"changed\":%llu}", (unsigned long long)admin_matched(call));
+    admin_body_answer(call, &b);
 }
 
 /* ---- queue ---- */
@@ -198,7 +193,7 @@ static bool query_filter(struct admin_call *call, struct admin_request *r)
     const char *filter = admin_arg(call, "filter"), *limit = admin_arg(call, "limit");
     struct why why;
     if (filter && *filter && !(call->filter = filter_parse(filter, &why))) {
-        error_why(call, 400, &why);
+        admin_error_why(call, 400, &why);
         return false;
     }
     unsigned long n = limit ? strtoul(limit, NULL, 10) : LIMIT_DEFAULT;
@@ -210,7 +205,7 @@ static void queue_list(struct admin_call *call)
 {
     struct admin_request r = {.op = ADMIN_QUEUE_LIST};
     if (query_filter(call, &r))
-        ask_all(call, &r, finish_list);
+        admin_ask_all(call, &r, finish_list);
 }
 
 static bool query_qid(struct admin_call *call, const char *text, struct admin_request *r)
@@ -225,7 +220,7 @@ static void queue_show(struct admin_call *call, const char *qid)
 {
     struct admin_request r = {.op = ADMIN_QUEUE_SHOW, .limit = 1};
     if (query_qid(call, qid, &r))
-        ask_all(call, &r, finish_show);
+        admin_ask_all(call, &r, finish_show);
 }
 
 static void queue_change(struct admin_call *call, enum admin_change change)
@@ -237,143 +232,14 @@ static void queue_change(struct admin_call *call, enum admin_change change)
         return;
     }
     if (qid ? query_qid(call, qid, &r) : query_filter(call, &r))
-        ask_all(call, &r, finish_change);
+        admin_ask_all(call, &r, finish_change);
 }
 
 static void queue_sites(struct admin_call *call)
 {
     struct admin_request r = {.op = ADMIN_QUEUE_SITES};
     if (query_filter(call, &r))
-        ask_all(call, &r, finish_list);
-}
-
-/* ---- connectors ---- */
-
-static void connectors(struct admin_call *call)
-{
-    const struct config *conf = control_generation(call->admin->control)->config;
-    struct body b;
-    char text[IO_ADDR_TEXT_MAX];
-    if (!body_open(call, &b))
-        return;
-    fputs("{\"receive\":[", b.f);
-    for (uint32_t i = 0; i < conf->receive_count; i++) {
-        const struct config_receive_connector *r = &conf->receive[i];
-        static const char *const modes[] = {"none", "starttls", "implicit"};
-        fprintf(b.f, "%s{\"kind\":\"receive\"", i ? "," : "");
-        out_member(b.f, "name", r->name);
-        out_member(b.f, "fqdn", r->fqdn);
-        out_member(b.f, "tls", modes[r->tls.mode]);
-        fputs(",\"bind\":[", b.f);
-        for (uint32_t k = 0; k < r->bind_count; k++)
-            fprintf(b.f, "%s\"%s\"", k ? "," : "", io_addr_text(&r->bind[k], true, text));
-        fputs("]}", b.f);
-    }
-    fputs("],\"send\":[", b.f);
-    for (uint32_t i = 0; i < conf->send_count; i++) {
-        const struct config_send_connector *s = &conf->send[i];
-        fprintf(b.f, "%s{\"kind\":\"send\",\"enabled\":%s", i ? "," : "",
-                s->enabled ? "true" : "false");
-        out_member(b.f, "name", s->name);
-        out_member(b.f, "delivery", s->mx ? "mx" : "smart_hosts");
-        fputs(",\"address_spaces\":[", b.f);
-        for (uint32_t k = 0; k < s->space_count; k++) {
-            fputs(k ? ",{\"space\":" : "{\"space\":", b.f);
-            out_string(b.f, slice_str(s->spaces[k].space));
-            fprintf(b.f, ",\"cost\":%u}", s->spaces[k].cost);
-        }
-        fputs("]}", b.f);
-    }
-    fputs("]}", b.f);
-    body_answer(call, &b);
-}
-
-/* Every shard has changed the same connector. */
-static void finish_connector(struct admin_call *call)
-{
-    struct body b;
-    if (!body_open(call, &b))
-        return;
-    fprintf(b.f, "{\"changed\":%d}", matched(call) > 0);
-    body_answer(call, &b);
-}
-
-static void connector_stop(struct admin_call *call, bool stop)
-{
-    const char *name = admin_arg(call, "name");
-    struct admin_request r = {.op = ADMIN_CONNECTOR, .change = stop ? ADMIN_HOLD : ADMIN_RELEASE};
-    const struct config *conf = control_generation(call->admin->control)->config;
-    bool known = false;
-    for (uint32_t i = 0; name && i < conf->send_count; i++)
-        known |= strcmp(conf->send[i].name, name) == 0;
-    if (!known) {
-        admin_error(call, 404, "no send connector has this name");
-        return;
-    }
-    snprintf(r.connector, sizeof r.connector, "%s", name);
-    ask_all(call, &r, finish_connector);
-}
-
-/* ---- route explain ---- */
-
-struct explain {
-    FILE *f;
-    bool any;
-};
-
-static void explain_step(void *arg, const char *connector, const char *verdict)
-{
-    struct explain *e = arg;
-    fputs(e->any ? ",{\"connector\":" : "{\"connector\":", e->f);
-    out_string(e->f, slice_str(connector));
-    out_member(e->f, "verdict", verdict);
-    fputs("}", e->f);
-    e->any = true;
-}
-
-static void route_explain(struct admin_call *call)
-{
-    static const char *const verdicts[] = {"found", "unreachable", "too_large"};
-    const struct config *conf = control_generation(call->admin->control)->config;
-    const char *address = admin_arg(call, "address"), *size = admin_arg(call, "size");
-    const char *via = admin_arg(call, "receive_connector");
-    const char *at = address ? strrchr(address, '@') : NULL;
-    struct route_answer a;
-    struct body b;
-    if (!at || !at[1]) {
-        admin_error(call, 400, "give address=LOCAL@DOMAIN");
-        return;
-    }
-    if (!body_open(call, &b))
-        return;
-    struct explain e = {.f = b.f};
-    struct route_query q = {.domain = slice_str(at + 1),
-                            .receive_connector = slice_str(via),
-                            .size = size ? strtoull(size, NULL, 10) : 0,
-                            .explain = explain_step,
-                            .explain_arg = &e};
-    fputs("{\"address\":", b.f);
-    out_string(b.f, slice_str(address));
-    fputs(",\"steps\":[", b.f);
-    route_choose(conf->routes, &q, &a);
-    fprintf(b.f, "],\"verdict\":\"%s\"", verdicts[a.verdict]);
-    if (a.verdict == ROUTE_FOUND) {
-        const struct config_send_connector *s = &conf->send[a.connector];
-        out_member(b.f, "connector", s->name);
-        fprintf(b.f, ",\"cost\":%u", a.cost);
-        out_member(b.f, "delivery", s->mx ? "mx" : "smart_hosts");
-        fputs(",\"smart_hosts\":[", b.f);
-        for (uint32_t i = 0; i < s->smart_host_count; i++) {
-            fputs(i ? "," : "", b.f);
-            char host[320];
-            snprintf(host, sizeof host, s->smart_hosts[i].literal ? "[%s]:%u" : "%s:%u",
-                     s->smart_hosts[i].host, s->smart_hosts[i].port);
-            out_string(b.f, slice_str(host));
-        }
-        fputs("]", b.f);
-    }
-    fputs("}", b.f);
-    body_answer(call, &b);
+        admin_ask_all(call, &r, finish_list);
 }
 
 /* ---- status, reload, drain ---- */
@@ -385,19 +251,19 @@ static void status(struct admin_call *call)
     const struct gateway *gw = control_gateway(c);
     const char *not_ready = admin_not_ready(c);
     uint64_t now = io_wall_ns(control_io(c));
-    struct body b;
-    if (!body_open(call, &b))
+    struct admin_body b;
+    if (!admin_body_open(call, &b))
         return;
     fprintf(b.f, "{\"state\":\"%s\",\"ready\":%s", states[control_state(c)],
             not_ready ? "false" : "true");
     if (not_ready)
-        out_member(b.f, "not_ready", not_ready);
-    out_member(b.f, "config", control_generation(c)->config->path);
+        admin_put_member(b.f, "not_ready", not_ready);
+    admin_put_member(b.f, "config", control_generation(c)->config->path);
     fprintf(b.f, ",\"config_generation\":%llu,\"uptime_s\":%llu,\"shards\":%u",
             (unsigned long long)control_generation(c)->number,
             (unsigned long long)((now - gw->start_wall_ns) / NS_PER_S), gw->shard_count);
     if (control_reload_error(c)[0])
-        out_member(b.f, "last_reload_error", control_reload_error(c));
+        admin_put_member(b.f, "last_reload_error", control_reload_error(c));
     static const struct {
         const char *name;
         enum metric id;
@@ -421,22 +287,22 @@ static void status(struct admin_call *call)
         fprintf(b.f, ",\"%s\":%llu", shown[i].name, (unsigned long long)sum);
     }
     fputs("}", b.f);
-    body_answer(call, &b);
+    admin_body_answer(call, &b);
 }
 
 static void reload_done(void *arg, const struct why *why)
 {
     struct admin_call *call = arg;
-    struct body b;
+    struct admin_body b;
     call->waiting = 0;
     if (!call->connection) {
         admin_call_free(call);
     } else if (why) {
-        error_why(call, 422, why);
-    } else if (body_open(call, &b)) {
+        admin_error_why(call, 422, why);
+    } else if (admin_body_open(call, &b)) {
         fprintf(b.f, "{\"config_generation\":%llu}",
                 (unsigned long long)control_generation(call->admin->control)->number);
-        body_answer(call, &b);
+        admin_body_answer(call, &b);
     }
 }
 
@@ -451,12 +317,12 @@ static void reload(struct admin_call *call)
 
 static void drain(struct admin_call *call)
 {
-    struct body b;
+    struct admin_body b;
     control_drain(call->admin->control);
-    if (!body_open(call, &b))
+    if (!admin_body_open(call, &b))
         return;
     fputs("{\"state\":\"draining\"}", b.f);
-    body_answer(call, &b);
+    admin_body_answer(call, &b);
 }
 
 /* ---- dispatch ---- */
@@ -486,13 +352,21 @@ static void bounce(struct admin_call *c)
 {
     queue_change(c, ADMIN_BOUNCE);
 }
-static void suspend(struct admin_call *c)
+static void connector_enable(struct admin_call *c)
 {
-    connector_stop(c, true);
+    admin_connector_switch(c, CONNECTOR_SWITCH_ENABLE);
 }
-static void resume(struct admin_call *c)
+static void connector_disable(struct admin_call *c)
 {
-    connector_stop(c, false);
+    admin_connector_switch(c, CONNECTOR_SWITCH_DISABLE);
+}
+static void connector_suspend(struct admin_call *c)
+{
+    admin_connector_switch(c, CONNECTOR_SWITCH_SUSPEND);
+}
+static void connector_resume(struct admin_call *c)
+{
+    admin_connector_switch(c, CONNECTOR_SWITCH_RESUME);
 }
 
 static const struct {
@@ -505,15 +379,17 @@ static const struct {
     {"GET", "/api/v1/status", status},
     {"GET", "/api/v1/queue", queue_list},
     {"GET", "/api/v1/sites", queue_sites},
-    {"GET", "/api/v1/connectors", connectors},
-    {"GET", "/api/v1/route", route_explain},
+    {"GET", "/api/v1/connectors", admin_connectors},
+    {"GET", "/api/v1/route", admin_route_explain},
     {"POST", "/api/v1/queue/hold", hold},
     {"POST", "/api/v1/queue/release", release},
     {"POST", "/api/v1/queue/retry", retry},
     {"POST", "/api/v1/queue/remove", remove_},
     {"POST", "/api/v1/queue/bounce", bounce},
-    {"POST", "/api/v1/connectors/suspend", suspend},
-    {"POST", "/api/v1/connectors/resume", resume},
+    {"POST", "/api/v1/connectors/enable", connector_enable},
+    {"POST", "/api/v1/connectors/disable", connector_disable},
+    {"POST", "/api/v1/connectors/suspend", connector_suspend},
+    {"POST", "/api/v1/connectors/resume", connector_resume},
     {"POST", "/api/v1/reload", reload},
     {"POST", "/api/v1/drain", drain},
 };

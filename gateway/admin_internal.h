@@ -10,6 +10,13 @@
 #include "gateway/base/list.h"
 #include "gateway/filter.h"
 
+/* A body under construction. */
+struct admin_body {
+    FILE *f;
+    char *text;
+    size_t len;
+};
+
 /* One HTTP request, from its first header to its answer. */
 struct admin_call {
     struct admin *admin;
@@ -24,6 +31,7 @@ struct admin_call {
     struct filter *filter;
     uint32_t limit;
     void (*finish)(struct admin_call *call); /* all shards have answered */
+    struct why note;                         /* for `finish`: what is to be said beside */
     /* the answer */
     unsigned status;
     char *body; /* malloc'd */
@@ -56,6 +64,33 @@ void admin_answer(struct admin_call *call, unsigned status, const char *type, ch
 void admin_error(struct admin_call *call, unsigned status, const char *text);
 /* Value of a query argument, or NULL. */
 const char *admin_arg(const struct admin_call *call, const char *name);
+
+/* {"error":...} with the words of `why`. */
+void admin_error_why(struct admin_call *call, unsigned status, const struct why *why);
+/* JSON: a string; ,"key":"value". */
+void admin_put_string(FILE *f, struct slice v);
+void admin_put_member(FILE *f, const char *key, const char *value);
+/* False: answered with an error. */
+bool admin_body_open(struct admin_call *call, struct admin_body *b)
+    __attribute__((warn_unused_result));
+/* 200 with what was written into b->f. */
+void admin_body_answer(struct admin_call *call, struct admin_body *b);
+/* Puts the same question to every shard; `finish` answers the call. */
+void admin_ask_all(struct admin_call *call, const struct admin_request *model,
+                   void (*finish)(struct admin_call *call));
+/* What the shards' answers say together. */
+uint64_t admin_matched(const struct admin_call *call);
+
+/* admin_connector.c */
+enum connector_switch_action {
+    CONNECTOR_SWITCH_ENABLE,
+    CONNECTOR_SWITCH_DISABLE,
+    CONNECTOR_SWITCH_SUSPEND,
+    CONNECTOR_SWITCH_RESUME
+};
+void admin_connectors(struct admin_call *call);
+void admin_connector_switch(struct admin_call *call, enum connector_switch_action action);
+void admin_route_explain(struct admin_call *call);
 
 /* admin_api.c: routes a call; the answer may come later. */
 void admin_dispatch(struct admin_call *call);

@@ -351,6 +351,7 @@ static void control_stop(struct control *c)
     io_destroy(c->io);
     io_group_destroy(c->gw.group);
     generation_free(c->current);
+    switches_free(&c->switches);
     for (uint32_t i = 0; i <= c->gw.shard_count; i++)
         ring_bytes_destroy(c->gw.log_rings[i]);
     free(c->gw.log_rings);
@@ -375,7 +376,7 @@ static bool control_begin(struct control *c, struct why *why)
     const struct config *conf = c->current->config;
     return control_gateway_init(c, why) && control_io_init(c, why) &&
            control_ports_free(conf, why) &&
-           spool_lock(c->io, conf->spool.path, &c->spool_lock, why) &&
+           spool_lock(c->io, conf->spool.path, &c->spool_lock, why) && control_state_load(c, why) &&
            control_writer_init(c, why) && control_threads_start(c, why) &&
            control_wait_up(c, why) && (c->admin = admin_create(c, conf, why)) != NULL;
 }
@@ -389,7 +390,7 @@ int control_run(const struct control_options *o)
         return control_say(&why, 1);
     }
     c->options = *o;
-    c->current = generation_load(o, 1, &why);
+    c->current = generation_load(o, 1, &c->switches, &why);
     if (!c->current || !io_probe(&why)) {
         int status = c->current ? EXIT_NO_IO_URING : EXIT_CONFIG;
         if (c->current)
@@ -427,7 +428,8 @@ int control_check(const char *config_path)
     struct why why;
     if (!tls_global_init(&why))
         return control_say(&why, 1);
-    struct generation *g = generation_load(&o, 1, &why);
+    struct switches none = {0};
+    struct generation *g = generation_load(&o, 1, &none, &why);
     if (!g) { /* the place comes first, as editors and people expect it */
         fprintf(stderr, "%s\n", why.text);
         return EXIT_CONFIG;

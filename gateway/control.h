@@ -40,6 +40,16 @@ uint64_t control_reloads_failed(const struct control *c);
  * later, once. False: another reload is under way. */
 bool control_reload(struct control *c, void (*done)(void *arg, const struct why *why), void *arg);
 void control_drain(struct control *c);
+/* Which connectors the operator has switched. */
+const struct switches *control_switches(const struct control *c);
+/*
+ * Notes the new state and writes it down; the shards are told by the caller (ADMIN_CONNECTOR).
+ * False: nothing changed. True with a code in `why`: it holds, but could not be written down and
+ * ends with the process.
+ */
+bool control_switch(struct control *c, enum connector_kind kind, const char *name,
+                    enum connector_switch state, struct why *why)
+    __attribute__((warn_unused_result));
 /* Hands `r` to shard `shard`; `done` gets it back. The asker frees it then. */
 void control_ask(struct control *c, uint32_t shard, struct admin_request *r,
                  void (*done)(void *arg, struct admin_request *r), void *arg);

@@ -30,6 +30,7 @@ struct control {
     struct why failure;
     /* reload */
     struct generation *current, *next;
+    struct switches switches;
     uint64_t generations;
     uint32_t answers, refusals, adopted;
     bool reload_again;
@@ -47,11 +48,15 @@ void control_warn(void *arg, const char *text);
 /* control_reload.c */
 /* Configuration, users, accepted domains. NULL: `why`. */
 struct generation *generation_load(const struct control_options *o, uint64_t number,
-                                   struct why *why);
+                                   const struct switches *switches, struct why *why);
 void generation_free(struct generation *g);
 void control_reload_ready(struct control *c, const struct ring_item *item);
 void control_reload_adopted(struct control *c);
 void control_generation_released(struct control *c, struct generation *g);
 void control_look(struct timer *t);
+
+/* control_state.c */
+/* What an earlier life left in the spool directory. The spool is locked. */
+bool control_state_load(struct control *c, struct why *why) __attribute__((warn_unused_result));
 
 #endif

@@ -26,6 +26,7 @@ void generation_free(struct generation *g)
         users_free(g->users);
     if (g->accepted)
         relay_domains_destroy(g->accepted);
+    switches_free(&g->switches);
     if (g->config)
         config_free(g->config);
     free(g->interfaces);
@@ -51,13 +52,15 @@ static struct config *config_read(const struct control_options *o, struct why *w
 }
 
 struct generation *generation_load(const struct control_options *o, uint64_t number,
-                                   struct why *why)
+                                   const struct switches *switches, struct why *why)
 {
     struct generation *g = calloc(1, sizeof *g);
     why_set(why, 451, "4.3.1", "out of memory");
     if (!g)
         return NULL;
     g->number = number;
+    if (!switches_copy(switches, &g->switches))
+        goto failed;
     g->config = config_read(o, why);
     if (!g->config)
         goto failed;
@@ -105,7 +108,7 @@ bool control_reload(struct control *c, void (*done)(void *arg, const struct why 
         return false;
     c->reload_done = done;
     c->reload_arg = arg;
-    c->next = generation_load(&c->options, ++c->generations + 1, &why);
+    c->next = generation_load(&c->options, ++c->generations + 1, &c->switches, &why);
     if (c->next && !config_reload_possible(c->current->config, c->next->config, &why)) {
         generation_free(c->next);
         c->next = NULL;

@@ -106,10 +106,10 @@ void job_rcpt_relayed(struct job *j, uint32_t rcpt, const struct why *why, const
 
 /* ---- routing ---- */
 
-static bool connector_stopped(void *arg, uint32_t connector)
+bool delivery_connector_disabled(void *arg, uint32_t connector)
 {
     struct delivery *d = arg;
-    return d->shard->config->send[connector].stopped;
+    return d->shard->config->send[connector].state == CONNECTOR_DISABLED;
 }
 
 /* The site that takes this recipient; NULL: it has its verdict. */
@@ -124,7 +124,7 @@ static struct site *job_route_rcpt(struct job *j, uint32_t rcpt)
         .size = j->m->body_size,
         .choice = j->m->qid,
         .unhealthy = site_unhealthy,
-        .stopped = connector_stopped,
+        .stopped = delivery_connector_disabled,
         .arg = d,
     };
     struct route_answer a;
@@ -138,6 +138,12 @@ static struct site *job_route_rcpt(struct job *j, uint32_t rcpt)
     if (a.verdict == ROUTE_TOO_LARGE) {
         why_set(&why, 552, "5.3.4", "Message is too large for every send connector that matches");
         job_rcpt_done(j, rcpt, RCPT_FAIL, &why, "", 0);
+        return NULL;
+    }
+    if (c->send[a.connector].state == CONNECTOR_SUSPENDED) { /* routed again when it resumes */
+        why_set(&why, 450, "4.3.2", "Send connector %s is suspended by the operator",
+                c->send[a.connector].conf->name);
+        job_rcpt_done(j, rcpt, RCPT_UNREACHED, &why, "", 0);
         return NULL;
     }
     bool mx = c->send[a.connector].conf->mx;

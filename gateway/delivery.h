@@ -178,6 +178,8 @@ struct delivery {
 };
 
 /* delivery.c */
+/* For route_choose: has the operator disabled it? */
+bool delivery_connector_disabled(void *arg, uint32_t connector);
 /* Starts what was asked for, if there is room for a job. */
 void job_task_done(struct task *t);
 /* Notes what became of a recipient; `remote` may be "". Final states go to disk at once. */
@@ -203,6 +205,9 @@ void job_route(struct job *j);
 /* delivery_site.c */
 struct site *site_get(struct delivery *d, struct shard_config *c, uint32_t connector,
                       struct slice domain);
+/* The one that is there, or NULL. */
+struct site *site_find(struct delivery *d, struct shard_config *c, uint32_t connector,
+                       struct slice domain);
 bool site_enqueue(struct site *s, struct job *j, const uint32_t *rcpts, uint32_t count);
 void site_pump(struct site *s);
 /* For route_choose: are all its hosts down? */

@@ -32,8 +32,8 @@ static uint32_t site_bucket(uint32_t connector, struct slice domain)
     return h % SITE_BUCKETS;
 }
 
-static struct site *site_find(struct delivery *d, struct shard_config *c, uint32_t connector,
-                              struct slice domain)
+struct site *site_find(struct delivery *d, struct shard_config *c, uint32_t connector,
+                       struct slice domain)
 {
     struct site *s = d->site_hash[site_bucket(connector, domain)];
     while (s && !(s->config == c && s->connector == connector &&
@@ -192,7 +192,7 @@ struct task *site_next_task(struct site *s)
 
 bool site_is_over(const struct site *s)
 {
-    return s->config != s->delivery->shard->config || s->send->stopped;
+    return s->config != s->delivery->shard->config || s->send->state != CONNECTOR_ON;
 }
 
 void site_task_back(struct task *t)

@@ -199,6 +199,7 @@
 #define CONFIG_PEM_MAX           (1 * MIB) /* a certificate chain or a key */
 #define CONFIG_SECRET_MAX        4096u     /* a password or token file */
 #define CONFIG_CONNECTORS_MAX    1000u     /* of each kind */
+#define SWITCHES_MAX             2048u     /* connectors suspended or disabled by hand: 500 */
 #define CONFIG_LIST_MAX          1000u     /* entries of most lists */
 #define CONFIG_SPACES_MAX        100000u   /* address spaces of one connector, accepted domains */
 

@@ -14,6 +14,7 @@
 #include "gateway/io/io.h"
 #include "gateway/limits.h"
 #include "gateway/metrics.h"
+#include "gateway/switches.h"
 #include "routing/relay.h"
 
 /* One configuration with what is derived from it once for all threads. Immutable while shards hold
@@ -25,7 +26,8 @@ struct generation {
     struct relay_domains *accepted;
     struct io_addr *interfaces; /* of this machine */
     uint32_t interface_count;
-    uint32_t shards_holding; /* control thread only */
+    struct switches switches; /* as they were when it was read; changes come by ADMIN_CONNECTOR */
+    uint32_t shards_holding;  /* control thread only */
 };
 
 enum peer_item {
@@ -55,12 +57,23 @@ enum admin_op {
     ADMIN_QUEUE_SHOW,
     ADMIN_QUEUE_SITES,
     ADMIN_QUEUE_CHANGE, /* hold, release, retry, remove, bounce, by qid or filter */
-    ADMIN_CONNECTOR     /* suspend, resume, enable, disable */
+    ADMIN_CONNECTOR,    /* suspend, resume, enable, disable: `connector`, `kind`, `state` */
+    ADMIN_CONNECTORS,   /* what each connector does: `counts` */
+    ADMIN_ROUTE         /* explain: `address`, `connector` (a receive connector), `size` */
 };
 
 enum admin_change { ADMIN_HOLD, ADMIN_RELEASE, ADMIN_RETRY, ADMIN_REMOVE, ADMIN_BOUNCE };
 
 struct filter; /* gateway/filter.h */
+
+/* Of one connector on one shard. */
+struct connector_counts {
+    uint64_t sessions;                  /* receive */
+    uint64_t connections, waiting;      /* send: connections open; recipients' tasks waiting */
+    uint64_t delivered, deferred;       /* send: recipients, by the sites known now */
+    uint64_t sites, sites_down;         /* send */
+    char last_error[WHY_TEXT_MAX + 32]; /* send: of a site that is down, else of any; or "" */
+};
 
 /* Made by the control thread, filled by one shard, given back. Memory is malloc'd: this is not the
  * message path. */
@@ -72,9 +85,18 @@ struct admin_request {
     const struct filter *filter; /* NULL: everything; owned by the asker */
     uint32_t limit;
     char connector[128];
+    enum connector_kind kind;
+    enum connector_switch state;
+    char address[SMTP_PATH_MAX + 1];
+    uint64_t size;
     /* result */
-    uint64_t matched; /* messages that the request met here */
-    char *json;       /* array elements without brackets, malloc'd, or NULL */
+    struct why why;                  /* smtp_code 0: done */
+    uint64_t generation;             /* of the configuration that `counts` follows */
+    struct connector_counts *counts; /* receive connectors, then send connectors; malloc'd */
+    uint64_t decision;               /* route: the same on shards that choose alike */
+    bool site_known;                 /* route: this shard has tried the next hop lately */
+    uint64_t matched;                /* messages that the request met here */
+    char *json;                      /* array elements without brackets, malloc'd, or NULL */
     size_t json_len, json_cap;
     /* the shard's own while it works */
     void *work;

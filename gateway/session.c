@@ -277,6 +277,10 @@ static bool session_refusal(struct session *s, bool allowed, struct why *why)
         why_set(why, 421, "4.3.2", "Service is shutting down");
         return true;
     }
+    if (s->receive->state != CONNECTOR_ON) {
+        why_set(why, 421, "4.3.2", "Service is not available now, try again later");
+        return true;
+    }
     uint32_t count = addr_counts_add(sh->addr_counts, &s->peer);
     s->counted = count > 0;
     if (count == 0 || count > SESSION_PER_ADDRESS_MAX || sh->session_free == 0) {
@@ -359,6 +363,12 @@ void session_accept(struct listener *l, int32_t fd, const struct io_addr *peer)
     } else {
         session_close_now(s);
     }
+}
+
+const struct shard_receive *shard_session_receive(const struct shard *s, uint32_t slot)
+{
+    const struct session *session = s->sessions[slot];
+    return session ? session->receive : NULL;
 }
 
 void session_drain(struct session *s)

@@ -119,20 +119,36 @@ static struct listener *listener_find(struct list *in, const struct io_addr *add
     return NULL;
 }
 
-/* Binds what `conf` wants and `have` lacks, into `made`. */
-static bool listeners_bind(struct shard *s, const struct config *conf, struct list *have,
+/* Is there a connector at this address that is not disabled? */
+static bool listener_wanted(const struct shard_config *c, const struct io_addr *addr)
+{
+    for (uint32_t i = 0; i < c->receive_count; i++) {
+        const struct config_receive_connector *conf = c->receive[i].conf;
+        for (uint32_t b = 0; b < conf->bind_count; b++)
+            if (c->receive[i].state != CONNECTOR_DISABLED && addr->len == conf->bind[b].len &&
+                memcmp(&addr->sa, &conf->bind[b].sa, addr->len) == 0)
+                return true;
+    }
+    return false;
+}
+
+/* Binds what `c` wants and `have` lacks, into `made`. */
+static bool listeners_bind(struct shard *s, const struct shard_config *c, struct list *have,
                            struct list *made, struct why *why)
 {
     const struct io_listen_opts opts = {
         .backlog = LISTEN_BACKLOG, .reuse_port = true, .v6_only = true};
-    for (uint32_t i = 0; i < conf->receive_count; i++) {
-        for (uint32_t b = 0; b < conf->receive[i].bind_count; b++) {
-            const struct io_addr *addr = &conf->receive[i].bind[b];
-            if (listener_find(have, addr) || listener_find(made, addr))
+    for (uint32_t i = 0; i < c->receive_count; i++) {
+        const struct config_receive_connector *conf = c->receive[i].conf;
+        for (uint32_t b = 0; b < conf->bind_count; b++) {
+            const struct io_addr *addr = &conf->bind[b];
+            if (!listener_wanted(c, addr) || listener_find(have, addr) || listener_find(made, addr))
                 continue;
             struct listener *l = calloc(1, sizeof *l);
-            if (!l)
+            if (!l) {
+                why_set(why, 451, "4.3.1", "out of memory");
                 return false;
+            }
             l->shard = s;
             l->addr = *addr;
             l->acceptor.on_accept = listener_accepted;
@@ -168,22 +184,32 @@ static void listeners_start(struct shard *s, struct list *made)
     }
 }
 
-/* Ends every listener that `conf` does not want (NULL: all). */
-static void listeners_stop(struct shard *s, const struct config *conf)
+/* Ends every listener that `c` does not want (NULL: all). */
+static void listeners_stop(struct shard *s, const struct shard_config *c)
 {
     for (struct list *p = s->listeners.next, *next; p != &s->listeners; p = next) {
         struct listener *l = container_of(p, struct listener, link);
-        bool wanted = false;
         next = p->next;
-        for (uint32_t i = 0; conf && i < conf->receive_count; i++)
-            for (uint32_t b = 0; b < conf->receive[i].bind_count; b++)
-                wanted |= l->addr.len == conf->receive[i].bind[b].len &&
-                          memcmp(&l->addr.sa, &conf->receive[i].bind[b].sa, l->addr.len) == 0;
-        if (!wanted && !l->stopping) {
+        if (!l->stopping && !(c && listener_wanted(c, &l->addr))) {
             l->stopping = true;
             io_accept_stop(s->io, &l->acceptor);
         }
     }
+}
+
+bool shard_listeners_update(struct shard *s, struct why *why)
+{
+    struct list made;
+    list_init(&made);
+    if (s->draining)
+        return true;
+    if (!listeners_bind(s, s->config, &s->listeners, &made, why)) {
+        listeners_discard(s, &made);
+        return false;
+    }
+    listeners_start(s, &made);
+    listeners_stop(s, s->config);
+    return true;
 }
 
 /* ---- lanes ---- */
@@ -322,7 +348,8 @@ static void shard_config_prepare(struct shard *s, struct generation *gen)
     struct why why;
     why_clear(&why);
     s->next_config = shard_config_create(gen, s->gw->ticket_key, &why);
-    bool ok = s->next_config && listeners_bind(s, gen->config, &s->listeners, &s->bound, &why);
+    bool ok =
+        s->next_config && listeners_bind(s, s->next_config, &s->listeners, &s->bound, &why);
     shard_tell(s, PEER_CONFIG_READY, gen->number, ok, &why);
     struct ring_item released = {.kind = PEER_CONFIG_RELEASED, .ptr = gen};
     if (!s->next_config)
@@ -339,15 +366,11 @@ static void shard_config_commit(struct shard *s, bool adopt)
             shard_config_unref(s, next);
         return;
     }
-    for (uint32_t i = 0; i < next->send_count;
-         i++) /* what the operator suspended stays suspended */
-        for (uint32_t k = 0; k < old->send_count; k++)
-            if (strcmp(next->send[i].conf->name, old->send[k].conf->name) == 0)
-                next->send[i].stopped = old->send[k].stopped;
+    shard_config_keep_switches(next, old);
     s->config = next;
     s->log.level = next->gen->config->log.level;
-    listeners_stop(s, next->gen->config);
     listeners_start(s, &s->bound);
+    listeners_stop(s, next); /* also what was disabled since it was bound */
     delivery_config_changed(s->delivery);
     shard_config_unref(s, old);
     s->adopting = true;
@@ -558,7 +581,7 @@ static bool shard_init(struct shard *s, struct generation *gen, struct why *why)
                              .dnssec = gen->config->dns.dnssec,
                              .timeout_ns = gen->config->dns.timeout_ns};
     s->dns = dns_create(&dns, why);
-    if (!s->dns || !listeners_bind(s, gen->config, &s->listeners, &s->bound, why))
+    if (!s->dns || !listeners_bind(s, s->config, &s->listeners, &s->bound, why))
         return false;
     s->tick.fire = shard_tick;
     io_on_turn_end(s->io, shard_turn_end, s);

@@ -35,14 +35,15 @@ struct delivery;
 struct shard_receive {
     const struct config_receive_connector *conf;
     struct smtp_in_config smtp;
-    struct tls_ctx *tls; /* NULL: no TLS on this connector */
+    struct tls_ctx *tls;         /* NULL: no TLS on this connector */
+    enum connector_switch state; /* by the operator */
 };
 
 struct shard_send {
     const struct config_send_connector *conf;
     struct smtp_out_config smtp;
-    struct tls_ctx *tls; /* NULL: level none */
-    bool stopped;        /* by the operator, until the next start */
+    struct tls_ctx *tls;         /* NULL: level none */
+    enum connector_switch state; /* by the operator */
 };
 
 /* Refcounted within the shard: sessions and connections begun under it keep it. */
@@ -59,6 +60,9 @@ struct shard_config *shard_config_create(struct generation *gen, const uint8_t *
 struct shard_config *shard_config_ref(struct shard_config *c);
 /* The last one posts the generation back to the control thread. */
 void shard_config_unref(struct shard *s, struct shard_config *c);
+
+/* What the operator switched under `old` stays so. */
+void shard_config_keep_switches(struct shard_config *c, const struct shard_config *old);
 
 /* ---- listeners ---- */
 
@@ -142,6 +146,8 @@ void shard_post(struct shard *s, uint32_t to, const struct ring_item *item);
 
 void session_slabs_init(struct shard *s);
 void session_accept(struct listener *l, int32_t fd, const struct io_addr *peer);
+/* The receive connector of the session in this slot, or NULL. */
+const struct shard_receive *shard_session_receive(const struct shard *s, uint32_t slot);
 void session_auth_done(struct shard *s, struct auth_check *check);
 /* Frees the sessions that ended in this turn. */
 void sessions_reap(struct shard *s);
@@ -177,5 +183,18 @@ void delivery_tick(struct delivery *d);
 /* ---- admin requests (shard_admin.c) ---- */
 
 void shard_admin_request(struct shard *s, struct admin_request *r);
+/* The answer is complete. */
+void shard_admin_done(struct shard *s, struct admin_request *r);
+/* Room in r->json for one more element of up to ADMIN_ROW_MAX bytes, with its comma. False: no
+ * memory. */
+#define ADMIN_ROW_MAX 65536u
+bool shard_admin_room(struct admin_request *r, struct buf *b) __attribute__((warn_unused_result));
+/* shard_admin_connector.c */
+void shard_admin_connector(struct shard *s, struct admin_request *r);
+void shard_admin_connectors(struct shard *s, struct admin_request *r);
+void shard_admin_route(struct shard *s, struct admin_request *r);
+
+/* Opens and closes listeners as the configuration and its switches want it. False: `why`. */
+bool shard_listeners_update(struct shard *s, struct why *why) __attribute__((warn_unused_result));
 
 #endif

@@ -9,7 +9,7 @@
  *           index entries a step. A message that is being delivered is changed when its attempt
  *           ends.
  * Failure:  an envelope that cannot be read is listed with what the index knows.
- * Bounds:   `limit` messages listed, ROW_MAX bytes each.
+ * Bounds:   `limit` messages listed, ADMIN_ROW_MAX bytes each.
  * Tests:    tests/system (queue commands)
  */
 #include <assert.h>
@@ -20,7 +20,6 @@
 #include "gateway/filter.h"
 
 #define WALK_SLICE 4096u
-#define ROW_MAX    65536u
 
 struct walk {
     struct shard *shard;
@@ -67,6 +66,7 @@ static void row_route(struct shard *sh, struct row *row)
                                 .size = row->m->body_size,
                                 .choice = row->m->qid,
                                 .unhealthy = site_unhealthy,
+                                .stopped = delivery_connector_disabled,
                                 .arg = sh->delivery};
         struct route_answer a;
         route_choose(sh->config->gen->config->routes, &q, &a);
@@ -74,6 +74,9 @@ static void row_route(struct shard *sh, struct row *row)
             return;
         const struct config_send_connector *c = sh->config->send[a.connector].conf;
         row->connector = slice_str(c->name);
+        if (row->m->state == QUEUE_UNREACHABLE &&
+            sh->config->send[a.connector].state == CONNECTOR_SUSPENDED)
+            row->status = "suspended"; /* it has a route, and waits for the operator */
         snprintf(row->site_text, sizeof row->site_text, c->mx ? "%s/%.*s" : "%s", c->name,
                  (int)domain.len, (const char *)domain.ptr);
         row->site = slice_str(row->site_text);
@@ -168,11 +171,10 @@ static void row_write(struct buf *b, const struct row *row)
 
 /* ---- the answer ---- */
 
-/* Room for one more element of up to ROW_MAX bytes, with its comma. */
-static bool answer_room(struct admin_request *r, struct buf *b)
+bool shard_admin_room(struct admin_request *r, struct buf *b)
 {
-    if (r->json_cap - r->json_len < ROW_MAX + 2) {
-        size_t cap = r->json_cap * 2 + ROW_MAX * 2;
+    if (r->json_cap - r->json_len < ADMIN_ROW_MAX + 2) {
+        size_t cap = r->json_cap * 2 + ADMIN_ROW_MAX * 2;
         char *more = realloc(r->json, cap);
         if (!more)
             return false;
@@ -181,11 +183,11 @@ static bool answer_room(struct admin_request *r, struct buf *b)
     }
     if (r->json_len)
         r->json[r->json_len++] = ',';
-    *b = buf_over(r->json + r->json_len, ROW_MAX);
+    *b = buf_over(r->json + r->json_len, ADMIN_ROW_MAX);
     return true;
 }
 
-static void request_done(struct shard *s, struct admin_request *r)
+void shard_admin_done(struct shard *s, struct admin_request *r)
 {
     struct ring_item item = {.kind = PEER_ADMIN_DONE, .ptr = r};
     shard_post(s, s->gw->control_peer, &item);
@@ -194,7 +196,7 @@ static void request_done(struct shard *s, struct admin_request *r)
 static void walk_end(struct walk *w)
 {
     arena_reset(&w->arena);
-    request_done(w->shard, w->r);
+    shard_admin_done(w->shard, w->r);
     free(w);
 }
 
@@ -260,7 +262,7 @@ static void walk_visit(struct walk *w, struct queue_msg *m, const struct envelop
     r->matched++;
     if (r->op == ADMIN_QUEUE_CHANGE) {
         change_message(w, w->shard->lanes[w->lane], m);
-    } else if (w->listed < r->limit && answer_room(r, &b)) {
+    } else if (w->listed < r->limit && shard_admin_room(r, &b)) {
         row_write(&b, &row);
         r->json_len += b.len;
         w->listed++;
@@ -298,13 +300,14 @@ static bool walk_message(struct walk *w, struct queue_msg *m)
         walk_visit(w, m, j->env.rcpt_count ? &j->env : NULL, j->last_error);
         return false;
     }
-    if (j || (!list && !filter_needs_envelope(r->filter))) {
+    bool index_knows = !filter_needs_envelope(r->filter) && m->state != QUEUE_UNREACHABLE;
+    if (j || (!list && index_knows)) {
         walk_visit(w, m, NULL, none);
         return false;
     }
     struct row row; /* what the index alone can tell may already rule it out */
     row_fill(w->shard, &row, m, NULL, none);
-    if (r->filter && !filter_needs_envelope(r->filter) && !row_matches(&row, r->filter))
+    if (r->filter && index_knows && !row_matches(&row, r->filter))
         return false;
     w->m = m;
     m->owner = &w->shard->admin_owner;
@@ -360,7 +363,7 @@ static void walk_start(struct shard *s, struct admin_request *r)
 {
     struct walk *w = calloc(1, sizeof *w);
     if (!w) {
-        request_done(s, r);
+        shard_admin_done(s, r);
         return;
     }
     w->shard = s;
@@ -404,32 +407,18 @@ static void sites_list(struct shard *s, struct admin_request *r)
     for (struct list *p = d->sites.next; p != &d->sites; p = p->next) {
         const struct site *site = container_of(p, struct site, link);
         r->matched++;
-        if (r->matched > r->limit || !answer_room(r, &b))
+        if (r->matched > r->limit || !shard_admin_room(r, &b))
             continue;
         site_write(&b, site);
         r->json_len += b.len;
     }
-    request_done(s, r);
-}
-
-/* Suspended or resumed on this shard until the next start. */
-static void connector_change(struct shard *s, struct admin_request *r)
-{
-    struct shard_config *c = s->config;
-    for (uint32_t i = 0; i < c->send_count; i++)
-        if (strcmp(c->send[i].conf->name, r->connector) == 0) {
-            c->send[i].stopped = r->change == ADMIN_HOLD;
-            r->matched++;
-        }
-    if (r->matched)
-        delivery_config_changed(s->delivery);
-    request_done(s, r);
+    shard_admin_done(s, r);
 }
 
 void shard_admin_request(struct shard *s, struct admin_request *r)
 {
     if (s->stopping) { /* its lanes are going */
-        request_done(s, r);
+        shard_admin_done(s, r);
         return;
     }
     switch (r->op) {
@@ -437,6 +426,8 @@ void shard_admin_request(struct shard *s, struct admin_request *r)
     case ADMIN_QUEUE_SHOW:
     case ADMIN_QUEUE_CHANGE: walk_start(s, r); break;
     case ADMIN_QUEUE_SITES: sites_list(s, r); break;
-    case ADMIN_CONNECTOR: connector_change(s, r); break;
+    case ADMIN_CONNECTOR: shard_admin_connector(s, r); break;
+    case ADMIN_CONNECTORS: shard_admin_connectors(s, r); break;
+    case ADMIN_ROUTE: shard_admin_route(s, r); break;
     }
 }

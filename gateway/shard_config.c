@@ -117,10 +117,27 @@ struct shard_config *shard_config_create(struct generation *gen, const uint8_t *
     for (; c->send_count < conf->send_count; c->send_count++)
         if (!send_init(&c->send[c->send_count], &conf->send[c->send_count], conf->hostname, why))
             goto failed;
+    for (uint32_t i = 0; i < c->receive_count; i++)
+        c->receive[i].state =
+            switches_get(&gen->switches, CONNECTOR_RECEIVE, conf->receive[i].name);
+    for (uint32_t i = 0; i < c->send_count; i++)
+        c->send[i].state = switches_get(&gen->switches, CONNECTOR_SEND, conf->send[i].name);
     return c;
 failed:
     shard_config_free(c);
     return NULL;
+}
+
+void shard_config_keep_switches(struct shard_config *c, const struct shard_config *old)
+{
+    for (uint32_t i = 0; i < c->receive_count; i++)
+        for (uint32_t k = 0; k < old->receive_count; k++)
+            if (strcmp(c->receive[i].conf->name, old->receive[k].conf->name) == 0)
+                c->receive[i].state = old->receive[k].state;
+    for (uint32_t i = 0; i < c->send_count; i++)
+        for (uint32_t k = 0; k < old->send_count; k++)
+            if (strcmp(c->send[i].conf->name, old->send[k].conf->name) == 0)
+                c->send[i].state = old->send[k].state;
 }
 
 struct shard_config *shard_config_ref(struct shard_config *c)

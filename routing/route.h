@@ -48,7 +48,7 @@ struct route_query {
     /* Is every host of this connector unhealthy for this domain? NULL: nobody is. */
     bool (*unhealthy)(void *arg, uint32_t connector, struct slice domain);
     void *arg;
-    /* Disabled or suspended at run time (hikyakuctl connector ...). NULL: nobody. */
+    /* Disabled at run time (hikyakuctl connector disable). NULL: nobody. */
     bool (*stopped)(void *arg, uint32_t connector);
     /* route explain: one call for each connector and step, in words. May be NULL. */
     void (*explain)(void *arg, const char *connector, const char *verdict);

@@ -133,7 +133,7 @@ static void explain_connector(const struct route_table *t, const struct route_qu
     if (!c->enabled)
         snprintf(text, cap, "disabled in the configuration");
     else if (route_is_stopped(q, i))
-        snprintf(text, cap, "disabled or suspended by the operator");
+        snprintf(text, cap, "disabled by the operator");
     else if (!space_best(c, q->domain, &open))
         snprintf(text, cap, "no address space takes this domain");
     else if (!route_in_scope(c, q->receive_connector))

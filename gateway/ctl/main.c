@@ -30,10 +30,15 @@ static const char usage[] =
     "  queue sites                                   next hops: depth, state, last error, retry "
     "time\n"
     "  queue hold|release|retry|remove|bounce QID|--filter EXPR\n"
-    "  connector list\n"
-    "  connector suspend|resume NAME                 stop or go on using a send connector, until "
-    "the next start\n"
-    "  route explain ADDRESS [--from CONNECTOR] [--size N]\n"
+    "  connector list                                state, health, sessions, connections\n"
+    "  connector suspend|resume NAME                 send: its mail waits; receive: 421 to "
+    "clients\n"
+    "  connector disable|enable NAME                 send: as if it were not there; receive: does "
+    "not "
+    "listen\n"
+    "                                                (both hold until taken back, also over a "
+    "restart)\n"
+    "  route explain ADDRESS [--from SENDER] [--receive-connector NAME] [--size N]\n"
     "  reload                                        read the configuration again\n"
     "  drain                                         finish what is under way and stop\n"
     "  hash-password                                 reads a password from standard input, prints "
@@ -46,7 +51,7 @@ static const char usage[] =
 
 struct command {
     struct client client;
-    const char *filter, *limit, *from, *size;
+    const char *filter, *limit, *from, *size, *receive_connector, *kind;
     int argc;
     char **argv;
 };
@@ -110,22 +115,30 @@ static int queue(const struct command *c)
 static int connector(const struct command *c)
 {
     const char *what = c->argc > 1 ? c->argv[1] : "";
-    struct client_arg args[] = {{"name", c->argc > 2 ? c->argv[2] : NULL}, {NULL, NULL}};
-    if (strcmp(what, "list") == 0)
+    static const char *const switches[] = {"enable", "disable", "suspend", "resume"};
+    struct client_arg args[] = {
+        {"name", c->argc > 2 ? c->argv[2] : NULL}, {"kind", c->kind}, {NULL, NULL}};
+    char path[64];
+    if (strcmp(what, "list") == 0 && c->argc == 2)
         return ask(c, "GET", "/api/v1/connectors", NULL, print_connectors);
-    if (c->argc == 3 && strcmp(what, "suspend") == 0)
-        return ask(c, "POST", "/api/v1/connectors/suspend", args, print_changed);
-    if (c->argc == 3 && strcmp(what, "resume") == 0)
-        return ask(c, "POST", "/api/v1/connectors/resume", args, print_changed);
-    return wrong_use("connector: list, suspend NAME or resume NAME, not", what);
+    for (size_t i = 0; c->argc == 3 && i < sizeof switches / sizeof *switches; i++) {
+        if (strcmp(what, switches[i]) != 0)
+            continue;
+        snprintf(path, sizeof path, "/api/v1/connectors/%s", what);
+        return ask(c, "POST", path, args, print_switched);
+    }
+    return wrong_use("connector: list, or enable, disable, suspend, resume and a NAME, not", what);
 }
 
 static int route(const struct command *c)
 {
     if (c->argc != 3 || strcmp(c->argv[1], "explain") != 0)
         return wrong_use("route explain takes one address", NULL);
-    struct client_arg args[] = {
-        {"address", c->argv[2]}, {"receive_connector", c->from}, {"size", c->size}, {NULL, NULL}};
+    struct client_arg args[] = {{"address", c->argv[2]},
+                                {"receive_connector", c->receive_connector},
+                                {"from", c->from},
+                                {"size", c->size},
+                                {NULL, NULL}};
     return ask(c, "GET", "/api/v1/route", args, print_route);
 }
 
@@ -175,11 +188,16 @@ static int run(const struct command *c)
 
 int main(int argc, char **argv)
 {
-    static const struct option options[] = {
-        {"socket", required_argument, NULL, 's'}, {"json", no_argument, NULL, 'j'},
-        {"filter", required_argument, NULL, 'f'}, {"limit", required_argument, NULL, 'l'},
-        {"from", required_argument, NULL, 'F'},   {"size", required_argument, NULL, 'z'},
-        {"help", no_argument, NULL, 'h'},         {NULL, 0, NULL, 0}};
+    static const struct option options[] = {{"socket", required_argument, NULL, 's'},
+                                            {"json", no_argument, NULL, 'j'},
+                                            {"filter", required_argument, NULL, 'f'},
+                                            {"limit", required_argument, NULL, 'l'},
+                                            {"from", required_argument, NULL, 'F'},
+                                            {"size", required_argument, NULL, 'z'},
+                                            {"receive-connector", required_argument, NULL, 'r'},
+                                            {"kind", required_argument, NULL, 'k'},
+                                            {"help", no_argument, NULL, 'h'},
+                                            {NULL, 0, NULL, 0}};
     const char *env = getenv("HIKYAKU_SOCKET");
     struct command c = {.client = {.socket = env && *env ? env : "/run/hikyaku/ctl.sock"}};
     int opt;
@@ -191,6 +209,8 @@ int main(int argc, char **argv)
         case 'l': c.limit = optarg; break;
         case 'F': c.from = optarg; break;
         case 'z': c.size = optarg; break;
+        case 'r': c.receive_connector = optarg; break;
+        case 'k': c.kind = optarg; break;
         case 'h': fputs(usage, stdout); return 0;
         default: return EXIT_USE;
         }

@@ -201,6 +201,8 @@ void print_connectors(json_t *j)
     {
         printf("receive  ");
         cell(text(c, "name"), 20);
+        cell(text(c, "state"), 9);
+        printf("%4lld sessions     ", number(c, "sessions"));
         cell(text(c, "tls"), 9);
         json_array_foreach(json_object_get(c, "bind"), k, b)
             printf("%s%s", k ? ", " : "", json_string_value(b));
@@ -210,13 +212,41 @@ void print_connectors(json_t *j)
     {
         printf("send     ");
         cell(text(c, "name"), 20);
-        cell(json_is_true(json_object_get(c, "enabled")) ? "enabled" : "disabled", 9);
-        cell(text(c, "delivery"), 12);
+        cell(text(c, "state"), 9);
+        printf("%4lld connections  ", number(c, "connections"));
+        cell(text(c, "health"), 11);
+        cell(text(c, "delivery"), 11);
         print_spaces(json_object_get(c, "address_spaces"));
+        if (number(c, "sites_down")) {
+            printf("%30s", "");
+            cell(text(c, "last_error"), 0);
+        }
     }
 }
 
-void print_route(json_t *j)
+/* The hosts that would be tried, with what this gateway knows of them. */
+static void print_hosts(json_t *j)
+{
+    json_t *h;
+    size_t i;
+    char buf[32];
+    json_array_foreach(json_object_get(j, "hosts"), i, h)
+    {
+        printf("   ");
+        cell(text(h, "host"), 28);
+        printf("%-5lld priority %lld weight %lld, %s", number(h, "port"), number(h, "priority"),
+               number(h, "weight"), text(h, "state"));
+        if (number(h, "retry_in_s"))
+            printf(", tried again in %s", age(number(h, "retry_in_s"), buf));
+        putchar('\n');
+    }
+    if (number(j, "last_code")) {
+        printf("   last error: %lld ", number(j, "last_code"));
+        cell(text(j, "last_error"), 0);
+    }
+}
+
+static void print_route_one(json_t *j)
 {
     json_t *s;
     size_t i;
@@ -231,12 +261,40 @@ void print_route(json_t *j)
                text(j, "delivery"));
         json_array_foreach(json_object_get(j, "smart_hosts"), i, s)
             printf("%s%s", i ? ", " : " ", json_string_value(s));
+        if (strcmp(text(j, "state"), "suspended") == 0)
+            printf("; suspended by the operator: mail waits until it is resumed");
         putchar('\n');
+        print_hosts(j);
     } else {
         puts(strcmp(verdict, "too_large") == 0
                  ? "=> too large for every connector that matches: returned to the sender (5.3.4)"
                  : "=> no connector matches: waits in the unreachable queue");
     }
+}
+
+void print_route(json_t *j)
+{
+    json_t *o;
+    size_t i;
+    if (json_object_get(j, "from")) {
+        printf("from ");
+        cell(text(j, "from"), 0);
+        puts("   (a sender plays no part in the choice)");
+    }
+    print_route_one(j);
+    json_array_foreach(json_object_get(j, "otherwise"), i, o)
+    {
+        printf("shard %lld sees it otherwise:\n", number(o, "shard"));
+        print_route_one(o);
+    }
+}
+
+void print_switched(json_t *j)
+{
+    printf("%s connector %s is %s\n", text(j, "kind"), text(j, "name"), text(j, "state"));
+    if (json_object_get(j, "warning"))
+        fprintf(stderr, "hikyakuctl: it holds until the next start only: %s\n",
+                text(j, "warning"));
 }
 
 void print_changed(json_t *j)

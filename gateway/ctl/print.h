@@ -14,6 +14,7 @@ void print_sites(json_t *j);
 void print_connectors(json_t *j);
 void print_route(json_t *j);
 void print_changed(json_t *j);
+void print_switched(json_t *j);
 void print_generation(json_t *j);
 
 #endif

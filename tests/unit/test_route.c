@@ -142,7 +142,7 @@ Test(route, too_large_for_every_match_or_none)
     connectors[ISP].message_size_max = 0;
     s.stopped[ISP] = true;
     cr_expect_eq(choose(&s, "tiny.invalid", "x", 5000).verdict, ROUTE_NONE);
-    cr_expect_str_eq(s.said[ISP], "disabled or suspended by the operator");
+    cr_expect_str_eq(s.said[ISP], "disabled by the operator");
     s.stopped[INTERNET] = s.stopped[SMALL] = true;
     cr_expect_eq(choose(&s, "tiny.invalid", "x", 10).verdict, ROUTE_NONE);
     connectors[INTERNET].message_size_max = 0;
@@ -210,7 +210,7 @@ Test(route, stopped_at_run_time)
     struct state s = {0};
     s.stopped[INTERNET] = true;
     EXPECT(choose(&s, "anything.org", "x", 0), ISP, 20, false);
-    cr_expect_str_eq(s.said[INTERNET], "disabled or suspended by the operator");
+    cr_expect_str_eq(s.said[INTERNET], "disabled by the operator");
 }
 
 Test(route, a_connector_that_names_a_space_twice_counts_once_and_cheap)
