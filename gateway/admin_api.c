@@ -258,6 +258,7 @@ static void status(struct admin_call *call)
             not_ready ? "false" : "true");
     if (not_ready)
         admin_put_member(b.f, "not_ready", not_ready);
+    admin_put_member(b.f, "instance", gw->instance);
     admin_put_member(b.f, "config", control_generation(c)->config->path);
     fprintf(b.f, ",\"config_generation\":%llu,\"uptime_s\":%llu,\"shards\":%u",
             (unsigned long long)control_generation(c)->number,

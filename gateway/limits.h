@@ -111,6 +111,7 @@
 
 #define SPOOL_SHARD_BYTES_MIN (2 * SEGMENT_BYTES_DEFAULT) /* of spool.max_size, for each shard */
 
+#define INSTANCE_LEN   8u    /* letters of the name that tells spools apart */
 #define LANE_COUNT_MAX 1024u /* lanes of one spool */
 
 /* ---- delivery ---- */

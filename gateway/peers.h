@@ -112,6 +112,7 @@ struct gateway {
     struct ring_bytes **log_rings; /* one a peer */
     struct metrics *metrics;       /* one a shard */
     uint64_t start_wall_ns;
+    char instance[INSTANCE_LEN + 1]; /* of the spool; stands in Received lines */
     uint8_t auth_cache_key[32], ticket_key[48];
     atomic_bool draining;
     bool pin;                      /* threads to CPUs */

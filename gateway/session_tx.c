@@ -190,6 +190,7 @@ static void tx_append_received(struct session *s)
         .client = slice_str(io_addr_text(&s->peer, false, client)),
         .fqdn = slice_str(s->receive->conf->fqdn),
         .id = slice_str(qid_text(s->tx->lane_tx.qid, qid)),
+        .instance = slice_str(s->shard->gw->instance),
         .esmtp = s->smtp.esmtp,
         .tls = s->tls != NULL,
         .authenticated = s->account != NULL,

@@ -3,6 +3,7 @@
 """Connectors switched by hand, over restarts; what route explain says of switches and health."""
 import json
 import os
+import shutil
 import smtplib
 import socket
 
@@ -151,6 +152,27 @@ def odd(folder):
         file.write(b"\0\xff send send\nreceive disabled relay\nfrob\n")
     g.start()
     expect_equal(greeting(g, "relay"), "refused", "what can be read counts")
+    g.stop()
+
+
+@case("F70 Received names the instance; a restart keeps it, a copied spool gets a new one")
+def instance(folder):
+    sink = Sink(folder)
+    g = Gateway(folder, sink).start()
+    first = g.status()["instance"]
+    send(g, "b@x.test")
+    expect_match(rf"by gw.test \({first}\)".encode(), sink.message(sink.wait(1)[0]))
+    g.restart()
+    expect_equal(g.status()["instance"], first)
+    g.stop()
+    os.rename(g.path("spool"), g.path("original"))
+    shutil.copytree(g.path("original"), g.path("spool"))
+    g.start()
+    second = g.status()["instance"]
+    expect(second != first, "a new one:", second)
+    until(lambda: [w for w in g.log("warning") if first in w["reason"]], "a warning")
+    send(g, "c@x.test")
+    expect_match(second.encode(), sink.message(sink.wait(2)[1]))
     g.stop()
 
 
