@@ -113,6 +113,7 @@ struct config_send_connector {
     uint64_t message_size_max; /* 0: none */
     uint32_t connections_max, messages_per_connection_max, rcpts_per_message_max;
     bool enabled, failover, allow_relay;
+    enum { CONFIG_UNCERTAIN_RETRY, CONFIG_UNCERTAIN_HOLD } on_uncertain;
     struct config_networks mx_allow; /* delivery: mx may connect to these although they are private
                                         or special (FAULTS 75) */
     uint16_t port;                   /* for delivery: mx; 25. For tests and odd set-ups */

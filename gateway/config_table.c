@@ -87,6 +87,10 @@ static const struct config_choice deliveries[] = {
     {"smart_hosts", 0, false}, {"mx", 1, false}, {NULL, 0, false}};
 static const struct config_choice greetings[] = {
     {"ehlo", 0, false}, {"helo", 1, false}, {NULL, 0, false}};
+static const struct config_choice uncertain_choices[] = {{"retry", CONFIG_UNCERTAIN_RETRY, false},
+                                                         {"hold", CONFIG_UNCERTAIN_HOLD, false},
+                                                         {NULL, 0, false}};
+
 static const struct config_choice open_relays[] = {
     {"no", 0, false}, {"yes-i-mean-it", 1, false}, {NULL, 0, false}};
 
@@ -629,6 +633,15 @@ static const struct config_key send_keys[] = {
      .standard = "true",
      AT(config_send_connector, failover),
      .help = "When all its hosts are down, the next cost is used until they are back."},
+    {.name = "on_uncertain",
+     .type = CONFIG_TYPE_CHOICE,
+     .standard = "retry",
+     .choices = uncertain_choices,
+     AT(config_send_connector, on_uncertain),
+     .help =
+         "A message that a next hop may have, because the connection or we broke off behind its "
+         "final dot: sent again (logged dup_possible), or held for the operator. hold costs a "
+         "sync before each final dot."},
     {.name = "allow_relay",
      .type = CONFIG_TYPE_BOOL,
      .standard = "false",

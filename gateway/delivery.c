@@ -112,14 +112,11 @@ bool delivery_connector_disabled(void *arg, uint32_t connector)
     return d->shard->config->send[connector].state == CONNECTOR_DISABLED;
 }
 
-/* The site that takes this recipient; NULL: it has its verdict. */
-static struct site *job_route_rcpt(struct job *j, uint32_t rcpt)
+static void job_route_choose(const struct job *j, uint32_t rcpt, struct route_answer *a)
 {
     struct delivery *d = j->delivery;
-    struct shard_config *c = d->shard->config;
-    struct slice domain = slice_after_last(j->env.rcpts[rcpt].mailbox, '@');
     struct route_query q = {
-        .domain = domain,
+        .domain = slice_after_last(j->env.rcpts[rcpt].mailbox, '@'),
         .receive_connector = j->env.connector,
         .size = j->m->body_size,
         .choice = j->m->qid,
@@ -127,9 +124,18 @@ static struct site *job_route_rcpt(struct job *j, uint32_t rcpt)
         .stopped = delivery_connector_disabled,
         .arg = d,
     };
+    route_choose(d->shard->config->gen->config->routes, &q, a);
+}
+
+/* The site that takes this recipient; NULL: it has its verdict. */
+static struct site *job_route_rcpt(struct job *j, uint32_t rcpt)
+{
+    struct delivery *d = j->delivery;
+    struct shard_config *c = d->shard->config;
+    struct slice domain = slice_after_last(j->env.rcpts[rcpt].mailbox, '@');
     struct route_answer a;
     struct why why;
-    route_choose(c->gen->config->routes, &q, &a);
+    job_route_choose(j, rcpt, &a);
     if (a.verdict == ROUTE_NONE) {
         why_set(&why, 450, "4.4.0", "No send connector takes this recipient");
         job_rcpt_done(j, rcpt, RCPT_UNREACHED, &why, "", 0);
@@ -208,16 +214,69 @@ void job_route(struct job *j)
 
 /* ---- begin ---- */
 
+/*
+ * A crash cut an attempt off behind its final dot. True: a connector that would take it now is to
+ * hold such mail. Else it is said that there may be a second copy.
+ */
+static bool job_is_to_be_held(const struct job *j)
+{
+    const struct shard *sh = j->delivery->shard;
+    for (uint32_t i = 0; i < j->env.rcpt_count; i++) {
+        struct route_answer a;
+        if (j->rcpts[i].state != RCPT_PENDING)
+            continue;
+        job_route_choose(j, i, &a);
+        if (a.verdict == ROUTE_FOUND &&
+            sh->config->send[a.connector].conf->on_uncertain == CONFIG_UNCERTAIN_HOLD)
+            return true;
+    }
+    return false;
+}
+
+static void job_uncertain(struct job *j, bool held)
+{
+    static const char words[] = "May have been delivered by the attempt that a crash cut off";
+    struct shard *sh = j->delivery->shard;
+    struct lane *l = j->lane;
+    struct queue_msg *m = j->m;
+    struct log_line line;
+    char qid[QID_TEXT_MAX];
+    log_begin(&line, &sh->log, held ? EV_HELD : EV_DUP_POSSIBLE);
+    log_str(&line, "qid", qid_text(m->qid, qid));
+    log_slice(&line, "sender", j->env.sender);
+    log_str(&line, "reason", words);
+    log_end(&line);
+    if (!held) {
+        metric_add(sh->metrics, M_DUP_POSSIBLE, 1);
+        return;
+    }
+    job_end(j);
+    lane_set_aside(l, m, QUEUE_HELD, slice_str(words));
+}
+
 /* The envelope is in memory: mark what is done already, route the rest. */
 static void job_begin(struct job *j)
 {
     assert(j->env.rcpt_count == j->m->rcpt_count);
     for (uint32_t i = 0; i < j->env.rcpt_count; i++)
         j->rcpts[i].state = queue_msg_rcpt_is_final(j->m, i) ? RCPT_DONE : RCPT_PENDING;
-    if (j->remove_asked || j->bounce_asked || j->hold_asked)
+    if (j->remove_asked || j->bounce_asked || j->hold_asked) {
         job_finish(j);
-    else
-        job_route(j);
+        return;
+    }
+    if (j->m->uncertain) {
+        bool held = job_is_to_be_held(j);
+        job_uncertain(j, held);
+        if (held)
+            return;
+    }
+    job_route(j);
+}
+
+/* One crash more during an attempt, and it is set aside. */
+static bool is_suspect(const struct queue_msg *m)
+{
+    return m->crashes + 1u >= QUEUE_CRASHES_MAX;
 }
 
 static struct job *job_create(struct delivery *d, struct lane *l, struct queue_msg *m)
@@ -232,6 +291,8 @@ static struct job *job_create(struct delivery *d, struct lane *l, struct queue_m
     j->m = m;
     assert(m->owner == NULL);
     m->owner = j;
+    j->suspect = is_suspect(m);
+    d->suspect_count += j->suspect;
     arena_init(&j->arena, &d->shard->arena_slab, ENVELOPE_BLOCKS_MAX * 2);
     list_push_back(&d->jobs, &j->link);
     d->job_count++;
@@ -281,24 +342,27 @@ static void job_envelope_read(struct lane_envelope_read *r, const struct envelop
     }
     struct lane *l = j->lane;
     struct queue_msg *m = j->m;
-    log_begin(&line, &sh->log, EV_DAMAGED);
+    log_begin(&line, &sh->log, env ? EV_DAMAGED : EV_POISON);
     log_str(&line, "qid", qid_text(m->qid, qid));
     log_str(&line, "reason", env ? "out of memory" : why->text);
     log_end(&line);
     job_end(j);
-    if (env)
+    if (env) {
         lane_defer(l, m, io_wall_ns(sh->io) / NS_PER_S + 60, false, slice_of(NULL, 0));
-    else
-        lane_set_state(l, m, QUEUE_POISON);
+        return;
+    }
+    metric_add(sh->metrics, M_POISONED, 1);
+    lane_set_aside(l, m, QUEUE_POISON, slice_str(why->text));
 }
 
 void delivery_due(struct delivery *d, struct lane *l, struct queue_msg *m)
 {
     if (m->owner)
         return;
-    struct job *j = job_create(d, l, m);
+    bool later = is_suspect(m) && d->suspect_count >= SUSPECTS_ACTIVE_MAX;
+    struct job *j = later ? NULL : job_create(d, l, m);
     if (!j) {
-        if (!backlog_push(d->backlog, m->qid))
+        if (!backlog_push(later ? d->suspects : d->backlog, m->qid))
             lane_defer(l, m, io_wall_ns(d->shard->io) / NS_PER_S + 60, false, slice_of(NULL, 0));
         return;
     }
@@ -327,12 +391,26 @@ void delivery_operate(struct delivery *d, struct lane *l, struct queue_msg *m, b
     lane_envelope_read(l, m, &j->read, &j->arena);
 }
 
+static void delivery_wants_refill(struct delivery *d)
+{
+    bool more = !backlog_empty(d->backlog) ||
+                (!backlog_empty(d->suspects) && d->suspect_count < SUSPECTS_ACTIVE_MAX);
+    d->refill = more && d->job_count < JOBS_ACTIVE_MAX;
+}
+
+static bool delivery_next(struct delivery *d, uint64_t *qid)
+{
+    if (d->suspect_count < SUSPECTS_ACTIVE_MAX && backlog_pop(d->suspects, qid))
+        return true;
+    return backlog_pop(d->backlog, qid);
+}
+
 /* Jobs ended: messages from the backlog may begin. */
 static void delivery_refill(struct delivery *d)
 {
     uint64_t qid;
     uint32_t room = JOBS_ACTIVE_MAX - d->job_count; /* what comes back for want of memory waits */
-    while (!d->draining && room-- > 0 && backlog_pop(d->backlog, &qid)) {
+    while (!d->draining && room-- > 0 && delivery_next(d, &qid)) {
         for (uint32_t i = 0; i < d->shard->lane_count; i++) {
             struct queue_msg *m = lane_find(d->shard->lanes[i], qid);
             if (m && !m->owner && !m->schedule_index && m->state != QUEUE_HELD &&
@@ -342,7 +420,7 @@ static void delivery_refill(struct delivery *d)
             }
         }
     }
-    d->refill = !backlog_empty(d->backlog) && d->job_count < JOBS_ACTIVE_MAX;
+    delivery_wants_refill(d);
 }
 
 /* ---- end ---- */
@@ -522,10 +600,10 @@ void job_end(struct job *j)
     arena_reset(&j->arena);
     list_remove(&j->link);
     d->job_count--;
+    d->suspect_count -= j->suspect;
     metric_set(d->shard->metrics, M_JOBS, d->job_count);
     slab_free(&d->job_slab, j);
-    if (!backlog_empty(d->backlog) && d->job_count < JOBS_ACTIVE_MAX)
-        d->refill = true; /* at the end of the turn, so that ends and begins do not nest */
+    delivery_wants_refill(d); /* at the end of the turn, so that ends and begins do not nest */
 }
 
 /* ---- life ---- */
@@ -541,6 +619,7 @@ struct delivery *delivery_create(struct shard *s)
     list_init(&d->reap);
     list_init(&d->run_queue);
     d->backlog = backlog_create();
+    d->suspects = backlog_create();
     slab_init(&d->job_slab, "jobs", sizeof(struct job), JOBS_ACTIVE_MAX);
     slab_init(&d->task_slab, "tasks", sizeof(struct task), JOBS_ACTIVE_MAX * 4);
     slab_init(&d->site_slab, "sites", sizeof(struct site), SITE_COUNT_MAX);
@@ -548,7 +627,7 @@ struct delivery *delivery_create(struct shard *s)
     slab_init(&d->wire_slab, "outbound buffers", OUT_WIRE_BUF_SIZE, OUT_HOPS_MAX);
     slab_init(&d->body_slab, "body buffers", OUT_BODY_READ_SIZE, OUT_HOPS_MAX);
     slab_init(&d->mx_slab, "MX lists", sizeof(struct mx_list), SITE_COUNT_MAX);
-    if (!d->backlog) {
+    if (!d->backlog || !d->suspects) {
         free(d);
         return NULL;
     }
@@ -595,6 +674,7 @@ void delivery_destroy(struct delivery *d)
     sites_destroy(d);
     homes_sweep(d, true);
     backlog_destroy(d->backlog);
+    backlog_destroy(d->suspects);
     slab_destroy(&d->job_slab, false);
     slab_destroy(&d->task_slab, false);
     slab_destroy(&d->hop_slab, false);

@@ -58,6 +58,7 @@ struct job {
     uint32_t tasks_open;
     bool warn; /* the sender is to hear of the delay now */
     bool routing, finishing, remove_asked, hold_asked, bounce_asked;
+    bool suspect;     /* counts in delivery->suspect_count */
     struct list link; /* delivery->jobs */
     struct lane_envelope_read read;
     struct bounce *bounce;
@@ -110,6 +111,9 @@ struct site {
     uint64_t delivered, deferred;
 };
 
+/* What a connection waits to see noted on disk. */
+enum hop_noting { HOP_NOTE_NONE, HOP_NOTE_BEGIN, HOP_NOTE_DOT };
+
 enum hop_state { HOP_RESOLVE, HOP_CONNECT, HOP_TLS, HOP_SMTP, HOP_CLOSING };
 
 struct hop {
@@ -136,6 +140,9 @@ struct hop {
     struct smtp_out smtp;
     struct smtp_out_config smtp_config;
     struct task *task;
+    struct lane_wait noted;
+    uint8_t noting; /* enum hop_noting */
+    bool dot_noted; /* of this task: its final dot may go out */
     uint32_t messages;
     uint32_t rcpts_taken; /* recipients accepted in this transaction */
     uint64_t task_start_ns;
@@ -169,7 +176,9 @@ struct delivery {
     struct site *site_hash[SITE_BUCKETS], *site_keys[SITE_BUCKETS];
     struct home *homes[SITE_BUCKETS]; /* gateway/site_permit.c */
     struct slab job_slab, task_slab, site_slab, hop_slab, wire_slab, body_slab, mx_slab;
-    struct backlog *backlog; /* queue ids that wait for a job */
+    struct backlog *backlog;  /* queue ids that wait for a job */
+    struct backlog *suspects; /* those whose next crash would set them aside */
+    uint32_t suspect_count;   /* with a job */
     struct list reap;        /* hops to be freed at the end of the turn */
     struct list run_queue;   /* hops to be run after the one that runs: runs never nest */
     bool run_active;
@@ -244,6 +253,8 @@ void homes_sweep(struct delivery *d, bool all);
 bool hop_open(struct site *s, uint32_t host);
 void hop_take(struct hop *h, struct task *t);
 void hop_quit(struct hop *h);
+/* The attempt of its task is noted, or begins to be; true: its final dot may be sent now. */
+bool hop_note_dot(struct hop *h);
 /* At once; its task must be gone. */
 void hop_close(struct hop *h);
 void hop_op_ended(struct hop *h);

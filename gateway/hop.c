@@ -315,6 +315,7 @@ bool hop_open(struct site *s, uint32_t host)
     list_init(&h->idle_link);
     list_init(&h->reap_link);
     list_init(&h->run_link);
+    list_init(&h->noted.link);
     list_push_back(&s->hops, &h->link);
     h->in_clear = s->in_clear & 1u << host;
     h->smtp_config = s->send->smtp;
@@ -362,6 +363,60 @@ static bool task_prepare(struct task *t)
     return true;
 }
 
+/* ---- noting the attempt (queue/FORMAT.md section 10) ---- */
+
+static void hop_begin(struct hop *h)
+{
+    smtp_out_begin(&h->smtp, &h->task->tx);
+    hop_touch(h);
+    hop_run(h);
+}
+
+static void hop_unnote(struct hop *h)
+{
+    lane_wait_cancel(&h->noted);
+    h->noting = HOP_NOTE_NONE;
+    h->dot_noted = false;
+}
+
+static void hop_noted(struct lane_wait *w, bool ok)
+{
+    struct hop *h = container_of(w, struct hop, noted);
+    enum hop_noting what = h->noting;
+    struct why why;
+    h->noting = HOP_NOTE_NONE;
+    if (what == HOP_NOTE_BEGIN) { /* deliveries go on also where nothing can be written */
+        hop_begin(h);
+    } else if (ok) {
+        h->dot_noted = true;
+        hop_run(h);
+    } else {
+        why_set(&why, 451, "4.3.0", "The spool cannot be written, so the attempt is not noted");
+        hop_failed(h, &why, false, false);
+    }
+}
+
+static void hop_note(struct hop *h, enum hop_noting what)
+{
+    h->noting = (uint8_t)what;
+    h->noted.done = hop_noted;
+    lane_when_durable(h->task->job->lane, &h->noted);
+}
+
+bool hop_note_dot(struct hop *h)
+{
+    struct job *j = h->task->job;
+    if (h->noting != HOP_NOTE_NONE)
+        return false;
+    if (h->dot_noted)
+        return true;
+    lane_attempt(j->lane, j->m, ATTEMPT_DOT);
+    h->dot_noted = h->site->send->conf->on_uncertain == CONFIG_UNCERTAIN_RETRY;
+    if (!h->dot_noted)
+        hop_note(h, HOP_NOTE_DOT);
+    return h->dot_noted;
+}
+
 static void why_from_reply(struct why *why, const struct smtp_reply *r)
 {
     why_set(why, r->code ? r->code : 451, r->enhanced, "%s", r->text);
@@ -393,6 +448,7 @@ static void hop_task_end(struct hop *h, const struct why *why, uint64_t elapsed_
         }
     }
     h->task = NULL;
+    hop_unnote(h);
     job_task_done(t);
 }
 
@@ -410,9 +466,11 @@ void hop_take(struct hop *h, struct task *t)
         return;
     }
     h->messages++;
-    smtp_out_begin(&h->smtp, &t->tx);
-    hop_touch(h);
-    hop_run(h);
+    lane_attempt(t->job->lane, t->job->m, ATTEMPT_BEGUN);
+    if (t->job->m->careful)
+        hop_note(h, HOP_NOTE_BEGIN);
+    else
+        hop_begin(h);
 }
 
 /* Ready for a task: the next one, a short wait for one, or QUIT. */
@@ -488,12 +546,14 @@ void hop_failed(struct hop *h, const struct why *why, bool host_is_down, bool da
         if (data_sent) {
             struct log_line line;
             char qid[QID_TEXT_MAX];
-            log_begin(&line, &sh->log, EV_DUP_POSSIBLE);
+            bool hold = s->send->conf->on_uncertain == CONFIG_UNCERTAIN_HOLD;
+            log_begin(&line, &sh->log, hold ? EV_HELD : EV_DUP_POSSIBLE);
             log_str(&line, "qid", qid_text(h->task->job->m->qid, qid));
             log_str(&line, "remote", h->remote);
             log_str(&line, "reply", kept.text);
             log_end(&line);
             metric_add(sh->metrics, M_DUP_POSSIBLE, 1);
+            h->task->job->hold_asked |= hold;
         }
         hop_task_end(h, &kept, 0);
     }
@@ -559,6 +619,7 @@ static void hop_smtp_failed(struct hop *h, const struct smtp_out_event *ev)
         (ev->phase == SMTP_OUT_AT_MAIL || ev->phase == SMTP_OUT_AT_IDLE)) {
         struct task *t = h->task;
         h->task = NULL;
+        hop_unnote(h);
         site_task_back(t);
     }
     hop_failed(h, &why, early || ev->reply.code == 421, ev->data_sent);

@@ -202,6 +202,8 @@ static bool hop_body_pump(struct hop *h)
         hop_body_read(h);
         return false;
     }
+    if (!hop_note_dot(h))
+        return false;
     bool ended = smtp_out_body_end(&h->smtp, &out);
     bool sent = hop_out_end(h, &out);
     if (ended)

@@ -131,6 +131,8 @@
 #define OUT_RCPTS_PER_MESSAGE_DEFAULT       100u
 #define JOBS_ACTIVE_MAX \
     20000u /* messages with an envelope in memory, per shard; more wait in the index */
+#define SUSPECTS_ACTIVE_MAX \
+    8u /* messages that the next crash would set aside, tried at a time per shard; more wait */
 #define SITE_COUNT_MAX 100000u /* per shard; more: deferred 4.3.1 */
 
 /* ---- DNS ---- */

@@ -43,6 +43,8 @@ enum log_level { LOG_ERROR, LOG_WARNING, LOG_INFO, LOG_DEBUG };
     X(EV_EXPIRED, LOG_WARNING, true, "expired")               \
     X(EV_DSN, LOG_INFO, true, "dsn")                          \
     X(EV_DUP_POSSIBLE, LOG_WARNING, true, "dup_possible")     \
+    X(EV_HELD, LOG_WARNING, true, "held")                     \
+    X(EV_POISON, LOG_ERROR, true, "poison")                   \
     X(EV_OPERATOR, LOG_INFO, true, "operator")                \
     X(EV_SITE_DOWN, LOG_WARNING, false, "site-down")          \
     X(EV_SITE_UP, LOG_INFO, false, "site-up")

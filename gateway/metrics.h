@@ -47,6 +47,13 @@
     X(M_EXPIRED, "recipients_expired_total", "counter", "Recipients given up after retry.expire.") \
     X(M_DUP_POSSIBLE, "deliveries_dup_possible_total", "counter",                                  \
       "Attempts lost after the final dot: the next hop may have the message.")                     \
+    X(M_UNCERTAIN, "deliveries_uncertain_total", "counter",                                        \
+      "Messages found at a start whose attempt was cut off behind the final dot.")                 \
+    X(M_CRASHED, "deliveries_crashed_total", "counter",                                            \
+      "Messages found at a start whose attempt was cut off by a crash.")                           \
+    X(M_POISONED, "messages_set_aside_total", "counter",                                           \
+      "Messages put into the poison queue: unreadable, or tried when the process crashed, again "  \
+      "and again.")                                                                                \
     X(M_DSN, "dsn_total", "counter", "Delivery status notifications made.")                        \
     X(M_DSN_SUPPRESSED, "dsn_suppressed_total", "counter",                                         \
       "Failures that no notification may be sent for (null sender, NOTIFY).")                      \

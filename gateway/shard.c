@@ -234,11 +234,28 @@ static void lane_opened(void *arg, struct lane *l, const struct why *why)
         shard_up_if_ready(s);
 }
 
+/* Its attempts ended in a crash too often, or one may have delivered it: queue/FORMAT.md
+ * section 10.
+ */
 static void lane_found(void *arg, struct lane *l, struct queue_msg *m)
 {
-    (void)arg;
-    (void)l;
-    (void)m;
+    static const char words[] = "Set aside: its last attempts ended in a crash of the gateway";
+    struct shard *s = arg;
+    struct log_line line;
+    char qid[QID_TEXT_MAX];
+    if (m->uncertain)
+        metric_add(s->metrics, M_UNCERTAIN, 1);
+    if (m->crashes)
+        metric_add(s->metrics, M_CRASHED, 1);
+    if (m->crashes < QUEUE_CRASHES_MAX || m->state == QUEUE_POISON)
+        return;
+    log_begin(&line, &s->log, EV_POISON);
+    log_str(&line, "qid", qid_text(m->qid, qid));
+    log_u64(&line, "crashes", m->crashes);
+    log_str(&line, "reason", words);
+    log_end(&line);
+    metric_add(s->metrics, M_POISONED, 1);
+    lane_set_aside(l, m, QUEUE_POISON, slice_str(words));
 }
 
 static void lane_recovered(void *arg, struct lane *l)

@@ -279,6 +279,53 @@ static void batch_succeeded(struct lane *l, struct batch *b)
         tx_durable(l, container_of(link, struct lane_tx, link));
 }
 
+/* ---- waiting for what was appended ---- */
+
+void lane_when_durable(struct lane *l, struct lane_wait *w)
+{
+    w->batch = commit_quiet(l);
+    list_init(&w->link);
+    list_push_back(&l->durable_waits, &w->link);
+    if (l->filling->len)
+        l->filling->urgent = true;
+    lane_soon(l);
+}
+
+void lane_wait_cancel(struct lane_wait *w)
+{
+    list_remove(&w->link);
+}
+
+void durable_requeue(struct lane *l, uint64_t batch)
+{
+    for (struct list *p = l->durable_waits.next; p != &l->durable_waits; p = p->next) {
+        struct lane_wait *w = container_of(p, struct lane_wait, link);
+        if (w->batch == batch)
+            w->batch = UINT64_MAX;
+    }
+}
+
+void durable_check(struct lane *l)
+{
+    bool stuck = !l->is_open || (!l->open && l->paused) || commit_is_hopeless(l);
+    struct list *link, last = {&last, &last};
+
+    list_push_back(&l->durable_waits, &last);
+    while ((link = list_pop_front(&l->durable_waits)) != &last) {
+        struct lane_wait *w = container_of(link, struct lane_wait, link);
+        if (w->batch == UINT64_MAX && !l->stash_count) {
+            w->batch = commit_quiet(l);
+            l->filling->urgent = l->filling->urgent || l->filling->len;
+        }
+        if (w->batch <= l->batch_durable)
+            w->done(w, true);
+        else if (w->batch == UINT64_MAX && stuck)
+            w->done(w, false);
+        else
+            list_push_back(&l->durable_waits, &w->link);
+    }
+}
+
 /* ---- failure ---- */
 
 /* What these bytes said, and what may or may not be on disk now, is put right in the next segment.
@@ -295,7 +342,8 @@ static void stash_batch(struct lane *l, const struct batch *b)
         struct slice payload;
         memcpy(&h, b->data + at, sizeof h);
         payload = slice_of(b->data + at + RECORD_HEADER_SIZE, h.length - RECORD_HEADER_SIZE);
-        if (h.type == RECORD_RCPT_FINAL || h.type == RECORD_DEFER || h.type == RECORD_STATE) {
+        if (h.type == RECORD_RCPT_FINAL || h.type == RECORD_DEFER || h.type == RECORD_STATE ||
+            h.type == RECORD_ATTEMPT) {
             if (record_state_decode(payload, &v, &used))
                 state_stash(l, h.qid, v.state.gone, b->segment->id);
         } else if (h.type == RECORD_MOVED) {
@@ -327,7 +375,7 @@ static void fail_orphans(struct lane *l, struct batch *b, uint64_t lost, uint16_
     while (link != &b->waiters) {
         struct lane_tx *tx = container_of(link, struct lane_tx, link);
         link = link->next;
-        if (tx->extent_count == 0 || tx->position != lost)
+        if (!tx_has_bytes_in(tx, lost))
             continue;
         list_remove(&tx->link);
         b->waiter_count--;
@@ -365,12 +413,14 @@ static void batch_failed(struct lane *l, struct batch *b, int32_t res)
         stash_batch(l, next);
         tx_fail_extents(l, next->number);
         compact_batch(l, next->number, false);
+        durable_requeue(l, next->number);
         batch_begin(l, next);
     } else {
         fail_orphans(l, next, b->number, code);
     }
     tx_fail_extents(l, b->number);
     compact_batch(l, b->number, false);
+    durable_requeue(l, b->number);
     segments_requiet(&l->segments, b->number, commit_quiet(l));
     if (s == l->open)
         l->open = NULL;

@@ -261,6 +261,7 @@ static void soon_fire(struct timer *t)
             l->p.opened(l->p.arg, l, &l->open_why);
     }
     tx_report_failing(l);
+    durable_check(l);
     if (l->closing)
         lane_close_step(l);
     else
@@ -335,6 +336,7 @@ static void lane_lists(struct lane *l)
     list_init(&l->waiting);
     list_init(&l->extent_txs);
     list_init(&l->failing);
+    list_init(&l->durable_waits);
     list_init(&l->read_lru);
     l->state_timer.fire = commit_state_timer;
     l->prepare_timer.fire = prepare_timer_fire;
@@ -434,6 +436,7 @@ void lane_close_step(struct lane *l)
         s->state = SEGMENT_CLOSING;
         l->open = NULL;
         l->open_summary->busy = true;
+        l->seal.closed = true;
         seal_start(l, s, l->open_summary);
         if (l->seal.segment)
             return;

@@ -112,6 +112,7 @@ struct seal {
     struct summary *summary;
     uint32_t at;
     uint8_t step;
+    bool closed; /* by lane_close */
     uint8_t *block;
 };
 
@@ -162,7 +163,8 @@ struct lane {
     struct list doomed;
     struct lane_stats stats;
 
-    uint64_t qid_next; /* sequence part */
+    uint64_t qid_next;   /* sequence part */
+    bool found_unclosed; /* the run before this one did not end in lane_close */
     uint32_t segment_next;
 
     /* commit.c */
@@ -179,6 +181,7 @@ struct lane {
     struct list waiting;    /* struct lane_tx that found no room, first come first served */
     struct list extent_txs; /* open ones with extents */
     struct list failing;    /* their `done` is called by soon_timer */
+    struct list durable_waits; /* struct lane_wait */
     struct timer soon_timer;
     struct stashed *stash;
     uint32_t stash_count, stash_cap;
@@ -208,6 +211,14 @@ struct lane {
 };
 
 /* ---- lane.c ---- */
+/*
+ * The id under which this lane keeps what a record calls `qid`: a lane that was copied in brings
+ * the number of another (FORMAT.md D8).
+ */
+static inline uint64_t lane_qid(const struct lane *l, uint64_t qid)
+{
+    return (uint64_t)l->p.lane << QID_SEQUENCE_BITS | (qid & QID_SEQUENCE_MASK);
+}
 void lane_path(const struct lane *l, uint32_t segment, const char *suffix, char out[LANE_PATH_MAX]);
 void lane_health_update(struct lane *l);
 void lane_health_tell(struct lane *l);
@@ -244,6 +255,9 @@ bool commit_is_hopeless(const struct lane *l);
 void commit_kick(struct lane *l);
 void commit_progress(struct lane *l); /* waiting transactions, stash */
 void commit_open_segment(struct lane *l);
+/* Waits for what is in this batch go on waiting: it failed and is written again. */
+void durable_requeue(struct lane *l, uint64_t batch);
+void durable_check(struct lane *l);
 /* The batch that says what changes now; a stashed record has none yet. */
 uint64_t commit_quiet(const struct lane *l);
 void commit_state_timer(struct timer *t);
@@ -265,9 +279,13 @@ uint32_t summary_bytes(const struct summary *s, uint32_t entry);
 /* Tries again for one that waits. False: still no room. */
 bool tx_retry(struct lane *l, struct lane_tx *tx);
 void tx_durable(struct lane *l, struct lane_tx *tx);
+static inline bool tx_has_bytes_in(const struct lane_tx *tx, uint64_t batch)
+{
+    return tx->extent_count && (tx->position == batch || tx->position_before == batch);
+}
 /* Tells the owner later that it failed. */
 void tx_fail(struct lane *l, struct lane_tx *tx, uint16_t code);
-/* Open transactions whose newest extent was in this batch. */
+/* Open transactions with extents in this batch. */
 void tx_fail_extents(struct lane *l, uint64_t batch);
 void tx_report_failing(struct lane *l);
 

@@ -39,6 +39,15 @@ enum queue_state {
     QUEUE_POISON       /* attempts ended in a crash too often */
 };
 
+/* How far the attempt of this run of the process is. */
+enum queue_attempt {
+    ATTEMPT_NONE,
+    ATTEMPT_BEGUN, /* a connection works on it */
+    ATTEMPT_DOT    /* a next hop may have all of it */
+};
+
+#define QUEUE_CRASHES_MAX 3u /* attempts in a row that ended in a crash; counts no further */
+
 /*
  * A live message (index entry, about 100 bytes). Read by owners, changed only by lane_* calls,
  * except the field `owner`. Freed by the lane when every recipient is final and the record of that
@@ -47,9 +56,13 @@ enum queue_state {
 struct queue_msg {
     uint64_t qid;
     uint64_t body_size; /* bytes of the message as delivered */
-    uint64_t accepted_wall_s : 40, state : 3;
+    uint64_t accepted_wall_s : 34, state : 3;
     uint64_t warned : 1; /* set by the owner: the sender knows of the delay; kept by lane_defer */
     uint64_t flags : 4, attempts : 16; /* flags: lane's own */
+    uint64_t attempt : 2;              /* enum queue_attempt */
+    uint64_t crashes : 2;   /* attempts in a row, as found at the start, that ended in a crash */
+    uint64_t uncertain : 1; /* found so: a next hop may have got it in an attempt before */
+    uint64_t careful : 1;   /* an attempt is to begin only when its record is durable */
     uint64_t next_attempt_wall_s;
     uint32_t segment; /* where the MESSAGE record is; changes when it is copied forward */
     uint32_t offset;
@@ -150,7 +163,8 @@ struct lane_tx {
     uint8_t *chunk;
     uint32_t chunk_len, extent_count, extent_cap;
     struct lane_extent *extents;
-    uint64_t position; /* number of the last batch that has bytes of it */
+    uint64_t position, position_before; /* the last two batches that have extents of it; two are
+                                           not durable at most */
     struct list link;
     uint32_t first_segment;
     struct queue_msg *msg;        /* made at commit, in the index when durable */
@@ -200,6 +214,28 @@ void lane_defer_unreachable(struct lane *l, struct queue_msg *m, uint64_t wall_s
                             struct slice error);
 /* READY (due now, `due` is called soon), HELD, UNREACHABLE, POISON. */
 void lane_set_state(struct lane *l, struct queue_msg *m, enum queue_state state);
+
+/* The same with words that stand as the last error. */
+void lane_set_aside(struct lane *l, struct queue_msg *m, enum queue_state state,
+                    struct slice error);
+/*
+ * An attempt begins, or its final dot is about to be sent: so that a start after a crash knows.
+ * Goes out with the next commit; every other change of state ends the attempt, but for recipients
+ * that become final while others are left. Nothing happens when that much was said before.
+ */
+void lane_attempt(struct lane *l, struct queue_msg *m, enum queue_attempt step);
+
+/* Embedded in the owner. */
+struct lane_wait {
+    /* All that was appended when the wait began is durable; not ok: the lane cannot write. */
+    void (*done)(struct lane_wait *w, bool ok);
+    struct list link; /* lane's own, from here on */
+    uint64_t batch;
+};
+/* `done` comes later, never from inside. */
+void lane_when_durable(struct lane *l, struct lane_wait *w);
+/* `done` will not come. Also when it came already, or never was asked for (list_init'ed link). */
+void lane_wait_cancel(struct lane_wait *w);
 
 /* Starts a commit if there is something to write and none is under way. Call at the end of each
  * turn. */

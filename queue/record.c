@@ -68,9 +68,9 @@ static enum segment_header_result header_copy_decode(const uint8_t *copy,
     if (memcmp(h.magic, SEGMENT_MAGIC, sizeof h.magic) != 0 || h.crc != header_crc(copy))
         return SEGMENT_HEADER_BAD;
     *out = h;
-    if (h.version != FORMAT_VERSION)
+    if (h.version > FORMAT_VERSION)
         return SEGMENT_HEADER_FUTURE;
-    if (h.segment_bytes < 4 * SEGMENT_BLOCK || h.segment_bytes > UINT32_MAX)
+    if (h.version == 0 || h.segment_bytes < 4 * SEGMENT_BLOCK || h.segment_bytes > UINT32_MAX)
         return SEGMENT_HEADER_BAD;
     return SEGMENT_HEADER_GOOD;
 }
@@ -380,6 +380,7 @@ bool record_digest_of(const struct record_header *h, struct slice payload, uint3
     case RECORD_RCPT_FINAL:
     case RECORD_DEFER:
     case RECORD_STATE:
+    case RECORD_ATTEMPT:
         if (!record_state_decode(payload, &v, &used) || v.state.qid != h->qid)
             return false;
         out->state_block = slice_of(payload.ptr, used);

@@ -12,7 +12,7 @@
 #include "gateway/base/slice.h"
 #include "gateway/limits.h"
 
-#define FORMAT_VERSION     1u
+#define FORMAT_VERSION     2u /* written; 1 is read as well */
 #define RECORD_ALIGN       16u
 #define RECORD_HEADER_SIZE 32u
 #define RECORD_BYTES_MAX   ((uint32_t)(3 * MIB))
@@ -35,6 +35,7 @@ enum record_type {
     RECORD_NOTE = 7,
     RECORD_SUMMARY = 8,
     RECORD_PAD = 9,
+    RECORD_ATTEMPT = 10,
     RECORD_TYPE_END
 };
 
@@ -57,7 +58,7 @@ struct segment_footer {
     uint32_t summary_count;
     uint32_t data_end;
     uint32_t record_count;
-    uint32_t spare;
+    uint32_t closed; /* 1: sealed because the lane was closed; 0 in version 1 */
 };
 _Static_assert(sizeof(struct segment_footer) == 32, "on disk");
 
@@ -72,6 +73,11 @@ struct record_header {
 };
 _Static_assert(sizeof(struct record_header) == RECORD_HEADER_SIZE, "on disk");
 
+enum record_attempt {
+    RECORD_ATTEMPT_OPEN = 1, /* an attempt is under way */
+    RECORD_ATTEMPT_DOT = 2   /* a next hop may have got all of it, and no answer was noted */
+};
+
 /* A snapshot of a message's state; `final_words` words of bitmap and the error text follow. */
 struct record_state {
     uint64_t qid;
@@ -84,8 +90,9 @@ struct record_state {
     uint8_t state; /* enum queue_state */
     uint8_t how;   /* enum rcpt_final_how, 0: none */
     uint8_t gone;
-    uint8_t warned; /* the sender was told of the delay */
-    uint8_t spare[2];
+    uint8_t warned;  /* the sender was told of the delay */
+    uint8_t attempt; /* bits of enum record_attempt; 0 in version 1 */
+    uint8_t crashes; /* attempts in a row that ended in a crash, before this one */
     /* Where an older error text may still be found (only a hint); segment 0: nowhere. */
     uint32_t error_segment, error_offset;
 };

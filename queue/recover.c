@@ -426,6 +426,7 @@ static void footer_read(struct recover *r, int32_t res)
 
     if (res == (int32_t)SEGMENT_BLOCK &&
         segment_footer_decode(slice_of(r->window, SEGMENT_BLOCK), s->seed, at, &r->footer)) {
+        r->lane->found_unclosed = r->footer.closed != 1;
         s->tail = r->footer.data_end;
         r->summary_left = r->footer.summary_count;
         r->summary_at = r->footer.summary_offset;
@@ -463,6 +464,7 @@ static void scan_window(struct recover *r)
         struct record_digest d;
         switch (scan_next(&r->scan, r->window_at, slice_of(r->window, r->window_len), &e)) {
         case SCAN_RECORD:
+            r->lane->found_unclosed = true;
             r->segment->tail = e.offset + e.header.length;
             if (!record_digest_of(&e.header, e.payload, e.offset, &d)) {
                 quarantine_region(r->lane, r->segment, e.offset, e.header.length,
@@ -505,6 +507,10 @@ static void tell_one(struct lane *l, struct segment *s, struct queue_msg *m)
 {
     list_push_back(&s->messages, &m->segment_link);
     m->flags &= (uint8_t)~MSG_HIDDEN;
+    if (m->attempt != ATTEMPT_NONE && l->found_unclosed && m->crashes < QUEUE_CRASHES_MAX)
+        m->crashes++;
+    m->attempt = ATTEMPT_NONE;
+    m->careful = l->found_unclosed;
     l->stats.messages++;
     l->stats.bytes += m->body_size;
     l->stats.by_state[m->state]++;

@@ -24,6 +24,9 @@ static void apply_state(struct lane *l, struct segment *s, struct queue_msg *m,
     m->state = v->state.state <= QUEUE_POISON ? v->state.state : QUEUE_READY;
     m->attempts = v->state.attempts;
     m->warned = v->state.warned != 0;
+    m->attempt = v->state.attempt & RECORD_ATTEMPT_OPEN ? ATTEMPT_BEGUN : ATTEMPT_NONE;
+    m->uncertain = (v->state.attempt & RECORD_ATTEMPT_DOT) != 0;
+    m->crashes = v->state.crashes < QUEUE_CRASHES_MAX ? v->state.crashes : QUEUE_CRASHES_MAX;
     m->next_attempt_wall_s = v->state.next_attempt_wall_s;
     for (uint32_t i = 0; i < v->state.final_words; i++) {
         bits[i] = record_state_word(v, i);
@@ -53,7 +56,7 @@ static enum replay_result replay_state(struct lane *l, struct segment *s, struct
 
     if (!record_state_decode(block, &v, &used))
         return REPLAY_DAMAGED;
-    m = index_find(&l->index, v.state.qid);
+    m = index_find(&l->index, lane_qid(l, v.state.qid));
     if (!m)
         return REPLAY_OK;
     assert(m->flags & MSG_HIDDEN);
@@ -80,7 +83,7 @@ static struct queue_msg *new_message(struct lane *l, struct segment *s,
     m = slab_alloc(&l->msg_slab);
     if (!m)
         return NULL;
-    *m = (struct queue_msg){.qid = d->qid,
+    *m = (struct queue_msg){.qid = lane_qid(l, d->qid),
                             .body_size = d->message.body_size,
                             .accepted_wall_s = d->message.accepted_wall_s,
                             .state = QUEUE_READY,
@@ -110,7 +113,7 @@ static enum replay_result replay_message(struct lane *l, struct segment *s,
     if (d->message.rcpt_count == 0 || d->message.rcpt_count > RCPT_COUNT_LIMIT ||
         d->message.first_segment > s->id || d->message.first_segment == 0)
         return REPLAY_DAMAGED;
-    m = index_find(&l->index, d->qid);
+    m = index_find(&l->index, lane_qid(l, d->qid));
     if (m)
         over(l, s, m); /* this copy takes its place */
     m = new_message(l, s, d);
@@ -144,7 +147,8 @@ enum replay_result replay_record(struct lane *l, struct segment *s, const struct
         return second == REPLAY_OK ? first : second;
     case RECORD_RCPT_FINAL:
     case RECORD_DEFER:
-    case RECORD_STATE: return replay_state(l, s, d->state_block, d->offset);
+    case RECORD_STATE:
+    case RECORD_ATTEMPT: return replay_state(l, s, d->state_block, d->offset);
     default: return REPLAY_OK;
     }
 }

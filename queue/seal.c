@@ -41,7 +41,8 @@ static void write_footer(struct lane *l)
     struct segment_footer f = {.summary_offset = s->tail,
                                .summary_count = summary->record_count,
                                .data_end = s->tail,
-                               .record_count = s->record_index};
+                               .record_count = s->record_index,
+                               .closed = l->seal.closed};
 
     segment_footer_encode(&f, s->seed, at, l->seal.block);
     l->seal.step = SEAL_FOOTER;

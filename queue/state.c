@@ -64,6 +64,13 @@ uint32_t state_block_size(const struct queue_msg *m, const struct lane_final *f)
     return record_state_size(&s);
 }
 
+static uint8_t attempt_bits(const struct queue_msg *m)
+{
+    uint8_t bits = m->attempt == ATTEMPT_NONE ? 0 : RECORD_ATTEMPT_OPEN;
+
+    return m->attempt == ATTEMPT_DOT || m->uncertain ? bits | RECORD_ATTEMPT_DOT : bits;
+}
+
 static uint32_t encode_block(struct lane *l, uint8_t *out, const struct queue_msg *m,
                              const struct lane_final *f, uint8_t how, struct slice error)
 {
@@ -78,6 +85,8 @@ static uint32_t encode_block(struct lane *l, uint8_t *out, const struct queue_ms
                              .attempts = m->attempts,
                              .state = m->state,
                              .warned = m->warned,
+                             .attempt = attempt_bits(m),
+                             .crashes = m->crashes,
                              .how = how,
                              .gone = gone};
 
@@ -174,8 +183,27 @@ void lane_rcpts_final(struct lane *l, struct queue_msg *m, const uint32_t *rcpts
         state_append(l, m, RECORD_RCPT_FINAL, (uint8_t)how, slice_of(NULL, 0));
 }
 
+/* The attempt ended in an orderly way, or the operator had a look. */
+static void attempt_over(struct queue_msg *m)
+{
+    m->attempt = ATTEMPT_NONE;
+    m->crashes = 0;
+    m->uncertain = m->careful = 0;
+}
+
+void lane_attempt(struct lane *l, struct queue_msg *m, enum queue_attempt step)
+{
+    assert(step != ATTEMPT_NONE);
+    if (m->flags & MSG_DOOMED || m->attempt >= step)
+        return;
+    m->attempt = step;
+    m->uncertain = 0;
+    state_append(l, m, RECORD_ATTEMPT, 0, slice_of(NULL, 0));
+}
+
 static void change_state(struct lane *l, struct queue_msg *m, enum queue_state state)
 {
+    attempt_over(m);
     l->stats.by_state[m->state]--;
     l->stats.by_state[state]++;
     m->state = state;
@@ -209,6 +237,11 @@ void lane_defer_unreachable(struct lane *l, struct queue_msg *m, uint64_t wall_s
 
 void lane_set_state(struct lane *l, struct queue_msg *m, enum queue_state state)
 {
+    lane_set_aside(l, m, state, slice_of(NULL, 0));
+}
+
+void lane_set_aside(struct lane *l, struct queue_msg *m, enum queue_state state, struct slice error)
+{
     if (m->flags & MSG_DOOMED)
         return;
     change_state(l, m, state);
@@ -219,7 +252,7 @@ void lane_set_state(struct lane *l, struct queue_msg *m, enum queue_state state)
     } else {
         schedule_clear(&l->schedule, m);
     }
-    state_append(l, m, RECORD_STATE, 0, slice_of(NULL, 0));
+    state_append(l, m, RECORD_STATE, 0, slice_head(error, ERROR_BYTES_MAX));
 }
 
 /* ---- a DSN and what it reports ---- */

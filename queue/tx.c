@@ -62,7 +62,7 @@ bool lane_tx_begin(struct lane *l, struct lane_tx *tx, struct why *why)
     }
     tx->qid = (uint64_t)l->p.lane << QID_SEQUENCE_BITS | l->qid_next++;
     tx->lane = l;
-    tx->body_size = tx->position = 0;
+    tx->body_size = tx->position = tx->position_before = 0;
     tx->state = TX_OPEN;
     tx->chunk = NULL;
     tx->chunk_len = tx->extent_count = tx->extent_cap = tx->first_segment = 0;
@@ -129,7 +129,10 @@ static enum lane_append flush_extent(struct lane *l, struct lane_tx *tx)
     tx->extents[tx->extent_count].segment = l->open->id;
     tx->extents[tx->extent_count].offset =
         commit_record(l, at, RECORD_EXTENT, tx->qid, (uint32_t)sizeof e + SPOOL_CHUNK_SIZE);
-    tx->position = commit_number(l);
+    if (tx->position != commit_number(l)) {
+        tx->position_before = tx->position;
+        tx->position = commit_number(l);
+    }
     if (tx->extent_count++ == 0) {
         tx->first_segment = l->open->id;
         l->open->pins++;
@@ -430,7 +433,7 @@ static void fail_in_list(struct lane *l, struct list *head, uint64_t batch)
         struct lane_tx *tx = container_of(link, struct lane_tx, link);
         bool waits = tx->state == TX_WAIT_EXTENT;
         link = link->next;
-        if (tx->extent_count == 0 || tx->position != batch)
+        if (!tx_has_bytes_in(tx, batch))
             continue;
         if (tx->state == TX_WAIT_COMMIT) {
             tx_fail(l, tx, 451);

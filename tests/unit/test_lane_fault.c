@@ -74,6 +74,37 @@ Test(lane_fault, failed_write_then_the_next_segment)
     lane_kit_end(&k);
 }
 
+/* A body with extents in the batch that fails and in the next segment's first one: its message is
+ * not acknowledged. */
+Test(lane_fault, extents_on_both_sides_of_a_failed_batch)
+{
+    struct lane_kit k;
+    struct lane_kit_tx t, other;
+
+    lane_kit_open(&k, NULL);
+    while (lane_stats(k.lane)->appended_bytes < 7800000)
+        lane_kit_put(&k, 1, 30000, 1);
+    lane_kit_settle(&k);
+    file_limit(7000000);
+    lane_kit_begin(&k, &t);
+    for (uint64_t n = 0, at = lane_stats(k.lane)->appended_bytes; n < 30; n++) {
+        uint8_t bytes[SPOOL_CHUNK_SIZE / 2] = {0};
+        cr_assert_neq(lane_tx_append(&t.tx, slice_of(bytes, sizeof bytes)), LANE_APPEND_FAILED);
+        cr_assert_neq(lane_tx_append(&t.tx, slice_of(bytes, sizeof bytes)), LANE_APPEND_FAILED);
+        if (n == 29)
+            cr_assert_gt(lane_stats(k.lane)->appended_bytes, at + 20 * SPOOL_CHUNK_SIZE);
+    }
+    lane_kit_commit(&k, &t, 1);
+    LANE_KIT_UNTIL(&k, t.done);
+    cr_assert_eq(t.code, 451, "half of it is lost");
+    file_limit(RLIM_INFINITY);
+    lane_kit_send(&k, &other, 2, 100, 1);
+    LANE_KIT_UNTIL(&k, other.done);
+    lane_kit_reopen(&k);
+    cr_assert_null(lane_find(k.lane, t.tx.qid));
+    lane_kit_end(&k);
+}
+
 /* Twice in a row: mail is refused, changes of state are kept, and all goes on by itself when the
  * disk is back. */
 Test(lane_fault, stops_and_recovers)

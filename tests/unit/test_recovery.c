@@ -120,28 +120,52 @@ Test(recovery, d5_segment_without_header_goes_to_quarantine)
     lane_kit_end(&k);
 }
 
-Test(recovery, d6_newer_format_is_refused_and_not_touched)
+static void set_version(struct image *im, uint32_t version)
+{
+    struct segment_header h;
+    uint32_t crc;
+
+    memcpy(&h, im->bytes, sizeof h);
+    h.version = version;
+    h.crc = 0;
+    memcpy(im->bytes, &h, sizeof h);
+    crc = crc32c(0, im->bytes, SEGMENT_HEADER_LEN);
+    memcpy(im->bytes + 8, &crc, sizeof crc);
+    memcpy(im->bytes + SEGMENT_HEADER_LEN, im->bytes, SEGMENT_HEADER_LEN);
+}
+
+Test(recovery, d3_the_format_before_is_read)
 {
     struct lane_kit k;
     struct image im;
-    struct segment_header h;
-    uint32_t crc;
+    struct queue_msg *m;
 
     empty_spool(&k);
     image_begin(&im, 3);
     image_plain(&im, 5);
-    memcpy(&h, im.bytes, sizeof h);
-    h.version = 2;
-    h.crc = 0;
-    memcpy(im.bytes, &h, sizeof h);
-    crc = crc32c(0, im.bytes, SEGMENT_HEADER_LEN);
-    memcpy(im.bytes + 8, &crc, sizeof crc);
-    memcpy(im.bytes + SEGMENT_HEADER_LEN, im.bytes, SEGMENT_HEADER_LEN);
+    image_state(&im, RECORD_DEFER, 5, 1, 0, QUEUE_DEFERRED, 4000000000);
+    set_version(&im, 1);
+    open_one(&k, &im, true);
+    m = one(&k, 5);
+    cr_assert(m->state == QUEUE_DEFERRED && m->crashes == 0 && !m->uncertain);
+    cr_assert_eq(k.damaged_count, 0);
+    lane_kit_end(&k);
+}
+
+Test(recovery, d6_newer_format_is_refused_and_not_touched)
+{
+    struct lane_kit k;
+    struct image im;
+
+    empty_spool(&k);
+    image_begin(&im, 3);
+    image_plain(&im, 5);
+    set_version(&im, FORMAT_VERSION + 1);
     image_write(&im, k.spool, 3, "seg");
     lane_kit_start(&k);
     LANE_KIT_UNTIL(&k, k.opened);
     cr_assert_neq(k.opened_why.smtp_code, 0);
-    cr_assert_not_null(strstr(k.opened_why.text, "format 2"), "%s", k.opened_why.text);
+    cr_assert_not_null(strstr(k.opened_why.text, "format 3"), "%s", k.opened_why.text);
     lane_kit_close_lane(&k);
     cr_assert(exists(&k, "lane-00/00000003.seg"));
     image_free(&im);
@@ -168,6 +192,8 @@ Test(recovery, d7_header_of_another_file)
 Test(recovery, d8_lane_copied_in)
 {
     struct lane_kit k;
+    struct envelope env;
+    struct queue_msg *m;
     uint64_t qid;
     char command[200];
 
@@ -179,9 +205,20 @@ Test(recovery, d8_lane_copied_in)
     cr_assert_eq(system(command), 0);
     k.params.lane = 5;
     lane_kit_reopen(&k);
-    one(&k, qid);
+    qid |= 5ull << QID_SEQUENCE_BITS; /* lane-00 of this machine may have the old number */
+    m = one(&k, qid);
     cr_assert_eq(lane_kit_check_body(&k, qid, 1, 500, 500), 0);
+    cr_assert(lane_kit_envelope(&k, qid, &env, NULL));
     cr_assert_eq(lane_kit_put(&k, 2, 10, 1) >> 54, 5);
+    lane_defer(k.lane, m, 4000000000, true, SLICE_LIT("later"));
+    lane_kit_reopen(&k); /* the record has the new number, the message the old one */
+    cr_assert_eq(k.found_count, 2);
+    m = lane_find(k.lane, qid);
+    cr_assert(m && m->state == QUEUE_DEFERRED && m->attempts == 1);
+    lane_kit_deliver(&k, qid);
+    lane_kit_reopen(&k);
+    cr_assert_eq(k.found_count, 1);
+    cr_assert_null(lane_find(k.lane, qid));
     lane_kit_end(&k);
 }
 
