@@ -37,6 +37,10 @@ PREFIX ?= /usr/local
 SBINDIR ?= $(PREFIX)/sbin
 BINDIR ?= $(PREFIX)/bin
 MANDIR ?= $(PREFIX)/share/man
+DOCDIR ?= $(PREFIX)/share/doc/hikyaku
+UNITDIR ?= $(PREFIX)/lib/systemd/system
+SYSUSERSDIR ?= $(PREFIX)/lib/sysusers.d
+TMPFILESDIR ?= $(PREFIX)/lib/tmpfiles.d
 SHAREDIR ?= $(PREFIX)/share/hikyaku
 
 # ---- sources ----------------------------------------------------------------------------------
@@ -127,8 +131,8 @@ endif
 
 # ---- rules ------------------------------------------------------------------------------------
 
-.PHONY: all deps run test unit unit-build fuzz fuzz-build crash cuts lint format install peers \
-        fresh clean distclean help
+.PHONY: all deps run test unit unit-build fuzz fuzz-build crash cuts lint format install \
+        install-files deb peers fresh clean distclean help
 
 all: $(PROGRAMS) $(LIB) ## build the programs (SAN=address,undefined | SAN=thread, CC=clang, LTO=1)
 
@@ -236,15 +240,31 @@ run: ## build, then start a gateway on loopback with a mailbox sink behind it; C
 	@$(MAKE) --no-print-directory -j$(JOBS) all
 	@exec deploy/run-demo
 
-install: all ## install programs and man pages (PREFIX=/usr/local, DESTDIR=)
-	install -d $(DESTDIR)$(SBINDIR) $(DESTDIR)$(BINDIR)
+install: all ## install programs, man pages, units, examples (PREFIX=/usr/local, DESTDIR=)
+	@$(MAKE) --no-print-directory DEPS=skip install-files
+
+# Of what is built already; B= says where.
+install-files:
+	install -d $(DESTDIR)$(SBINDIR) $(DESTDIR)$(BINDIR) $(DESTDIR)$(UNITDIR) \
+	    $(DESTDIR)$(DOCDIR)/examples
 	install -m 755 $(B)/hikyaku $(DESTDIR)$(SBINDIR)/
 	install -m 755 $(B)/hikyakuctl $(B)/hikyaku-bench $(DESTDIR)$(BINDIR)/
+	for page in $(wildcard deploy/man/*.[1-8]); do \
+	    install -D -m 644 $$page $(DESTDIR)$(MANDIR)/man$${page##*.}/$${page##*/} || exit 1; done
 	install -d $(DESTDIR)$(SHAREDIR)/bench/suite $(DESTDIR)$(SHAREDIR)/bench/scenarios
 	install -m 644 bench/suite/*.py $(DESTDIR)$(SHAREDIR)/bench/suite/
 	install -m 644 bench/scenarios/*.toml $(DESTDIR)$(SHAREDIR)/bench/scenarios/
-	for page in $(wildcard deploy/man/*.[1-8]); do \
-	    install -D -m 644 $$page $(DESTDIR)$(MANDIR)/man$${page##*.}/$${page##*/} || exit 1; done
+	sed 's|@SBINDIR@|$(SBINDIR)|; s|@BINDIR@|$(BINDIR)|' deploy/systemd/hikyaku.service \
+	    >$(DESTDIR)$(UNITDIR)/hikyaku.service
+	chmod 644 $(DESTDIR)$(UNITDIR)/hikyaku.service
+	install -m 644 deploy/systemd/hikyaku.socket $(DESTDIR)$(UNITDIR)/
+	install -D -m 644 deploy/systemd/hikyaku.sysusers $(DESTDIR)$(SYSUSERSDIR)/hikyaku.conf
+	install -D -m 644 deploy/systemd/hikyaku.tmpfiles $(DESTDIR)$(TMPFILESDIR)/hikyaku.conf
+	install -m 644 deploy/examples/* $(DESTDIR)$(DOCDIR)/examples/
+
+deb: ## build a Debian package below build/deb (lintian has nothing to say about it)
+	@deploy/packages/install deb
+	@JOBS=$(JOBS) VERSION=$(VERSION) WOLFSSL_PREFIX=$(abspath $(WOLFSSL_PREFIX)) deploy/debian/build
 
 clean: ## remove what was built, but keep wolfSSL and peers
 	@rm -rf build/obj build/asan build/tsan build/fuzz build/tests build/*.a build/.flags \

@@ -90,6 +90,7 @@ void control_drain(struct control *c)
     log_str(&line, "reason", "asked to stop: sessions finish, deliveries under way end");
     log_end(&line);
     control_post_shards(c, &item);
+    control_notify("STOPPING=1\nSTATUS=Finishing sessions and deliveries under way");
 }
 
 /* ---- messages and signals ---- */
@@ -314,6 +315,8 @@ static void control_started(struct control *c)
             log_end(&line);
         }
     config_warnings(conf, control_warn, c);
+    control_warn_inherited(c);
+    control_notify("READY=1\nSTATUS=Accepting mail");
 }
 
 void control_warn(void *arg, const char *text)

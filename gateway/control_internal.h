@@ -59,4 +59,10 @@ void control_look(struct timer *t);
 /* What an earlier life left in the spool directory. The spool is locked. */
 bool control_state_load(struct control *c, struct why *why) __attribute__((warn_unused_result));
 
+/* control_notify.c */
+/* Lines of sd_notify(3), such as "READY=1", to the service manager, if there is one. */
+void control_notify(const char *state);
+/* One warning for each socket handed over that nobody accepts from. */
+void control_warn_inherited(struct control *c);
+
 #endif

@@ -13,7 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "gateway/io/io.h"
+#include "gateway/io/io_inherit.h"
 
 #define TRIES 200
 #define PAUSE_US \
@@ -37,6 +37,11 @@ static bool try_bind(const struct io_addr *addr)
 bool io_port_check(const struct io_addr *addr, struct why *why)
 {
     char text[IO_ADDR_TEXT_MAX];
+    int inherited = io_inherited_listener(addr);
+    if (inherited >= 0) {
+        close(inherited);
+        return true;
+    }
     bool ok = try_bind(addr);
     for (int i = 1; !ok && errno == EADDRINUSE && i < TRIES; i++) {
         usleep(PAUSE_US);

@@ -13,6 +13,7 @@
 #include <netinet/tcp.h>
 #include <unistd.h>
 
+#include "gateway/io/io_inherit.h"
 #include "gateway/io/uring_internal.h"
 #include "gateway/limits.h"
 
@@ -55,8 +56,13 @@ static int make_listener_patiently(struct io *io, const struct io_addr *addr,
                                    const struct io_listen_opts *opts)
 {
     struct __kernel_timespec pause = {.tv_nsec = LISTEN_PAUSE_NS};
-    int s = make_listener(addr, opts);
+    int s = io_inherited_listener(addr);
 
+    if (s >= 0) {
+        set_option(s, IPPROTO_TCP, TCP_NODELAY, 1);
+        return s;
+    }
+    s = make_listener(addr, opts);
     for (int i = 1; s == -EADDRINUSE && i < LISTEN_TRIES; i++) {
         struct io_uring_sqe *sqe = uring_sqe(io);
         io_uring_prep_timeout(sqe, &pause, 0, 0);

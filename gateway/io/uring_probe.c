@@ -55,15 +55,15 @@ void uring_advise(int error, int disabled, const char *release, struct why *why)
                 disabled == 1 ? ", or put the user into the group of kernel.io_uring_group" : "");
     else if (error == EPERM || error == EACCES)
         why_set(why, 0, "",
-                "io_uring is forbidden here, as containers do: allow io_uring_setup, "
-                "io_uring_enter and "
-                "io_uring_register in the seccomp profile");
+                "io_uring is forbidden here, as containers do: use the seccomp profile "
+                "deploy/container/seccomp.json, or allow io_uring_setup, io_uring_enter and "
+                "io_uring_register in yours");
     else if (error == ENOSYS)
-        why_set(
-            why, 0, "",
-            "this kernel (%s) was built without io_uring, or a seccomp profile hides it: allow "
-            "io_uring_setup, io_uring_enter and io_uring_register there, or install another kernel",
-            release);
+        why_set(why, 0, "",
+                "this kernel (%s) was built without io_uring, or a seccomp profile hides it: use "
+                "deploy/container/seccomp.json, or allow io_uring_setup, io_uring_enter and "
+                "io_uring_register in yours, or install another kernel",
+                release);
     else if (error == ENOMEM)
         why_set(why, 0, "",
                 "no memory for an io_uring: raise the memory limit (LimitMEMLOCK=, ulimit -l)");

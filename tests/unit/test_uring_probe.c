@@ -30,6 +30,7 @@ Test(uring_probe, names_what_helps)
     advises(EPERM, 1, "6.8.0", "kernel.io_uring_group");
     advises(EPERM, 0, "6.8.0", "seccomp");
     advises(EPERM, -1, "6.1.0", "io_uring_setup, io_uring_enter and io_uring_register");
+    advises(EPERM, -1, "6.1.0", "deploy/container/seccomp.json");
     advises(ENOSYS, 0, "6.1.0", "built without io_uring");
     advises(ENOMEM, 0, "6.1.0", "memory limit");
     advises(EMFILE, 0, "6.1.0", "LimitNOFILE");
