@@ -342,12 +342,13 @@ static void job_envelope_read(struct lane_envelope_read *r, const struct envelop
     }
     struct lane *l = j->lane;
     struct queue_msg *m = j->m;
-    log_begin(&line, &sh->log, env ? EV_DAMAGED : EV_POISON);
+    bool damaged = !env && r->damaged;
+    log_begin(&line, &sh->log, damaged ? EV_POISON : EV_DAMAGED);
     log_str(&line, "qid", qid_text(m->qid, qid));
     log_str(&line, "reason", env ? "out of memory" : why->text);
     log_end(&line);
     job_end(j);
-    if (env) {
+    if (!damaged) { /* memory, or a disk that may yet give its bytes */
         lane_defer(l, m, io_wall_ns(sh->io) / NS_PER_S + 60, false, slice_of(NULL, 0));
         return;
     }

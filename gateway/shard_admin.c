@@ -106,11 +106,11 @@ static bool row_matches(const struct row *row, const struct filter *f)
         .age_s = row->now_s > accepted ? row->now_s - accepted : 0,
         .retries = row->m->attempts,
     };
+    fr.last_error = row->error;
     if (e) {
         fr.sender = e->sender;
         fr.connector = row->connector;
         fr.site = row->site;
-        fr.last_error = row->error;
         fr.source_ip = e->client;
         fr.account = e->account;
         fr.subject = e->subject;
@@ -163,9 +163,11 @@ static void row_write(struct buf *b, const struct row *row)
         json_member(b, "receive_connector", e->connector);
         json_member(b, "connector", row->connector);
         json_member(b, "site", row->site);
-        json_member(b, "last_error", row->error);
-        row_rcpts(b, row);
     }
+    if (e || row->error.len)
+        json_member(b, "last_error", row->error);
+    if (e)
+        row_rcpts(b, row);
     buf_add_str(b, "}");
 }
 
@@ -275,11 +277,10 @@ static void walk_envelope(struct lane_envelope_read *read, const struct envelope
     struct walk *w = container_of(read, struct walk, read);
     struct queue_msg *m = w->m;
     struct lane *l = w->shard->lanes[w->lane];
-    (void)why;
     w->m = NULL;
     m->owner = NULL;
     uint64_t qid = m->qid;
-    walk_visit(w, m, env, error);
+    walk_visit(w, m, env, env ? error : slice_str(why->text));
     arena_reset(&w->arena);
     m = lane_find(l, qid);
     if (m && !m->owner && m->state == QUEUE_READY && !m->schedule_index)

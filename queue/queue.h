@@ -270,6 +270,7 @@ struct lane_envelope_read {
                  const struct why *why);
     struct arena *arena;
     struct envelope env;
+    bool damaged; /* without `env`: reading it again will not help */
 };
 /* Reads and decodes the envelope into `arena` (the owner's). */
 void lane_envelope_read(struct lane *l, struct queue_msg *m, struct lane_envelope_read *r,

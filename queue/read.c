@@ -471,7 +471,8 @@ static void envelope_failed(struct lane_read *r, int32_t res)
         e->done(e, &e->env, slice_of(NULL, 0), &why);
         return;
     }
-    if (res == -EBADMSG)
+    e->damaged = res == -EBADMSG;
+    if (e->damaged)
         why_set(&why, 451, "4.3.0", "the envelope is damaged on disk");
     else
         why_set(&why, 451, "4.3.0", "the envelope cannot be read: %s", strerror(-res));
@@ -549,6 +550,7 @@ void lane_envelope_read(struct lane *l, struct queue_msg *m, struct lane_envelop
     struct lane_read *r = &e->read;
 
     e->arena = arena;
+    e->damaged = false;
     r->done = envelope_failed;
     begin(l, m, r);
     r->step = READ_ENVELOPE;

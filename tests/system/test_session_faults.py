@@ -5,12 +5,13 @@
 import base64
 import socket
 import ssl
+import struct
 import threading
 import time
 
 from lib.dialog import Line
 from lib.gateway import PASSWORDS, Gateway
-from lib.harness import case, expect, main
+from lib.harness import case, expect, expect_equal, main, until
 from lib.sink import Sink
 
 
@@ -36,6 +37,60 @@ def half_close(folder):
             expect(line.closed(5), "the server closes too")
     sink.wait(20)
     g.wait_empty()
+    g.stop()
+
+
+def reset(sock):
+    """Ends a connection with RST."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+
+@case("F26 a connection lost in a message, and RSET: nothing is queued, nothing is kept")
+def lost(folder):
+    sink = Sink(folder)
+    g = Gateway(folder, sink, shards=1).start()
+    head = b"MAIL FROM:<s@client.test>\r\nRCPT TO:<a@example.net>\r\nDATA\r\n"
+    text = b"Subject: x\r\n\r\n" + b"y" * 70 + b"\r\n"
+    # Sizes: none, a part of the header, less and more than what a transaction holds in memory.
+    for sent in (b"", b"Subj", text, text * 5000, text + b".", text + b".\r", text + b"\r\n.\r"):
+        for port in ("relay", "submissions"):
+            for end in (Line.close, lambda line: reset(line.sock)):
+                line = Line(g.host, g.port[port])
+                if port == "submissions":
+                    line.tls()
+                line.wanted(220)
+                line.ask("EHLO client.test", 250)
+                if port == "submissions":
+                    line.ask(plain("alice"), 235)
+                line.send(head)
+                for code in (250, 250, 354):
+                    line.wanted(code)
+                line.send(sent)
+                end(line)
+    # RSET between, and EHLO and QUIT in its place.
+    with Line(g.host, g.port["relay"]) as line:
+        line.wanted(220)
+        line.ask("EHLO client.test", 250)
+        for verb in ("RSET", "EHLO client.test"):
+            line.ask("MAIL FROM:<s@client.test>", 250)
+            line.ask("RCPT TO:<a@example.net>", 250)
+            line.ask(verb, 250)
+            line.ask("DATA", 503)
+        line.ask("MAIL FROM:<last@client.test>", 250)
+        line.ask("RCPT TO:<last@example.net>", 250)
+        line.ask("DATA", 354)
+        line.send(text + b".\r\n")
+        line.wanted(250)
+        line.ask("QUIT", 221)
+    sink.wait(1)
+    until(lambda: g.metrics()["hikyaku_sessions"] == 0, "all sessions end")
+    g.wait_empty()
+    expect_equal([r["rcpts"] for r in sink.records()], [["last@example.net"]], "one message")
+    expect_equal(len(g.tracking("accepted")), 1, "accepted")
+    g.restart()
+    g.wait_empty()
+    expect_equal(len(sink.records()), 1, "nothing comes out of the spool")
     g.stop()
 
 
