@@ -9,7 +9,7 @@ import struct
 import threading
 import time
 
-from lib.dialog import Line
+from lib.dialog import Line, ask_unread
 from lib.gateway import PASSWORDS, Gateway
 from lib.harness import case, expect, expect_equal, main, until
 from lib.sink import Sink
@@ -154,24 +154,30 @@ def behind_close(folder):
     g.stop()
 
 
-@case("F39 F47 bytes that trickle do not renew a time limit", 100)
-def trickle(folder):
-    g = Gateway(folder, Sink(folder), shards=1).start()
-    with socket.create_connection((g.host, g.port["submissions"]), timeout=3) as sock:
-        hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"r" * 400
-        began = time.monotonic()
-        for i in range(45):
-            try:
-                sock.sendall(hello[i:i + 1])
-                sock.settimeout(1)
-                if not sock.recv(100):
-                    break
-            except TimeoutError:
-                continue
-            except ConnectionError:
-                break
-        took = time.monotonic() - began
-    expect(25 < took < 40, f"closed after {took:.0f} s")
+@case("F47 replies that are not read stop the reading of commands; then all come, in order", 100)
+def unread(folder):
+    g = Gateway(folder, Sink(folder), shards=1)
+    g.receive("relay")["max_recipients"] = 20_000
+    g.start()
+    with Line(g.host, g.port["relay"]) as line:
+        line.wanted(220)
+        line.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        line.ask("EHLO client.test", 250)
+        count, end = ask_unread(line)
+        with Line(g.host, g.port["relay"]) as other:  # somebody else is served
+            other.wanted(220)
+            other.ask("QUIT", 221)
+        line.sock.settimeout(30)
+        line.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        rest = threading.Thread(target=line.sock.sendall, args=(end,))
+        rest.start()
+        heard = b""
+        while heard.count(b"\n") < count:
+            heard += line.sock.recv(1 << 20)
+        rest.join()
+        expect_equal({r[:4] for r in heard.split(b"\r\n")}, {b"250 ", b""}, "replies")
+        expect_equal(heard.count(b"\n"), count, "one for each command")
+        line.ask("QUIT", 221)
     g.stop()
 
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # time-limit: 120
 # also: asan
+# waits: half a minute for handshakes to end
 """Peers that take their time: a handshake has 30 seconds in all, however its bytes come."""
 import os
 import socket
@@ -68,6 +69,8 @@ def handshakes_end(folder):
     ways = {
         "byte by byte": ("submissions", trickle(hello)),
         "byte by byte behind STARTTLS": ("submission", trickle(hello)),
+        "byte by byte, a large one": ("submissions", trickle(
+            b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"r" * 400)),
         "silence": ("submissions", lambda connection: None),
     }
     took = {}

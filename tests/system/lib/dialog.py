@@ -192,6 +192,26 @@ class Failure(AssertionError):
         super().__init__(f"{dialog.where}:{number}: {text}")
 
 
+def ask_unread(line, quiet_s=2):
+    """Sends recipients (max_recipients: 20000) and reads no reply, until no more can be sent for a
+    while. The number of commands sent, of which the last may lack its end, and that end.
+    """
+    transaction = b"MAIL FROM:<s@client.test>\r\n" + \
+        b"".join(b"RCPT TO:<%05d@example.net>\r\n" % i for i in range(15_000)) + b"RSET\r\n"
+    line.sock.settimeout(quiet_s)
+    count, at = 0, 0
+    try:
+        for _ in range(90):
+            at = 0
+            while at < len(transaction):
+                at += line.sock.send(transaction[at:at + 65536])
+            count += transaction.count(b"\n")
+    except TimeoutError:
+        end = transaction.index(b"\n", at - 1) + 1
+        return count + transaction[:end].count(b"\n"), transaction[at:end]
+    raise AssertionError("all was read although no reply was")
+
+
 def _step(d, line, verb, argument, number, last):
     if verb == "TLS":
         line.tls()
