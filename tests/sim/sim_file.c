@@ -378,7 +378,8 @@ static void file_fire(struct timer *t)
 
     if (changes_disk(c) && !sim_disk_op(c->io->host))
         return;
-    sim_call_check(c);
+    if (c->path)
+        sim_call_check(c);
     switch ((enum sim_kind)c->kind) {
     case SIM_OPEN: effect_open(c); return;
     case SIM_READ: effect_read(c, file_of(c)->node); return;

@@ -281,7 +281,6 @@ static void send_fire(struct timer *t)
     struct sim_sock *s = c->sock;
     uint32_t n = c->len - c->sent;
 
-    sim_call_check(c);
     if (s->broken || s->fin_out) {
         int32_t error = s->error ? s->error : -EPIPE;
         s->error = 0;

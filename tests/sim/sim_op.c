@@ -12,9 +12,9 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "gateway/base/crc32c.h"
 #include "tests/sim/sim_internal.h"
 
+#define SUM_FACTOR     0x9e3779b97f4a7c15u
 #define CANCEL_NS      (3 * NS_PER_US)
 #define CANCEL_LATE_NS (20 * NS_PER_MS)
 
@@ -85,9 +85,29 @@ void sim_call_at(struct sim_call *c, uint64_t delay_ns, void (*fire)(struct time
     timer_heap_set(&c->io->sim->events, &c->timer, c->io->sim->now_ns + delay_ns);
 }
 
+/* Four lanes, since it runs over every byte that is written or sent, twice. */
 uint32_t sim_sum(const void *data, size_t len)
 {
-    return crc32c(0, data, len);
+    uint64_t lanes[4] = {1, 2, 3, 4}, word, sum = len;
+    const uint8_t *at = data;
+
+    for (; len >= sizeof lanes; len -= sizeof lanes) {
+        for (int i = 0; i < 4; i++, at += sizeof word) {
+            memcpy(&word, at, sizeof word);
+            lanes[i] = (lanes[i] ^ word) * SUM_FACTOR;
+        }
+    }
+    while (len > 0) {
+        size_t n = len < sizeof word ? len : sizeof word;
+        word = 0;
+        memcpy(&word, at, n);
+        sum = (sum ^ word) * SUM_FACTOR;
+        at += n;
+        len -= n;
+    }
+    for (int i = 0; i < 4; i++)
+        sum = ((sum << 13 | sum >> 51) ^ lanes[i]) * SUM_FACTOR;
+    return (uint32_t)(sum >> 32);
 }
 
 static uint32_t call_sum(const struct sim_call *c)
@@ -100,6 +120,8 @@ static uint32_t call_sum(const struct sim_call *c)
 
 void sim_call_check(const struct sim_call *c)
 {
+    if (!c->path && c->fd < 0)
+        return; /* refused at its start */
     if (c->path || c->kind == SIM_WRITE || c->kind == SIM_WRITE_SYNC || c->kind == SIM_SEND)
         SIM_CHECK(call_sum(c) == c->sum, "%s: its %s changed while it was under way (%s)",
                   sim_kind_name((enum sim_kind)c->kind), c->path ? "path" : "buffer",
