@@ -95,6 +95,21 @@ def test_a_run_measures_and_reports(folder):
     assert "| a few | gateway |" in text and "**not met" not in text and "not met" in text
 
 
+def test_every_micro_benchmark_runs(folder):
+    pair = [os.path.join(folder, name) for name in ("tls.crt", "tls.key")]
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt",
+                    "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=bench.test", "-keyout",
+                    pair[1], "-out", pair[0]], check=True, stderr=subprocess.DEVNULL)
+    done = bench("micro", "--seconds", "1", "--json", "--certificate", pair[0], "--key", pair[1])
+    assert done.returncode == 0, done.stderr
+    cases = {case["name"]: case for case in json.loads(done.stdout)}
+    assert {"crc32c", "dots-short", "commands", "record", "route", "permit",
+            "tls-record"} <= set(cases)
+    assert all(case["ns"] > 0 for case in cases.values())
+    assert cases["dots-long"]["mb_per_second"] < 20 * cases["copy-cached"]["mb_per_second"]
+    assert bench("micro", "--certificate", pair[0]).returncode == 2
+
+
 def result_of(cpu, null, seed):
     chance = random.Random(seed)
     def noisy(middle):
