@@ -328,6 +328,36 @@ Test(sim_world, steps_go_on_until_nothing_will_happen)
 
 /* ---- faults ---- */
 
+/* One of each; errors are fine. */
+static void use_disk(struct kit *k, int32_t fd, bool cancel)
+{
+    uint8_t buf[2000] = {0};
+    struct kit_op o;
+    struct why why;
+
+    kit_op_init(k, &o);
+    io_write(k->io, &o.op, fd, buf, sizeof buf, 0);
+    (void)kit_wait(&o);
+    io_read(k->io, &o.op, fd, buf, sizeof buf, 0);
+    (void)kit_wait(&o);
+    io_sync(k->io, &o.op, fd);
+    (void)kit_wait(&o);
+    io_allocate(k->io, &o.op, fd, 0, 4096);
+    (void)kit_wait(&o);
+    io_file_size(k->io, &o.op, "/t/a");
+    (void)kit_wait(&o);
+    io_open(k->io, &o.op, "/t/b", IO_WRITE | IO_CREATE);
+    if (kit_wait(&o) >= 0)
+        io_close(k->io, o.res);
+    io_rename(k->io, &o.op, "/t/b", "/t/c");
+    if (cancel)
+        io_cancel(k->io, &o.op);
+    (void)kit_wait(&o);
+    io_unlink(k->io, &o.op, "/t/c");
+    (void)kit_wait(&o);
+    (void)!io_mkdir(k->io, "/t/d", &why);
+}
+
 Test(sim_world, every_fault_comes_and_is_counted)
 {
     static const struct sim_faults bad = {.read_eio = 300,
@@ -361,7 +391,6 @@ Test(sim_world, every_fault_comes_and_is_counted)
     uint32_t count;
     uint8_t buf[2000] = {0};
     struct kit_op o;
-    struct why why;
     struct kit k;
     int32_t fd;
 
@@ -369,28 +398,8 @@ Test(sim_world, every_fault_comes_and_is_counted)
     fd = kit_open_file(&k, "/t/a", IO_READ | IO_WRITE | IO_CREATE);
     sim_host_faults(sim->current, &bad);
     kit_op_init(&k, &o);
-    for (int i = 0; i < 200; i++) {
-        io_write(k.io, &o.op, fd, buf, sizeof buf, 0);
-        (void)kit_wait(&o);
-        io_read(k.io, &o.op, fd, buf, sizeof buf, 0);
-        (void)kit_wait(&o);
-        io_sync(k.io, &o.op, fd);
-        (void)kit_wait(&o);
-        io_allocate(k.io, &o.op, fd, 0, 4096);
-        (void)kit_wait(&o);
-        io_file_size(k.io, &o.op, "/t/a");
-        (void)kit_wait(&o);
-        io_open(k.io, &o.op, "/t/b", IO_WRITE | IO_CREATE);
-        if (kit_wait(&o) >= 0)
-            io_close(k.io, o.res);
-        io_rename(k.io, &o.op, "/t/b", "/t/c");
-        if (i % 2)
-            io_cancel(k.io, &o.op);
-        (void)kit_wait(&o);
-        io_unlink(k.io, &o.op, "/t/c");
-        (void)kit_wait(&o);
-        (void)!io_mkdir(k.io, "/t/d", &why);
-    }
+    for (int i = 0; i < 200; i++)
+        use_disk(&k, fd, i % 2);
     for (size_t i = 0; i < sizeof expected / sizeof expected[0]; i++)
         cr_assert_gt(sim_fault_counts(sim, expected[i].kind, expected[i].fault), 3u, "%s %s",
                      sim_kind_name(expected[i].kind), sim_fault_name(expected[i].fault));
