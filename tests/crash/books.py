@@ -192,11 +192,17 @@ class Books:
         seen = set()
         for i in list(lost):
             key = (self.late.get(i), i.rsplit("-", 1)[0])
-            if self.forgiving and i in self.late and i not in copies and key not in seen:
+            if self.forgiving and i in self.late and key not in seen and \
+                    self.only_before(copies.get(i, {}), self.deaths[self.late[i] - 1][1]):
                 seen.add(key)
                 lost.remove(i)
         self.summary["answered as the cut came"] += len(seen)
         return lost
+
+    @staticmethod
+    def only_before(rcpts, death):
+        """Some of its recipients may have had it from the gateway that then died."""
+        return all(t < death + SINK_S for times in rcpts.values() for t in times)
 
     def complete(self, message_id, copies, reports):
         load = self.of(message_id)
