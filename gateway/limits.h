@@ -73,6 +73,8 @@
 #define SESSION_DATA_RATE_WINDOW_NS (60 * NS_PER_S)
 #define SESSION_LINGER_NS \
     (2 * NS_PER_S) /* after our close: time for the peer to read the last reply */
+#define SESSION_COMMIT_WAIT_NS \
+    (15 * NS_PER_S) /* for the disk, at the end of data: 451 4.3.0, at MAIL and DATA from then on */
 #define SESSION_LAST_REPLY_NS (30 * NS_PER_S) /* for the peer to take it; then: close */
 
 #define LISTEN_BACKLOG 4096

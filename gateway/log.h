@@ -42,6 +42,7 @@ enum log_level { LOG_ERROR, LOG_WARNING, LOG_INFO, LOG_DEBUG };
     X(EV_FAILED, LOG_WARNING, true, "failed")                 \
     X(EV_EXPIRED, LOG_WARNING, true, "expired")               \
     X(EV_DSN, LOG_INFO, true, "dsn")                          \
+    X(EV_WITHDRAWN, LOG_WARNING, true, "withdrawn")           \
     X(EV_DUP_POSSIBLE, LOG_WARNING, true, "dup_possible")     \
     X(EV_HELD, LOG_WARNING, true, "held")                     \
     X(EV_POISON, LOG_ERROR, true, "poison")                   \

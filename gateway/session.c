@@ -236,6 +236,8 @@ void session_slabs_init(struct shard *s)
 {
     slab_init(&s->session_slab, "sessions", sizeof(struct session), s->session_count_max);
     slab_init(&s->tx_slab, "transactions", sizeof(struct session_tx), s->session_count_max);
+    list_init(&s->committing);
+    s->commit_timer.fire = session_commit_late;
 }
 
 static struct session *session_create(struct shard *sh, const struct shard_receive *rc, int32_t fd,

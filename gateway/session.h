@@ -42,7 +42,9 @@ struct tx_rcpt {
 
 /* A transaction, from MAIL on. */
 struct session_tx {
-    struct session *session;
+    struct session *session; /* NULL: answered 451 while its commit is under way */
+    struct shard *shard;
+    struct list commit_link; /* in shard->committing, the oldest first */
     struct arena arena;
     struct envelope env;
     struct tx_rcpt *first, *last;
@@ -180,6 +182,8 @@ void session_tx_data(struct session *s, struct why *why);
 void session_tx_headers(struct session *s, const struct smtp_in_headers *h);
 void session_tx_body(struct session *s, struct slice body);
 void session_tx_end(struct session *s);
+/* Answers who has waited SESSION_COMMIT_WAIT_NS for the disk. */
+void session_commit_late(struct timer *t);
 /* The message was refused by the protocol machine: for the log. */
 void session_tx_refused(struct session *s);
 /* Drops the transaction, whatever its state before the commit. */

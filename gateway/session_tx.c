@@ -6,10 +6,12 @@
  *           owns the arena.
  * Runs on:  the shard of the session.
  * Contract: 250 is answered from the lane's `done` only. A message that ended well but whose
- *           client is gone is delivered all the same (FAULTS P2 b).
+ *           client is gone is delivered all the same (FAULTS P2 b). One whose client was answered
+ *           451 since the disk is slow is removed when it becomes durable after all.
  * Failure:  no room: 452 4.3.1 at MAIL or DATA; a lane that fails while the body comes: 451 at
- *           its end.
- * Bounds:   ENVELOPE_BLOCKS_MAX of envelope; the lane's own limits for the body.
+ *           its end. A disk that does not answer: 451 after a time, and at MAIL and DATA.
+ * Bounds:   ENVELOPE_BLOCKS_MAX of envelope; the lane's own limits for the body;
+ *           SESSION_COMMIT_WAIT_NS.
  * Tests:    tests/system (dialogs, interop, crash)
  */
 #include "gateway/session.h"
@@ -20,6 +22,16 @@
 
 static void session_tx_resumed(struct lane_tx *lt);
 static void session_tx_done(struct lane_tx *lt, struct queue_msg *m, const struct why *why);
+
+/* Is new mail welcome? A disk that let others wait too long does not get more. */
+static bool tx_lane_ready(const struct shard *sh, uint64_t size, struct why *why)
+{
+    if (!sh->write_lane || sh->withdrawn) {
+        why_set(why, 451, "4.3.0", "Spool is not ready, try again later");
+        return false;
+    }
+    return lane_has_room(sh->write_lane, size, why);
+}
 
 /* ---- MAIL ---- */
 
@@ -79,16 +91,15 @@ void session_tx_mail(struct session *s, const struct smtp_mail *mail, struct why
             return;
         }
     }
-    if (!sh->write_lane || !lane_has_room(sh->write_lane, mail->size, why)) {
-        if (!sh->write_lane)
-            why_set(why, 451, "4.3.0", "Spool is not ready, try again later");
+    if (!tx_lane_ready(sh, mail->size, why))
         return;
-    }
     session_tx_drop(s);
     struct session_tx *tx = slab_alloc(&sh->tx_slab);
     if (tx) {
         memset(tx, 0, sizeof *tx);
         tx->session = s;
+        tx->shard = sh;
+        list_init(&tx->commit_link);
         arena_init(&tx->arena, &sh->arena_slab, ENVELOPE_BLOCKS_MAX);
         s->tx = tx;
         if (tx_fill_mail(s, tx, mail))
@@ -209,16 +220,15 @@ static void tx_append_received(struct session *s)
 void session_tx_data(struct session *s, struct why *why)
 {
     struct session_tx *tx = s->tx;
-    struct lane *lane = s->shard->write_lane;
-    if (!tx || !lane) {
+    if (!tx) {
         why_set(why, 451, "4.3.0", "Spool is not ready, try again later");
         return;
     }
-    if (!lane_has_room(lane, tx->declared_size, why))
+    if (!tx_lane_ready(s->shard, tx->declared_size, why))
         return;
     tx->lane_tx.resumed = session_tx_resumed;
     tx->lane_tx.done = session_tx_done;
-    if (!lane_tx_begin(lane, &tx->lane_tx, why))
+    if (!lane_tx_begin(s->shard->write_lane, &tx->lane_tx, why))
         return;
     tx->writing = true;
     tx->env.accepted_wall_ns = io_wall_ns(s->shard->io);
@@ -313,6 +323,10 @@ void session_tx_end(struct session *s)
     }
     tx->data_end_ns = io_now_ns(s->shard->io);
     s->waits |= SESSION_WAIT_COMMIT;
+    list_push_back(&s->shard->committing, &tx->commit_link);
+    if (!timer_is_set(&s->shard->commit_timer))
+        io_timer_set(s->shard->io, &s->shard->commit_timer,
+                     tx->data_end_ns + SESSION_COMMIT_WAIT_NS);
     lane_tx_commit(&tx->lane_tx, &tx->env, NULL, NULL, 0);
 }
 
@@ -335,12 +349,77 @@ static void tx_log_accepted(struct session *s, const struct session_tx *tx, cons
     log_end(&line);
 }
 
+/*
+ * FAULTS 61: the client hears 451 and will try again, so that this copy is not to be delivered. The
+ * commit cannot be called back; what becomes of it is settled when it ends. A client that is gone
+ * heard nothing: its message stays.
+ */
+static void tx_withdraw(struct session_tx *tx)
+{
+    struct session *s = tx->session;
+    struct why why;
+    list_remove(&tx->commit_link);
+    if (s->state != SESSION_OPEN)
+        return;
+    why_set(&why, 451, "4.3.0", "Spool does not answer, try again later");
+    metric_add(tx->shard->metrics, M_REJECTED, 1);
+    tx_log_refused(s, tx->env.sender, slice_of(NULL, 0), &why);
+    tx->session = NULL;
+    tx->shard->withdrawn++;
+    s->tx = NULL;
+    s->waits &= (uint8_t)~SESSION_WAIT_COMMIT;
+    session_answer(s, &why, NULL);
+}
+
+void session_commit_late(struct timer *t)
+{
+    struct shard *sh = container_of(t, struct shard, commit_timer);
+    uint64_t now = io_now_ns(sh->io);
+    while (!list_empty(&sh->committing)) {
+        struct session_tx *tx = container_of(sh->committing.next, struct session_tx, commit_link);
+        uint64_t due = tx->data_end_ns + SESSION_COMMIT_WAIT_NS;
+        if (due > now) {
+            io_timer_set(sh->io, t, due);
+            return;
+        }
+        tx_withdraw(tx);
+    }
+}
+
+static void tx_withdrawn_done(struct session_tx *tx, struct queue_msg *m)
+{
+    uint32_t rcpts[64];
+    struct log_line line;
+    char qid[QID_TEXT_MAX];
+    tx->shard->withdrawn--;
+    for (uint32_t i = 0, count = 0; m && i < tx->env.rcpt_count; i++) {
+        rcpts[count++] = i;
+        if (count < 64 && i + 1 < tx->env.rcpt_count)
+            continue;
+        lane_rcpts_final(tx->lane_tx.lane, m, rcpts, count, RCPT_REMOVED);
+        count = 0;
+    }
+    log_begin(&line, &tx->shard->log, EV_WITHDRAWN);
+    log_str(&line, "qid", qid_text(tx->lane_tx.qid, qid));
+    log_slice(&line, "sender", tx->env.sender);
+    log_u64(&line, "durable_us",
+            m ? (io_now_ns(tx->shard->io) - tx->data_end_ns) / NS_PER_US : 0);
+    log_end(&line);
+    arena_reset(&tx->arena);
+    slab_free(&tx->shard->tx_slab, tx);
+}
+
 static void session_tx_done(struct lane_tx *lt, struct queue_msg *m, const struct why *why)
 {
     struct session_tx *tx = container_of(lt, struct session_tx, lane_tx);
     struct session *s = tx->session;
-    struct shard *sh = s->shard;
+    struct shard *sh = tx->shard;
     char qid[QID_TEXT_MAX];
+    if (!s) {
+        tx_withdrawn_done(tx, m);
+        return;
+    }
+    list_remove(&tx->commit_link);
     qid_text(lt->qid, qid);
     tx->writing = false;
     s->tx = NULL;

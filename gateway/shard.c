@@ -463,7 +463,7 @@ static void shard_gauges(struct shard *s)
                                         M_SPOOL_COMMITS,  M_SPOOL_SYNC_NS,     M_SPOOL_SYNC_FAILED};
     for (int k = 0; k < 12; k++)
         metric_set(m, ids[k], sum[k]);
-    metric_set(m, M_SPOOL_HEALTH, worst);
+    metric_set(m, M_SPOOL_HEALTH, s->withdrawn ? LANE_STOPPED : worst);
     metric_set(m, M_TURNS, io->turns);
     metric_set(m, M_ENTERS, io->enters);
     metric_set(m, M_BUSY_NS, io->busy_ns);
@@ -608,6 +608,7 @@ static bool shard_init(struct shard *s, struct generation *gen, struct why *why)
 static void shard_free(struct shard *s)
 {
     io_timer_clear(s->io, &s->tick);
+    io_timer_clear(s->io, &s->commit_timer);
     delivery_destroy(s->delivery);
     s->delivery = NULL; /* turns still end */
     dns_destroy(s->dns);

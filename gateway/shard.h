@@ -101,6 +101,9 @@ struct shard {
     uint8_t *scratch_reply; /* replies to be encrypted */
     struct addr_counts *addr_counts;
     struct list reap; /* sessions to be freed at the end of the turn */
+    struct list committing;    /* transactions whose sessions wait for the commit, oldest first */
+    struct timer commit_timer; /* set while there are any: the oldest may have waited too long */
+    uint32_t withdrawn;        /* commits under way of messages that were answered 451 */
     struct auth_cache *auth_cache;
     struct auth_limit *auth_limit;
     struct list auth_running[AUTH_RUNNING_BUCKETS]; /* checks that workers have, by hash */

@@ -19,9 +19,10 @@ import fcntl
 import os
 import shutil
 import struct
+import subprocess
 import tempfile
 
-from lib.harness import Skip, run
+from lib.harness import Skip, expect_equal, run
 
 GOING_DOWN, NO_LOG_FLUSH = 0x8004587D, 2
 MS_REC, MS_PRIVATE, CLONE_NEWNS = 0x4000, 1 << 18, 0x20000
@@ -76,7 +77,7 @@ class Disk:
         self.path = os.path.join(folder, f"mnt-{len(os.listdir(folder))}")
         self.below = self.path + ".below"
         os.mkdir(self.path)
-        self.copies, self.mounted = 0, []
+        self.copies, self.mounted, self.freezer = 0, [], None
         self.image = os.path.join(self.images, "disk.0")
         if cache:
             os.mkdir(self.below)
@@ -118,6 +119,7 @@ class Disk:
             run(["umount", "-l", self.mounted.pop()])
 
     def close(self):
+        self.thaw()
         self.unmount()
         if self.own:
             shutil.rmtree(self.own, ignore_errors=True)
@@ -145,10 +147,26 @@ class Disk:
         self.down = False
 
     def freeze(self):
-        run(["fsfreeze", "--freeze", self.path])
+        """Until thaw(), or until this process is gone: whoever writes to a frozen file system can
+        not even be killed."""
+        self.freezer = subprocess.Popen(
+            ["sh", "-c", 'fsfreeze -f "$0" && echo frozen; cat; fsfreeze -u "$0"', self.path],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        expect_equal(self.freezer.stdout.readline(), b"frozen\n", "fsfreeze")
 
     def thaw(self):
-        run(["fsfreeze", "--unfreeze", self.path])
+        freezer, self.freezer = self.freezer, None
+        if freezer:
+            freezer.stdin.close()
+            expect_equal(freezer.wait(20), 0, "fsfreeze -u")
+
+    def one_page_requests(self):
+        """A loop device takes a short write to its image, when that runs out of room, for a whole
+        one. A request of one page is written or not."""
+        device = os.stat(self.path).st_dev
+        with open(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}/queue/max_sectors_kb",
+                  "w", encoding="ascii") as file:
+            file.write("4")
 
     def free_bytes(self):
         stat = os.statvfs(self.path)

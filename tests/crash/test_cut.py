@@ -28,7 +28,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 from lib import harness  # noqa: E402
 from lib.gateway import Gateway, smart_host  # noqa: E402
-from lib.harness import Program, expect, program, until  # noqa: E402
+from lib.harness import expect, until  # noqa: E402
 from lib.sink import Sink  # noqa: E402
 from books import Books, Load  # noqa: E402
 from disk import Disk  # noqa: E402
@@ -47,7 +47,8 @@ class Series:
     def __init__(self, folder, disk, shards, seed):
         self.chance, self.folder, self.disk = random.Random(seed), folder, disk
         self.sink = Sink(folder, *MIXED, maildir=False)
-        self.reports = Sink(disk.images, name="reports")
+        self.reports = Sink(folder, name="reports",
+                            maildir=os.path.join(disk.images, "reports"))
         self.gateway = Gateway(folder, self.sink, shards=shards)
         config = self.gateway.config
         config["spool"] = {"path": os.path.join(disk.path, "spool"), "max_size": "1GiB",
@@ -60,17 +61,9 @@ class Series:
         self.cuts = 0
 
     def load(self, name, *words, rcpt_count=1, refused=False):
-        """Sessions that go on whatever happens."""
         load = Load(name, os.path.join(self.folder, f"acked.{name}"), rcpt_count, refused)
-        domain = "refused.test" if refused else "bench.test"
-        program_words = [
-            program("hikyaku-bench"), "load", "--to",
-            f"{self.gateway.host}:{self.gateway.port['relay']}", "--messages-per-session", "5",
-            "--seconds", str(LOAD_S), "--keep-going", "--timeout", "8", "--record", load.path,
-            "--run-id", name, "--rcpt-count", str(rcpt_count), "--to-pattern", f"user%@{domain}",
-            "--from", "sender%@sender.test", "--json", *words]
         self.books.add(load)
-        return load, Program(program_words, os.path.join(self.folder, f"load.{name}"))
+        return load.start(self.gateway, LOAD_S, *words)
 
     def loads(self):
         size, count = self.chance.choice(SIZES), self.chance.choice((1, 1, 3))
@@ -97,9 +90,8 @@ class Series:
         self.disk.power_on()
         self.books.cut_ended()
         self.start()
-        for load, process in loads:
-            process.wait(30)
-            self.books.ended(load, json.loads(process.log().strip().split("\n")[-1]))
+        for load in loads:
+            self.books.ended(load, load.wait())
         self.cuts += 1
 
     def without_a_disk(self):

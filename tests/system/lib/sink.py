@@ -7,14 +7,17 @@ from lib.harness import Program, expect_equal, program, until
 
 
 class Sink:
-    """options: those of hikyaku-bench sink. Records of what it took: records()."""
+    """options: those of hikyaku-bench sink. Records of what it took: records(). maildir: whether
+    it keeps the messages, or where."""
 
     def __init__(self, folder, *options, host=None, port=None, name="sink", maildir=True):
         self.host = host or harness.address()
         self.port = port or harness.free_port(self.host)
         self.folder, self.name, self.options = folder, name, list(options)
         self.record = os.path.join(folder, f"{name}.jsonl")
-        self.maildir = os.path.join(folder, f"{name}.mail") if maildir else None
+        if maildir is True:
+            maildir = os.path.join(folder, f"{name}.mail")
+        self.maildir = maildir or None
         self.process = None
         self.start()
 
