@@ -22,7 +22,7 @@ import json
 import os
 import re
 
-from lib.harness import Program, expect, expect_equal, program
+from lib.harness import Program, expect, expect_equal, program, until
 
 # The record of a delivery is durable within tens of milliseconds; where other tests take the cores
 # and the disk, 0.34 s was seen. The clocks of all programs are one; the slack is rounding.
@@ -128,6 +128,13 @@ class Books:
         window = COMMIT_S + 2 * self.slowest_s
         return any(since - window < moment <= until + SINK_S for since, until in self.deaths) or \
             any(-SLACK_S < t - moment < window for t in self.possible)
+
+    def drain(self, seconds=60):
+        """Waits for the queue to be empty; what was being sent at three crashes is let go on."""
+        shards = self.gateway.config["shards"]
+        until(lambda: len(self.gateway.log("recovered")) >= shards, "recovery ends", seconds)
+        self.summary["set aside"] += self.gateway.change("release", filter="status=poison")
+        self.gateway.wait_empty(seconds)
 
     # ---- the verdict, with the queue empty ----
 

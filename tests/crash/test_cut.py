@@ -115,7 +115,7 @@ class Series:
 
     def verdict(self):
         self.sink.restart(*WILLING)
-        self.gateway.wait_empty(60)
+        self.books.drain()
         self.books.verdict()
         self.gateway.stop()
         self.sink.stop()
