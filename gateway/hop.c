@@ -300,7 +300,7 @@ static void hop_resolve(struct hop *h)
 bool hop_open(struct site *s, uint32_t host)
 {
     struct delivery *d = s->delivery;
-    struct hop *h = slab_alloc(&d->hop_slab);
+    struct hop *h = d->hop_count < d->shard->hop_count_max ? slab_alloc(&d->hop_slab) : NULL;
     if (!h)
         return false;
     memset(h, 0, sizeof *h);

@@ -79,6 +79,12 @@
 
 #define LISTEN_BACKLOG 4096
 
+/* Descriptors of a shard: half of what LimitNOFILE leaves is for sessions, half for next hops. */
+#define FD_WANTED           (SESSION_COUNT_MAX + OUT_HOPS_MAX + FD_OTHER)
+#define FD_OTHER            256u /* files, listeners, name servers */
+#define FD_SHARE_MIN        128u  /* sessions, and next hops, whatever the limit says */
+#define SESSION_REFUSE_ROOM 64u  /* the last sessions are refused (421): the others are closed */
+
 /* ---- envelope, transactions ---- */
 #define ARENA_BLOCK_SIZE         1024u      /* most envelopes need a third of it */
 #define ENVELOPE_BLOCKS_MAX      2048u      /* 2 MiB of envelope: 452 4.5.3 at RCPT */

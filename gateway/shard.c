@@ -21,6 +21,7 @@
 #include "gateway/addr_counts.h"
 #include "gateway/auth/auth_limit.h"
 
+#define LISTENER_BUSY  "421 4.3.2 Too many connections, try again later\r\n"
 #define TICK_NS        NS_PER_S
 #define DRAIN_TICK_NS  (100 * NS_PER_MS)
 #define DRAIN_FORCE_NS (30 * NS_PER_S)
@@ -152,6 +153,7 @@ static bool listeners_bind(struct shard *s, const struct shard_config *c, struct
             l->shard = s;
             l->addr = *addr;
             l->acceptor.on_accept = listener_accepted;
+            l->acceptor.busy = conf->tls.mode == CONFIG_TLS_IMPLICIT ? NULL : LISTENER_BUSY;
             l->acceptor.on_stopped = listener_stopped;
             if (!io_listen(s->io, addr, &opts, &l->fd, why)) {
                 free(l);
@@ -365,8 +367,7 @@ static void shard_config_prepare(struct shard *s, struct generation *gen)
     struct why why;
     why_clear(&why);
     s->next_config = shard_config_create(gen, s->gw->ticket_key, &why);
-    bool ok =
-        s->next_config && listeners_bind(s, s->next_config, &s->listeners, &s->bound, &why);
+    bool ok = s->next_config && listeners_bind(s, s->next_config, &s->listeners, &s->bound, &why);
     shard_tell(s, PEER_CONFIG_READY, gen->number, ok, &why);
     struct ring_item released = {.kind = PEER_CONFIG_RELEASED, .ptr = gen};
     if (!s->next_config)
@@ -530,10 +531,33 @@ static uint64_t shard_wall(void *arg)
     return io_wall_ns(arg);
 }
 
+/*
+ * What RLIMIT_NOFILE does not allow is not begun, so that who comes too many is told (421) instead
+ * of failing somewhere inside (FAULTS 51). The limit is the process's where descriptors are numbers
+ * of it.
+ */
+static void shard_share_descriptors(struct shard *s)
+{
+    uint32_t have = io_stats(s->io)->fd_count_max;
+    s->session_count_max = SESSION_COUNT_MAX;
+    s->hop_count_max = OUT_HOPS_MAX;
+    if (have >= FD_WANTED)
+        return;
+    have /= s->gw->shard_count;
+    uint32_t half = have > FD_OTHER + 2 * FD_SHARE_MIN ? (have - FD_OTHER) / 2 : FD_SHARE_MIN;
+    s->session_count_max = half < SESSION_COUNT_MAX ? half : SESSION_COUNT_MAX;
+    s->hop_count_max = half < OUT_HOPS_MAX ? half : OUT_HOPS_MAX;
+    struct log_line line;
+    log_begin(&line, &s->log, EV_WARNING);
+    log_str(&line, "reason", "few descriptors are allowed: raise LimitNOFILE=, ulimit -n");
+    log_u64(&line, "sessions", s->session_count_max - SESSION_REFUSE_ROOM);
+    log_u64(&line, "outbound", s->hop_count_max);
+    log_end(&line);
+}
+
 static bool shard_memory(struct shard *s)
 {
-    uint32_t max = SESSION_COUNT_MAX;
-    s->session_count_max = max;
+    uint32_t max = s->session_count_max;
     s->sessions = calloc(max, sizeof(struct session *));
     s->session_generations = calloc(max, sizeof *s->session_generations);
     s->session_free_slots = calloc(max, sizeof *s->session_free_slots);
@@ -568,7 +592,7 @@ static bool shard_init(struct shard *s, struct generation *gen, struct why *why)
     struct io_params p = {
         .group = gw->group,
         .peer = s->index,
-        .fd_count_max = SESSION_COUNT_MAX + OUT_HOPS_MAX + 1024,
+        .fd_count_max = FD_WANTED,
         .recv_buf_count = SESSION_RECV_BUF_COUNT,
         .recv_buf_size = SESSION_RECV_BUF_SIZE,
         .cpu = gw->shard_count > 1 || gw->pin ? gw->cpus[s->index] : -1,
@@ -582,6 +606,7 @@ static bool shard_init(struct shard *s, struct generation *gen, struct why *why)
                           .wall_ns = shard_wall,
                           .arg = s->io,
                           .shard = s->index};
+    shard_share_descriptors(s);
     uint64_t seed;
     io_random(s->io, &seed, sizeof seed);
     prng_seed(&s->chance, seed);

@@ -116,6 +116,7 @@ struct shard {
     /* outbound */
     struct dns *dns;
     struct delivery *delivery;
+    uint32_t hop_count_max; /* outbound connections that there are descriptors for */
     /* life */
     bool up, draining, stopping, stopped;
     uint64_t drain_force_ns;

@@ -197,9 +197,12 @@ struct io_acceptor {
     void (*on_accept)(struct io_acceptor *a, int32_t fd, const struct io_addr *peer);
     void (*on_stopped)(struct io_acceptor *a);
     int32_t listen_fd;
+    /* What a connection is sent before it is closed when no descriptor is left for it; NULL:
+     * nothing. Where that is not possible it waits in the backlog, or is closed. */
+    const char *busy;
     /* backend */
     struct io *io;
-    bool stopping;
+    bool stopping, full;
     uint32_t running;
     struct timer pause;
     struct io_op slots[IO_ACCEPT_SLOTS];

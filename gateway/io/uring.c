@@ -20,6 +20,7 @@
 #include <stdlib.h>
 #include <sys/random.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "gateway/io/uring_internal.h"
 #include "gateway/limits.h"
@@ -107,6 +108,7 @@ struct io *io_create(const struct io_params *params, struct why *why)
     io->peer = params->peer;
     io->random_used = URING_RANDOM_BLOCK;
     io->parked_last = &io->parked_first;
+    io->spare = -1;
     for (uint32_t i = 0; i < URING_LISTENERS_KEPT; i++)
         io->listeners[i].fd = -1;
     timer_heap_init(&io->timers);
@@ -128,6 +130,8 @@ void io_destroy(struct io *io)
     (void)io_uring_submit(&io->ring); /* closes that wait */
     io_uring_queue_exit(&io->ring);
     uring_recv_destroy(io);
+    if (io->spare >= 0)
+        close(io->spare);
     slab_destroy(&io->statx, false);
     timer_heap_destroy(&io->timers);
     explicit_bzero(io->random, sizeof io->random);

@@ -69,6 +69,7 @@ enum uring_state {
 #define URING_CANCELLED  1u
 #define URING_HALF_DONE  2u /* one of the two completions of a write-and-sync came */
 #define URING_CONNECTING 4u /* the descriptor is there */
+#define URING_REFUSED    8u /* accepted, told and closed for want of descriptors */
 
 /* Bits of uring_fd.flags. */
 #define URING_FD_OPEN      1u
@@ -118,6 +119,7 @@ struct io {
     uint32_t fd_count; /* entries of fds */
     uint32_t fd_used, fd_limit;
     bool direct; /* descriptors are slots of the ring's table */
+    int spare;   /* else: a number kept for refusing connections when there is none left, or -1 */
     uint32_t features;
 
     struct uring_listener listeners[URING_LISTENERS_KEPT];
@@ -178,7 +180,9 @@ static inline uint8_t uring_fd_flag(const struct io *io)
 /* ---- uring_listen.c ---- */
 void uring_listener_forget(struct io *io, int32_t fd);
 
-/* ---- uring_net.c, uring_recv.c, uring_file.c: what comes next after a completion ---- */
+/* ---- uring_accept.c, uring_net.c, uring_recv.c, uring_file.c: what comes next after a completion
+ * ---- */
+void uring_accept_next(struct io *io, struct io_op *op, int32_t res);
 void uring_connect_next(struct io *io, struct io_op *op, int32_t res);
 void uring_send_next(struct io *io, struct io_op *op, int32_t res);
 void uring_recv_next(struct io *io, struct io_op *op, int32_t res, uint32_t flags);

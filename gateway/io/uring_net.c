@@ -1,13 +1,12 @@
 /*
- * gateway/io/uring_net.c - the io_uring backend: accepting, connecting, sending, polling.
+ * gateway/io/uring_net.c - the io_uring backend: connecting, sending, polling.
  *
  * Owns:     nothing of its own.
  * Runs on:  the thread of the io.
  * Contract: see io.h. Where descriptors are slots of the ring's table, a new outbound socket has a
  *           number of the process until the kernel has put it there.
- * Failure:  results of the kernel; accepting without descriptors or memory pauses ACCEPT_PAUSE_NS
- *           and goes on.
- * Bounds:   IO_ACCEPT_SLOTS accepts a turn and listener.
+ * Failure:  results of the kernel.
+ * Bounds:   none of its own.
  * Tests:    tests/unit/test_uring.c
  */
 #include <assert.h>
@@ -16,109 +15,14 @@
 #include <unistd.h>
 
 #include "gateway/io/uring_internal.h"
-#include "gateway/limits.h"
 
 #ifndef IP_BIND_ADDRESS_NO_PORT
 #define IP_BIND_ADDRESS_NO_PORT 24
 #endif
 
-#define ACCEPT_PAUSE_NS (100 * NS_PER_MS)
-
 static int set_option(int s, int level, int name, int value)
 {
     return setsockopt(s, level, name, &value, sizeof value);
-}
-
-/* ---- accepting ---- */
-
-static void accept_arm(struct io_acceptor *a, struct io_op *op)
-{
-    struct io_uring_sqe *sqe;
-
-    a->running++;
-    if (!uring_op_start_fd(a->io, op, URING_ACCEPT, a->listen_fd))
-        return;
-    op->net.addr.len = sizeof op->net.addr.in6;
-    sqe = uring_sqe(a->io);
-    /* A slot is closed with its ring; SOCK_CLOEXEC would be refused. */
-    io_uring_prep_accept(sqe, a->listen_fd, &op->net.addr.sa, &op->net.addr.len,
-                         a->io->direct ? 0 : SOCK_CLOEXEC);
-    sqe->file_index = a->io->direct ? IORING_FILE_INDEX_ALLOC : 0;
-    sqe->flags |= uring_fd_flag(a->io);
-    uring_tag(sqe, op, URING_OP);
-}
-
-/* The connection was lost before we took it: no reason to pause. */
-static bool accept_error_is_peers(int32_t res)
-{
-    switch (-res) {
-    case ECONNABORTED:
-    case EINTR:
-    case EAGAIN:
-    case EPROTO:
-    case EPERM:
-    case ENETDOWN:
-    case EHOSTDOWN:
-    case EHOSTUNREACH:
-    case ENETUNREACH: return true;
-    default: return false;
-    }
-}
-
-static void accept_done(struct io_op *op, int32_t res, uint32_t flags)
-{
-    struct io_acceptor *a = op->ptr;
-
-    (void)flags;
-    a->running--;
-    if (res >= 0) {
-        a->on_accept(a, res, &op->net.addr);
-    } else if (res != -ECANCELED && !a->stopping && !accept_error_is_peers(res) &&
-               !timer_is_set(&a->pause)) {
-        io_timer_set(a->io, &a->pause, io_now_ns(a->io) + ACCEPT_PAUSE_NS);
-        a->on_accept(a, res, NULL);
-    }
-    if (!a->stopping && !timer_is_set(&a->pause) && !io_op_running(op))
-        accept_arm(a, op);
-    else if (a->stopping && a->running == 0)
-        a->on_stopped(a);
-}
-
-static void accept_resume(struct timer *t)
-{
-    struct io_acceptor *a = container_of(t, struct io_acceptor, pause);
-
-    for (uint32_t i = 0; i < IO_ACCEPT_SLOTS; i++)
-        if (!io_op_running(&a->slots[i]))
-            accept_arm(a, &a->slots[i]);
-}
-
-void io_accept_start(struct io *io, struct io_acceptor *a, int32_t listen_fd)
-{
-    a->io = io;
-    a->listen_fd = listen_fd;
-    a->stopping = false;
-    a->running = 0;
-    a->pause = (struct timer){.fire = accept_resume};
-    for (uint32_t i = 0; i < IO_ACCEPT_SLOTS; i++) {
-        a->slots[i] = (struct io_op){.done = accept_done, .ptr = a};
-        accept_arm(a, &a->slots[i]);
-    }
-}
-
-void io_accept_stop(struct io *io, struct io_acceptor *a)
-{
-    assert(!a->stopping);
-    a->stopping = true;
-    io_timer_clear(io, &a->pause);
-    if (a->running == 0) { /* pausing: one slot that ends at once makes the callback come later */
-        a->running = 1;
-        uring_op_start(io, &a->slots[0], URING_ACCEPT);
-        uring_op_fail(io, &a->slots[0], -ECANCELED);
-        return;
-    }
-    for (uint32_t i = 0; i < IO_ACCEPT_SLOTS; i++)
-        io_cancel(io, &a->slots[i]);
 }
 
 /* ---- connecting ---- */

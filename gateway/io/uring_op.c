@@ -47,9 +47,7 @@ static void dispatch_op(struct io *io, struct io_op *op, struct uring_event e)
     case URING_RECV: uring_recv_next(io, op, e.res, e.flags); return;
     case URING_SEND: uring_send_next(io, op, e.res); return;
     case URING_CONNECT: uring_connect_next(io, op, e.res); return;
-    case URING_ACCEPT:
-        uring_op_end(io, op, e.res < 0 ? e.res : uring_fd_adopt(io, e.res, 0));
-        return;
+    case URING_ACCEPT: uring_accept_next(io, op, e.res); return;
     case URING_POLL: uring_op_end(io, op, e.res); return;
     case URING_OPEN:
     case URING_READ:

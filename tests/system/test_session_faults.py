@@ -11,7 +11,7 @@ import time
 
 from lib.dialog import Line, ask_unread
 from lib.gateway import PASSWORDS, Gateway
-from lib.harness import case, expect, expect_equal, main, until
+from lib.harness import Program, case, expect, expect_equal, main, program, until
 from lib.sink import Sink
 
 
@@ -214,6 +214,40 @@ def hoarders(folder):
     expect(worst < 5, f"an innocent session took {worst:.1f} s")
     for thread in threads:
         thread.join(20)
+    g.stop()
+
+
+@case("F51 more connections than descriptors: 421, and all is well when they are gone")
+def descriptors(folder):
+    sink = Sink(folder)
+    g = Gateway(folder, sink, shards=1)
+    g.write_config()
+    g.starts, g.log_path = 1, g.path("log.1")
+    g.process = Program(["prlimit", "--nofile=640:640", program("hikyaku"), "--config",
+                         g.config_path], g.log_path)
+    until(g.ready, "the gateway is ready", 30)
+    expect("LimitNOFILE" in g.process.log(), "a warning says so")
+    lines, codes = [], []
+    for _ in range(250):
+        lines.append(Line(g.host, g.port["relay"]))
+        codes.append(lines[-1].reply()[0])
+        if codes[-1] == 421:
+            expect(lines.pop().closed(5), "the server closes")
+    expect(codes.count(220) > 100 and codes.count(421) > 20, "some are told to come later",
+           codes.count(220), codes.count(421))
+    expect(codes.index(421) == codes.count(220), "the first come first")
+    for line in lines:
+        line.close()
+    until(lambda: g.metrics()["hikyaku_sessions"] == 0, "they are gone", 10)
+    for i in range(5):
+        with Line(g.host, g.port["relay"]) as line:
+            line.wanted(220)
+            line.ask("EHLO client.test", 250)
+            line.ask("MAIL FROM:<s@client.test>", 250)
+            line.ask("RCPT TO:<a@example.net>", 250)
+            line.ask("DATA", 354)
+            line.ask("Subject: x\r\n\r\nbody\r\n.", 250)
+    sink.wait(5)
     g.stop()
 
 

@@ -45,6 +45,7 @@ OFF_PATH = {
 }
 # Calls on the message path that look like blocking ones and are not; object -> symbol -> why.
 EXCEPT = {
+    "gateway/io/uring_accept": {"send": "a line to a new connection, MSG_DONTWAIT"},
     "gateway/io/io_sync": {"pread": "the lock file, at start", "pwrite": "the lock file, at start"},
     "gateway/io/io_port_check": {"usleep": "the control thread, before anything else starts"},
     "gateway/io/uring_probe": {"read": "a sysctl, at start"},

@@ -11,6 +11,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/mount.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "gateway/io/uring_internal.h"
@@ -215,6 +216,87 @@ Test(uring, poll_raw_tells_and_is_cancelled, .timeout = 30)
     START(&k, io_poll_raw(k.io, &o.op, pipes[0], POLLIN));
     cr_assert_eq(kit_wait(&o), -EBADF);
     close(pipes[1]);
+    kit_close(&k);
+}
+
+/* A client's socket, not connected yet: later there may be no number for one. */
+static int client_of(const struct io_addr *addr, int s)
+{
+    cr_assert_eq(connect(s, &addr->sa, addr->len), 0);
+    return s;
+}
+
+static void told(struct kit *k, int s, const char *what)
+{
+    char text[64] = "";
+    ssize_t n = -1;
+    for (int i = 0; i < 1000 && n < 0; i++) {
+        io_turn(k->io, false);
+        n = recv(s, text, sizeof text - 1, MSG_DONTWAIT);
+    }
+    cr_assert_str_eq(text, what);
+    cr_assert_eq(recv(s, text, sizeof text, 0), 0, "and closed");
+}
+
+static void nothing(struct timer *t)
+{
+    (void)t;
+}
+
+/* FAULTS 51: EMFILE. Who connects is told, the listener does not spin, and goes on by itself. */
+Test(uring_plain, f51_no_descriptor_left_who_connects_is_told, .timeout = 30)
+{
+    enum { COUNT = 8 };
+    static const struct conform plain = {create_plain, io_destroy, turn, NULL};
+    struct kit_listener l;
+    struct kit k;
+    struct timer late = {.fire = nothing};
+    struct rlimit few;
+    int clients[COUNT], used[64], used_count = 0, top;
+    uint64_t turns;
+
+    kit_open(&k, &plain, 0, 0);
+    cr_assert_eq(getrlimit(RLIMIT_NOFILE, &few), 0);
+    cr_assert((top = dup(0)) >= 0);
+    close(top);
+    few.rlim_cur = (rlim_t)top + 32;
+    cr_assert_eq(setrlimit(RLIMIT_NOFILE, &few), 0);
+    kit_listen(&k, &l, COUNT);
+    l.acceptor.busy = "421 busy\r\n";
+    io_turn(k.io, false);
+    for (int i = 0; i < COUNT; i++)
+        cr_assert((clients[i] = socket(AF_INET, SOCK_STREAM, 0)) >= 0);
+    while ((top = dup(0)) >= 0)
+        used[used_count++] = top;
+    cr_assert_eq(errno, EMFILE);
+
+    for (int i = 0; i < COUNT / 2; i++)
+        told(&k, client_of(&l.addr, clients[i]), "421 busy\r\n");
+    cr_assert_eq(l.conn_count, 0);
+    cr_assert_geq(l.errors, 1);
+    cr_assert(l.last_error == -EMFILE);
+    uint64_t errors = l.errors;
+    turns = io_stats(k.io)->turns;
+    io_timer_set(k.io, &late, io_now_ns(k.io) + 450 * NS_PER_MS);
+    while (timer_is_set(&late))
+        io_turn(k.io, true);
+    cr_assert_leq(l.errors - errors, 6, "once a pause");
+    cr_assert_leq(io_stats(k.io)->turns - turns, 40, "it does not spin");
+
+    while (used_count > 0)
+        close(used[--used_count]);
+    io_timer_set(k.io, &late, io_now_ns(k.io) + 150 * NS_PER_MS);
+    while (timer_is_set(&late))
+        io_turn(k.io, true);
+    for (int i = COUNT / 2; i < COUNT; i++) {
+        client_of(&l.addr, clients[i]);
+        KIT_UNTIL(&k, l.conn_count > (uint32_t)(i - COUNT / 2));
+    }
+    while (l.conn_count > 0)
+        io_close(k.io, l.conns[--l.conn_count].fd);
+    kit_unlisten(&l);
+    for (int i = 0; i < COUNT; i++)
+        close(clients[i]);
     kit_close(&k);
 }
 
