@@ -113,6 +113,12 @@ void admin_metrics(struct admin_call *call)
             "counter\nhikyaku_config_reloads_failed_total %llu\n",
             (unsigned long long)control_reloads_failed(c));
     fprintf(f,
+            "# HELP hikyaku_config_last_reload_successful Whether the last reload was taken, or "
+            "none failed yet.\n"
+            "# TYPE hikyaku_config_last_reload_successful gauge\n"
+            "hikyaku_config_last_reload_successful %d\n",
+            control_reload_error(c)[0] == '\0');
+    fprintf(f,
             "# HELP hikyaku_start_time_seconds When the gateway started, in seconds since 1970.\n"
             "# TYPE hikyaku_start_time_seconds gauge\nhikyaku_start_time_seconds %.3f\n",
             (double)gw->start_wall_ns / 1e9);

@@ -17,6 +17,7 @@ static struct config *read_all(struct config_tree *tree, const char *name, struc
                                struct config_reader *r)
 {
     r->pool = &tree->pool;
+    r->files = &tree->config.files;
     tree->config.path = config_copy(r, r->pool, name, strlen(name));
     if (!tree->config.path)
         return NULL;

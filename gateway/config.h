@@ -119,8 +119,16 @@ struct config_send_connector {
     uint16_t port;                   /* for delivery: mx; 25. For tests and odd set-ups */
 };
 
+/* A file that the configuration was read from or names, other than config.path. */
+struct config_file {
+    struct config_file *next;
+    const char *path;
+    uint64_t seen; /* config_file_seen before it was read */
+};
+
 struct config {
     char *path;
+    struct config_file *files; /* includes, certificates, keys, secrets */
     uint64_t generation; /* grows with every reload; set by the control thread */
     char *hostname;
     uint32_t shards; /* 0: auto */
@@ -160,6 +168,9 @@ struct config {
     uint32_t send_count;
     struct route_table *routes; /* made from `send` */
     struct {
+        bool watch;
+    } reload;
+    struct {
         uint64_t *intervals_s;
         uint32_t interval_count;
         uint64_t expire_s, warn_after_s;
@@ -181,6 +192,8 @@ void config_free(struct config *c);
  */
 bool config_reload_possible(const struct config *now, const struct config *next, struct why *why)
     __attribute__((warn_unused_result));
+/* A number that is another one when the file at `path` was replaced or written. */
+uint64_t config_file_seen(const char *path);
 /* Warnings (certificate names, expiry): one line each to `each`. */
 void config_warnings(const struct config *c, void (*each)(void *arg, const char *line), void *arg);
 /* YAML with every key, its default and its help. */

@@ -50,6 +50,7 @@ struct config_entry {
 struct config_reader {
     struct config_pool *pool;   /* lives as long as the configuration */
     struct config_pool scratch; /* nodes: until the reading ends */
+    struct config_file **files; /* where the files that are read are noted, or NULL */
     struct why *why;
     bool failed;
     uint32_t node_count, file_count;

@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "gateway/config_internal.h"
 
@@ -123,10 +124,44 @@ const struct config_node *config_node_near(const struct config_node *map, const 
 
 /* ---- files ---- */
 
+static uint64_t mix(uint64_t h, uint64_t v)
+{
+    for (int i = 0; i < 8; i++)
+        h = (h ^ (v >> (i * 8) & 0xff)) * 1099511628211ull;
+    return h;
+}
+
+uint64_t config_file_seen(const char *path)
+{
+    uint64_t h = 14695981039346656037ull;
+    struct stat st;
+    if (stat(path, &st) != 0)
+        return mix(h, (uint64_t)errno);
+    h = mix(mix(h, st.st_dev), st.st_ino);
+    return mix(mix(mix(h, (uint64_t)st.st_size), (uint64_t)st.st_mtim.tv_sec),
+               (uint64_t)st.st_mtim.tv_nsec);
+}
+
+static bool config_note_file(struct config_reader *r, const char *path)
+{
+    struct config_file *f;
+    if (!r->files)
+        return true;
+    f = config_alloc(r, r->pool, 1, sizeof *f);
+    if (!f || !(f->path = config_copy(r, r->pool, path, strlen(path))))
+        return false;
+    f->seen = config_file_seen(path);
+    f->next = *r->files;
+    *r->files = f;
+    return true;
+}
+
 bool config_read_file(struct config_reader *r, struct config_pool *pool, const char *path,
                       uint64_t size_max, struct config_place at, const char *what,
                       struct slice *out)
 {
+    if (!config_note_file(r, path))
+        return false;
     FILE *f = fopen(path, "re");
     if (!f)
         return config_fail(r, at, "%scannot read %s: %s", what, path, strerror(errno));

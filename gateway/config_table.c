@@ -695,6 +695,14 @@ static const struct config_key retry_keys[] = {
      AT(config, retry.warn_after_s),
      .help = "After this long the sender is told of the delay. 0: never."}};
 
+static const struct config_key reload_keys[] = {
+    {.name = "watch",
+     .type = CONFIG_TYPE_BOOL,
+     .standard = "false",
+     AT(config, reload.watch),
+     .help = "Reload by itself when this file, or one that it names, has changed. Understands how "
+             "Kubernetes replaces ConfigMaps and Secrets."}};
+
 static const struct config_key top_keys[] = {
     {.name = "include",
      .type = CONFIG_TYPE_PATHS,
@@ -766,6 +774,10 @@ static const struct config_key top_keys[] = {
      .type = CONFIG_TYPE_GROUP,
      .keys = KEYS(retry_keys),
      .help = "Mail that could not be delivered yet."},
+    {.name = "reload",
+     .type = CONFIG_TYPE_GROUP,
+     .keys = KEYS(reload_keys),
+     .help = "When the configuration is read again."},
     {.name = "rewrite",
      .type = CONFIG_TYPE_STRINGS,
      .standard = "[]",

@@ -346,6 +346,7 @@ static void control_stop(struct control *c)
     log_begin(&line, &c->log, EV_STOP);
     log_str(&line, "reason", "done");
     log_end(&line);
+    control_watch_stop(c);
     io_cancel(c->io, &c->signal_op);
     while (io_op_running(&c->signal_op))
         io_turn(c->io, true);
@@ -393,6 +394,7 @@ int control_run(const struct control_options *o)
         return control_say(&why, 1);
     }
     c->options = *o;
+    c->watch.inotify = -1;
     c->current = generation_load(o, 1, &c->switches, &why);
     if (!c->current || !io_probe(&why)) {
         int status = c->current ? EXIT_NO_IO_URING : EXIT_CONFIG;
@@ -408,6 +410,8 @@ int control_run(const struct control_options *o)
         _exit(1); /* threads may be in the middle of their start: nothing was acknowledged */
     }
     control_started(c);
+    c->watch.seen = c->current->seen;
+    control_watch_update(c);
     io_poll_raw(c->io, &c->signal_op, c->signal_fd, POLLIN);
     while (c->state != CONTROL_STOPPED) {
         io_turn(c->io, true);

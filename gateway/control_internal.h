@@ -13,6 +13,14 @@
 #define HIKYAKU_VERSION "unknown"
 #endif
 
+/* Files whose change is a reason to reload. */
+struct control_watch {
+    int inotify; /* -1: none */
+    struct io_op op;
+    struct timer timer;
+    uint64_t seen; /* of all files, when they were last read */
+};
+
 struct control {
     struct control_options options;
     struct gateway gw;
@@ -34,6 +42,7 @@ struct control {
     uint64_t generations;
     uint32_t answers, refusals, adopted;
     bool reload_again;
+    struct control_watch watch;
     struct why reload_why;
     char reload_error[WHY_TEXT_MAX];
     uint64_t reloads_failed;
@@ -54,6 +63,13 @@ void control_reload_ready(struct control *c, const struct ring_item *item);
 void control_reload_adopted(struct control *c);
 void control_generation_released(struct control *c, struct generation *g);
 void control_look(struct timer *t);
+
+/* control_watch.c */
+/* What is to be watched may have changed; called at start and after every reload. */
+void control_watch_update(struct control *c);
+/* Notes what the files are like, before they are read. */
+void control_watch_note(struct control *c);
+void control_watch_stop(struct control *c);
 
 /* control_state.c */
 /* What an earlier life left in the spool directory. The spool is locked. */

@@ -61,10 +61,14 @@ struct generation *generation_load(const struct control_options *o, uint64_t num
     g->number = number;
     if (!switches_copy(switches, &g->switches))
         goto failed;
+    g->seen = o->config_path ? config_file_seen(o->config_path) : 0;
     g->config = config_read(o, why);
     if (!g->config)
         goto failed;
     g->config->generation = number;
+    for (const struct config_file *f = g->config->files; f; f = f->next)
+        g->seen += f->seen;
+    g->seen += g->config->users_file ? config_file_seen(g->config->users_file) : 0;
     if (g->config->users_file && !(g->users = users_load(g->config->users_file, why)))
         goto failed;
     g->accepted = relay_domains_create();
@@ -92,10 +96,12 @@ static void control_reload_end(struct control *c, const struct why *why)
         c->reloads_failed++;
     } else {
         c->reload_error[0] = '\0';
+        c->watch.seen = c->current->seen;
         log_u64(&line, "generation", c->current->number);
     }
     log_end(&line);
     c->next = NULL;
+    control_watch_update(c);
     if (c->reload_done)
         c->reload_done(c->reload_arg, why);
     c->reload_done = NULL;
@@ -108,6 +114,7 @@ bool control_reload(struct control *c, void (*done)(void *arg, const struct why 
         return false;
     c->reload_done = done;
     c->reload_arg = arg;
+    control_watch_note(c);
     c->next = generation_load(&c->options, ++c->generations + 1, &c->switches, &why);
     if (c->next && !config_reload_possible(c->current->config, c->next->config, &why)) {
         generation_free(c->next);

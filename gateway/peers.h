@@ -21,6 +21,7 @@
  * it. */
 struct generation {
     uint64_t number;
+    uint64_t seen; /* sum of config_file_seen of all that was read */
     struct config *config;
     struct users *users; /* NULL: nobody */
     struct relay_domains *accepted;

@@ -2,11 +2,13 @@
 # time-limit: 120
 """A reload is over when it says so: on every shard, for users, addresses and files."""
 import base64
+import os
+import shutil
 import smtplib
 import socket
 
 from lib.gateway import PASSWORDS, Gateway, users_file
-from lib.harness import case, expect, expect_equal, main
+from lib.harness import case, expect, expect_equal, expect_match, main, stays, until
 from lib.sink import Sink
 
 
@@ -48,6 +50,68 @@ def address(folder):
         for _ in range(8):  # the kernel deals them out to the shards
             expect_equal(greeting(g, g.port["relay"]), wanted, f"turn {turn}")
     expect(g.process.alive(), "alive")
+    g.stop()
+
+
+def config_map(g, turn):
+    """The file as Kubernetes shows it: hikyaku.yaml -> ..data/hikyaku.yaml, ..data -> ..TURN."""
+    folder = g.path("map")
+    real = os.path.join(folder, f"..{turn}")
+    os.makedirs(real)
+    for name in ("hikyaku.yaml", "users"):
+        shutil.copy(g.path(name + ".new"), os.path.join(real, name))
+    os.symlink(f"..{turn}", os.path.join(folder, "..data_tmp"))
+    os.rename(os.path.join(folder, "..data_tmp"), os.path.join(folder, "..data"))
+    if turn:
+        shutil.rmtree(os.path.join(folder, f"..{turn - 1}"))
+    else:
+        for name in ("hikyaku.yaml", "users"):
+            os.symlink(f"..data/{name}", os.path.join(folder, name))
+
+
+@case("reload: {watch: true} takes a ConfigMap's swap; a bad file changes nothing and is told", 60)
+def watched(folder):
+    g = Gateway(folder, Sink(folder))
+    g.config["reload"] = {"watch": True}
+    g.config["users"]["file"] = "users"
+    g.config_path = g.path("hikyaku.yaml.new")
+    g.write_config()
+    users_file(g.path("users.new"))
+    config_map(g, 0)
+    g.write_config = lambda: None
+    g.config_path = g.path("map", "hikyaku.yaml")
+    g.start()
+    expect(may_log_in(g, "alice"), "alice")
+    users_file(g.path("users.new"), {"bob": PASSWORDS["bob"]})
+    config_map(g, 1)
+    until(lambda: g.status()["config_generation"] == 2, "the users of the new map", 10)
+    expect(not may_log_in(g, "alice") and may_log_in(g, "bob"), "bob only")
+
+    with open(g.path("hikyaku.yaml.new"), encoding="utf-8") as file:
+        good = file.read()
+    with open(g.path("hikyaku.yaml.new"), "w", encoding="utf-8") as file:
+        file.write('{"frob": 1, ' + good[1:])
+    config_map(g, 2)
+    error = until(lambda: g.status().get("last_reload_error"), "the refusal", 10)
+    expect_match(r"map/hikyaku.yaml:1:2: ", error)
+    expect_equal(g.metrics()["hikyaku_config_last_reload_successful"], 0)
+    expect(may_log_in(g, "bob"), "as before")
+    stays(lambda: len(g.log("reload-failed")) == 1, 1, "one try for one change")
+    with open(g.path("hikyaku.yaml.new"), "w", encoding="utf-8") as file:
+        file.write(good)
+    config_map(g, 3)
+    until(lambda: "last_reload_error" not in g.status(), "the good one", 10)
+    expect_equal(g.metrics()["hikyaku_config_last_reload_successful"], 1)
+
+    with open(g.path("map", "users"), "a", encoding="utf-8") as file:  # an editor's way
+        file.write("# more\n")
+    generation = g.status()["config_generation"]
+    until(lambda: g.status()["config_generation"] > generation, "a file written in place", 10)
+    os.utime(g.path("map"))
+    generation = g.status()["config_generation"]
+    with open(g.path("map", "other"), "w", encoding="utf-8") as file:
+        file.write("x")
+    stays(lambda: g.status()["config_generation"] == generation, 1, "other files are none of ours")
     g.stop()
 
 
