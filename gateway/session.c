@@ -39,6 +39,15 @@ void session_touch(struct session *s)
     s->deadline_ns = io_now_ns(s->shard->io) + limit;
 }
 
+void session_rate_begin(struct session *s)
+{
+    s->rate_start_ns = io_now_ns(s->shard->io);
+    s->rate_bytes = 0;
+    uint64_t look_ns = s->rate_start_ns + SESSION_DATA_RATE_WINDOW_NS;
+    if (s->timer.deadline_ns > look_ns) /* mostly earlier: set once a window, not a message */
+        io_timer_set(s->shard->io, &s->timer, look_ns);
+}
+
 void session_forget_account(struct session *s)
 {
     if (s->account)

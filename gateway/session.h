@@ -108,6 +108,8 @@ void session_set_state(struct session *s, enum session_state state);
 /* Sends what is in `out`, then closes. `hard`: without waiting for the peer. */
 void session_finish(struct session *s, bool hard);
 void session_touch(struct session *s);
+/* The text of a message begins: from now on it has to come fast enough. */
+void session_rate_begin(struct session *s);
 /* Appends a 421 with `why` and finishes. */
 void session_abandon(struct session *s, const struct why *why);
 /* Nobody is authenticated any more. */

@@ -87,8 +87,7 @@ void session_event(struct session *s, struct smtp_in_event *ev, struct slice res
     case SMTP_IN_RCPT: session_rcpt(s, &ev->rcpt, out); break;
     case SMTP_IN_DATA:
         session_tx_data(s, &why);
-        s->rate_start_ns = io_now_ns(s->shard->io);
-        s->rate_bytes = 0;
+        session_rate_begin(s);
         smtp_in_answer(&s->smtp, out, &why, NULL);
         break;
     case SMTP_IN_BODY: session_tx_body(s, ev->body); break;

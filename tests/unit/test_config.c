@@ -549,8 +549,8 @@ Test(config, include_faults)
 Test(config, secrets_are_not_told)
 {
     static const char *const all[] = {
-        "send_connectors: [{name: a, address_spaces: ['*'], auth: {password: S3CRET, mechanism: "
-        "x}}]",
+        ("send_connectors: [{name: a, address_spaces: ['*'], auth: {password: S3CRET, mechanism: "
+         "x}}]"),
         "send_connectors: [{name: a, address_spaces: ['*'], auth: {password: S3CRET}}]",
         "send_connectors: [{name: a, address_spaces: ['*'], auth: {password: [S3CRET]}}]",
         "send_connectors: [{name: a, address_spaces: ['*'], auth: {password: {S3CRET: a}}}]",
