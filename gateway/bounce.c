@@ -7,6 +7,8 @@
  * Runs on:  the shard of the job.
  * Contract: a failed recipient becomes final only together with its durable notification, or when
  *           RFC 3461 wants none (FAULTS 63, 86). Then job_settle goes on.
+ *           Of mail without a sender nobody is told but the postmaster; without one it is set
+ *           aside as a dead letter (P1).
  * Failure:  the notification cannot be stored: the recipients stay, deferred, and fail again at
  *           the next attempt.
  * Bounds:   one notification at a time per job; the original is read in pieces.
@@ -79,6 +81,25 @@ static void bounce_rcpt(struct dsn_rcpt *out, const struct job *j, uint32_t i, u
     out->attempt_wall_ns = now_ns;
 }
 
+/*
+ * Mail without a sender that fails (a report of somebody's or of ours, which nobody may be sent a
+ * report about): the postmaster gets one if there is one, else the message is set aside. An
+ * operator who returns it wants it gone.
+ */
+static bool bounce_is_dead(const struct job *j, uint32_t i, enum dsn_kind kind)
+{
+    return j->env.sender.len == 0 && (kind == DSN_FAILED || kind == DSN_EXPIRED) &&
+           !(j->env.rcpts[i].notify & SMTP_NOTIFY_NEVER) && !j->bounce_asked;
+}
+
+/* Who is told of it; empty: nobody. Not by a report about mail that he himself did not get. */
+static struct slice bounce_postmaster(const struct job *j, uint32_t i)
+{
+    const struct config *conf = j->delivery->shard->config->gen->config;
+    struct slice to = slice_str(conf->postmaster ? conf->postmaster : "");
+    return slice_eq_nocase(to, j->env.rcpts[i].mailbox) ? slice_of(NULL, 0) : to;
+}
+
 /* Gathers the recipients of this kind. False: no memory. */
 static bool bounce_gather(struct bounce *b, enum dsn_kind kind)
 {
@@ -95,9 +116,12 @@ static bool bounce_gather(struct bounce *b, enum dsn_kind kind)
     for (uint32_t i = 0; i < n; i++) {
         if (!bounce_concerns(j, i, kind) || queue_msg_rcpt_is_final(j->m, i))
             continue;
+        bool dead = bounce_is_dead(j, i, kind), tell = dead && bounce_postmaster(j, i).len > 0;
+        if (dead && !tell && job_set_aside(j, i))
+            continue;
         if (kind != DSN_DELAYED)
             b->finals[b->final_count++] = i;
-        if (dsn_wanted(j->env.rcpts[i].notify, kind, j->env.sender.len == 0))
+        if (tell || dsn_wanted(j->env.rcpts[i].notify, kind, j->env.sender.len == 0))
             bounce_rcpt(&b->rcpts[named++], j, i, now_ns);
         else if (kind == DSN_FAILED || kind == DSN_EXPIRED)
             metric_add(bounce_shard(b)->metrics, M_DSN_SUPPRESSED, 1);
@@ -120,7 +144,7 @@ static void bounce_describe(struct bounce *b, enum dsn_kind kind)
     b->dsn.hostname = slice_str(conf->hostname);
     b->dsn.id = slice_str(b->id);
     b->dsn.qid = slice_str(qid_text(j->m->qid, b->qid));
-    b->dsn.to = j->env.sender;
+    b->dsn.to = j->env.sender.len ? j->env.sender : slice_str(conf->postmaster);
     b->dsn.envid = j->env.envid;
     b->dsn.arrival_wall_ns = j->env.accepted_wall_ns;
     b->dsn.now_wall_ns = io_wall_ns(sh->io);
@@ -204,7 +228,7 @@ static bool bounce_envelope(struct bounce *b)
                            .accepted_wall_ns = b->dsn.now_wall_ns,
                            .rcpt_count = 1};
     e->rcpts = arena_alloc(&b->arena, sizeof *e->rcpts);
-    return e->rcpts && arena_copy(&b->arena, j->env.sender, &e->rcpts->mailbox) &&
+    return e->rcpts && arena_copy(&b->arena, b->dsn.to, &e->rcpts->mailbox) &&
            arena_copy(&b->arena, j->env.connector, &e->connector) &&
            arena_copy(&b->arena, j->env.session, &e->session);
 }

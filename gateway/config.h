@@ -155,6 +155,7 @@ struct config {
     } dns;
     struct config_networks own_addresses; /* ours although no interface has them (FAULTS 74) */
     char *users_file;
+    char *postmaster; /* who hears of failed mail without a sender; NULL: nobody */
     struct {
         struct config_accepted_domain {
             char *domain; /* lower case, A-label form */

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "gateway/config_internal.h"
+#include "gateway/smtp/smtp.h"
 #include "routing/domain.h"
 
 char *config_secret(struct config_reader *r, const struct config_node *file, const char *what)
@@ -83,6 +84,17 @@ static bool check_users(struct config_reader *r, const struct config_node *root,
     return true;
 }
 
+static bool check_postmaster(struct config_reader *r, const struct config_node *root,
+                             const struct config *c)
+{
+    struct smtp_address a;
+    if (!c->postmaster ||
+        (smtp_mailbox_parse(slice_str(c->postmaster), false, &a) && a.domain.len > 0))
+        return true;
+    return config_fail(r, config_node_near(root, "postmaster")->place,
+                       "postmaster: expected an address such as postmaster@example.com");
+}
+
 struct numbered {
     const char *text;
     uint32_t index;
@@ -146,7 +158,7 @@ bool config_check(struct config_reader *r, const struct config_node *root, struc
 {
     const struct config_node *accepted = config_node_near(root, "accepted_domains");
     return check_hostname(r, root, c) && check_spool(r, root, c) && check_admin(r, root, c) &&
-           check_users(r, root, c) &&
+           check_users(r, root, c) && check_postmaster(r, root, c) &&
            config_unique(r, accepted_at, c, c->accepted_domains.count, accepted, "domain",
                          "domain") &&
            check_retry(r, root, c) && config_check_receive(r, root, c) &&

@@ -749,6 +749,13 @@ static const struct config_key top_keys[] = {
      .keys = KEYS(accepted_keys),
      .item_key = "domain",
      .help = "Domains for which mail is taken from anybody."},
+    {.name = "postmaster",
+     .type = CONFIG_TYPE_STRING,
+     .standard = "\"\"",
+     AT(config, postmaster),
+     .example = "postmaster@example.com",
+     .help = "Gets mail to <postmaster>, and reports of failed mail that has no sender. Empty: "
+             "such mail is set aside in the queue (held), <postmaster> is at hostname."},
     {.name = "own_addresses",
      .type = CONFIG_TYPE_NETWORKS,
      .standard = "[]",

@@ -552,6 +552,43 @@ void job_finish(struct job *j)
     bounce_start(j);
 }
 
+bool job_set_aside(struct job *j, uint32_t rcpt)
+{
+    if (lane_stats(j->lane)->by_state[QUEUE_HELD] >= DEAD_LETTERS_MAX)
+        return false;
+    j->rcpts[rcpt].state = RCPT_DEAD;
+    return true;
+}
+
+/* The first one's words. */
+static struct slice job_words(const struct job *j, enum rcpt_state state, enum rcpt_state also)
+{
+    uint32_t v = 0;
+    for (uint32_t i = 0; i < j->env.rcpt_count && !v; i++)
+        if (j->rcpts[i].state == state || j->rcpts[i].state == also)
+            v = j->rcpts[i].verdict;
+    return v ? slice_str(j->verdicts[v - 1]->why.text) : slice_of(NULL, 0);
+}
+
+static void job_dead_letter(struct job *j)
+{
+    struct shard *sh = j->delivery->shard;
+    struct queue_msg *m = j->m;
+    struct slice reply = job_words(j, RCPT_DEAD, RCPT_DEAD);
+    char text[SMTP_OUT_REPLY_KEPT_MAX], qid[QID_TEXT_MAX];
+    struct log_line line;
+    snprintf(text, sizeof text, "Dead letter, without a sender to tell: %.*s", (int)reply.len,
+             (const char *)reply.ptr);
+    log_begin(&line, &sh->log, EV_HELD);
+    log_str(&line, "qid", qid_text(m->qid, qid));
+    log_str(&line, "sender", "");
+    log_str(&line, "reason", text);
+    log_end(&line);
+    metric_add(sh->metrics, M_DEAD_LETTERS, 1);
+    m->owner = NULL;
+    lane_set_aside(j->lane, m, QUEUE_HELD, slice_str(text));
+}
+
 /* What is left after DSNs: wait for the next attempt, for a route, or for the operator. */
 void job_settle(struct job *j)
 {
@@ -564,16 +601,12 @@ void job_settle(struct job *j)
             j->rcpts[i].state = RCPT_DONE;
         job_final(j, RCPT_DONE, RCPT_REMOVED);
     } else if (m && j->delivery->draining && !j->hold_asked && !job_has(j, RCPT_DEFER) &&
-               !job_has(j, RCPT_UNREACHED)) {
+               !job_has(j, RCPT_UNREACHED) && !job_has(j, RCPT_DEAD)) {
         m->owner = NULL; /* not tried: its turn comes at once after the next start */
     } else if (m) {
         bool defer = job_has(j, RCPT_DEFER) || job_has(j, RCPT_PENDING);
         bool unreached = job_has(j, RCPT_UNREACHED);
-        uint32_t v = 0;
-        for (uint32_t i = 0; i < j->env.rcpt_count && !v; i++)
-            if (j->rcpts[i].state == RCPT_DEFER || j->rcpts[i].state == RCPT_UNREACHED)
-                v = j->rcpts[i].verdict;
-        struct slice error = v ? slice_str(j->verdicts[v - 1]->why.text) : slice_of(NULL, 0);
+        struct slice error = job_words(j, RCPT_DEFER, RCPT_UNREACHED);
         uint64_t delay = retry_delay_s(conf->retry.intervals_s, conf->retry.interval_count,
                                        m->attempts + 1u, &sh->chance);
         uint64_t now_s = io_wall_ns(sh->io) / NS_PER_S, next_s = now_s + delay;
@@ -585,7 +618,9 @@ void job_settle(struct job *j)
             lane_defer_unreachable(l, m, next_s, error);
         else if (defer)
             lane_defer(l, m, next_s, true, error);
-        if (j->hold_asked)
+        else if (job_has(j, RCPT_DEAD)) /* beside others it is tried with them again */
+            job_dead_letter(j);
+        if (j->hold_asked && m->state != QUEUE_HELD)
             lane_set_state(l, m, QUEUE_HELD);
     }
     j->m = NULL;

@@ -27,6 +27,7 @@ enum rcpt_state {
     RCPT_DEFER,    /* temporary failure in this attempt */
     RCPT_RELAYED,  /* taken by a next hop without DSN although a success report was asked for */
     RCPT_FAIL,     /* permanent failure: a DSN or its suppression makes it final */
+    RCPT_DEAD,     /* the same, and nobody to tell: kept for the operator */
     RCPT_UNREACHED /* no connector matches */
 };
 
@@ -208,6 +209,8 @@ void job_final(struct job *j, enum rcpt_state state, enum rcpt_final_how how);
 /* The same for a list of recipients. */
 void job_final_rcpts(struct job *j, const uint32_t *rcpts, uint32_t count, enum rcpt_final_how how);
 bool job_has(const struct job *j, enum rcpt_state state);
+/* A failed recipient becomes a dead letter. False: there are too many of them already. */
+bool job_set_aside(struct job *j, uint32_t rcpt) __attribute__((warn_unused_result));
 /* Routes every recipient that is PENDING again, for instance because a site became unhealthy. */
 void job_route(struct job *j);
 

@@ -73,16 +73,17 @@
 #define SESSION_DATA_RATE_WINDOW_NS (60 * NS_PER_S)
 #define SESSION_LINGER_NS \
     (2 * NS_PER_S) /* after our close: time for the peer to read the last reply */
-#define SESSION_COMMIT_WAIT_NS \
-    (15 * NS_PER_S) /* for the disk, at the end of data: 451 4.3.0, at MAIL and DATA from then on */
+#define SESSION_COMMIT_WAIT_NS                                                                    \
+    (15 * NS_PER_S) /* for the disk, at the end of data: 451 4.3.0, at MAIL and DATA from then on \
+                     */
 #define SESSION_LAST_REPLY_NS (30 * NS_PER_S) /* for the peer to take it; then: close */
 
 #define LISTEN_BACKLOG 4096
 
-/* Descriptors of a shard: half of what LimitNOFILE leaves is for sessions, half for next hops. */
+/* Descriptors of a shard: what LimitNOFILE leaves goes to sessions, a quarter to next hops. */
 #define FD_WANTED           (SESSION_COUNT_MAX + OUT_HOPS_MAX + FD_OTHER)
 #define FD_OTHER            256u /* files, listeners, name servers */
-#define FD_SHARE_MIN        128u  /* sessions, and next hops, whatever the limit says */
+#define FD_SHARE_MIN        64u  /* a quarter, whatever the limit says */
 #define SESSION_REFUSE_ROOM 64u  /* the last sessions are refused (421): the others are closed */
 
 /* ---- envelope, transactions ---- */
@@ -141,6 +142,8 @@
     20000u /* messages with an envelope in memory, per shard; more wait in the index */
 #define SUSPECTS_ACTIVE_MAX \
     8u /* messages that the next crash would set aside, tried at a time per shard; more wait */
+#define DEAD_LETTERS_MAX \
+    10000u /* held in a lane; failed mail without a sender is then counted and dropped */
 #define SITE_COUNT_MAX 100000u /* per shard; more: deferred 4.3.1 */
 
 /* ---- DNS ---- */

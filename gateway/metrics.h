@@ -57,6 +57,8 @@
     X(M_DSN, "dsn_total", "counter", "Delivery status notifications made.")                        \
     X(M_DSN_SUPPRESSED, "dsn_suppressed_total", "counter",                                         \
       "Failures that no notification may be sent for (null sender, NOTIFY).")                      \
+    X(M_DEAD_LETTERS, "dead_letters_total", "counter",                                             \
+      "Failed messages without a sender that were set aside (queue_held).")                        \
     X(M_OUT_CONNECTS, "outbound_connections_total", "counter", "Outbound connections begun.")      \
     X(M_OUT_CONNECT_FAILED, "outbound_connections_failed_total", "counter",                        \
       "Outbound connections that did not get as far as a transaction.")                            \

@@ -120,9 +120,10 @@ static bool tx_add_rcpt(struct session *s, const struct smtp_rcpt *rcpt)
     struct slice mailbox = rcpt->to.mailbox;
     char whole[SMTP_PATH_MAX + 2];
     if (rcpt->to.domain.len == 0) { /* <Postmaster>, RFC 5321 section 4.5.1: ours */
+        const struct config *conf = s->config->gen->config;
         snprintf(whole, sizeof whole, "%.*s@%s", (int)mailbox.len, (const char *)mailbox.ptr,
-                 s->config->gen->config->hostname);
-        mailbox = slice_str(whole);
+                 conf->hostname);
+        mailbox = slice_str(conf->postmaster ? conf->postmaster : whole);
     }
     if (!arena_copy(&tx->arena, mailbox, &r->rcpt.mailbox) ||
         !arena_copy(&tx->arena, rcpt->orcpt, &r->rcpt.orcpt))

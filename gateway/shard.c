@@ -533,20 +533,21 @@ static uint64_t shard_wall(void *arg)
 
 /*
  * What RLIMIT_NOFILE does not allow is not begun, so that who comes too many is told (421) instead
- * of failing somewhere inside (FAULTS 51). The limit is the process's where descriptors are numbers
- * of it.
+ * of failing somewhere inside (FAULTS 51).
  */
 static void shard_share_descriptors(struct shard *s)
 {
-    uint32_t have = io_stats(s->io)->fd_count_max;
+    const struct io_stats *io = io_stats(s->io);
+    uint32_t have = io->fd_count_max;
     s->session_count_max = SESSION_COUNT_MAX;
     s->hop_count_max = OUT_HOPS_MAX;
     if (have >= FD_WANTED)
         return;
-    have /= s->gw->shard_count;
-    uint32_t half = have > FD_OTHER + 2 * FD_SHARE_MIN ? (have - FD_OTHER) / 2 : FD_SHARE_MIN;
-    s->session_count_max = half < SESSION_COUNT_MAX ? half : SESSION_COUNT_MAX;
-    s->hop_count_max = half < OUT_HOPS_MAX ? half : OUT_HOPS_MAX;
+    if (io->fd_shared)
+        have /= s->gw->shard_count;
+    uint32_t quarter = have > FD_OTHER + 4 * FD_SHARE_MIN ? (have - FD_OTHER) / 4 : FD_SHARE_MIN;
+    s->session_count_max = 3 * quarter < SESSION_COUNT_MAX ? 3 * quarter : SESSION_COUNT_MAX;
+    s->hop_count_max = quarter < OUT_HOPS_MAX ? quarter : OUT_HOPS_MAX;
     struct log_line line;
     log_begin(&line, &s->log, EV_WARNING);
     log_str(&line, "reason", "few descriptors are allowed: raise LimitNOFILE=, ulimit -n");

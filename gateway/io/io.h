@@ -111,6 +111,7 @@ struct io_stats {
     uint64_t enters;         /* system calls that submitted or waited */
     uint32_t
         fd_count_max; /* what is really there: RLIMIT_NOFILE may allow less than was asked for */
+    bool fd_shared;   /* among all threads of the process */
 };
 const struct io_stats *io_stats(const struct io *io);
 

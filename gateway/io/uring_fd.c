@@ -57,6 +57,7 @@ bool uring_fd_create(struct io *io, const struct io_params *params, struct why *
         io->fd_limit = count < io->fd_count ? count : io->fd_count;
     }
     io->stats.fd_count_max = io->fd_limit;
+    io->stats.fd_shared = !io->direct;
     io->fds = calloc(io->fd_count, sizeof *io->fds);
     return io->fds != NULL;
 }

@@ -409,11 +409,45 @@ def no_report(folder):
     send(g, "bad@x.test", rcpt_options=["NOTIFY=NEVER"])
     send(g, "bad1@x.test", sender="bad-author@x.test")  # its report is refused, too
     g.wait_tracking("failed", 4)
-    g.wait_empty()
+    until(lambda: len(g.queue("status=held")) == 2, "what has no sender is kept", 10)
     expect_equal(sink.records(), [], "nothing arrives")
     expect_equal(len(g.tracking("dsn")), 1)
     metrics = g.metrics()
-    expect(metrics["hikyaku_dsn_suppressed_total"] >= 3, "suppressed", metrics)
+    expect_equal(metrics["hikyaku_dsn_suppressed_total"], 1, "NOTIFY=NEVER")
+    expect_equal(metrics["hikyaku_dead_letters_total"], 2)
+    g.restart()
+    until(lambda: len(g.queue("status=held")) == 2, "after a restart too", 10)
+    for dead in g.queue():
+        expect_equal((dead["sender"], dead["status"]), ("", "held"))
+        expect_match("Dead letter.*no$", dead["last_error"])
+    sink.restart("--reply", "rcpt~nobody*=550 5.1.1 no")
+    g.change("release", filter="last_error~Dead*")
+    expect_equal(sorted(r["rcpts"][0] for r in sink.wait(2)), ["bad-author@x.test", "bad@x.test"])
+    g.wait_empty()
+    g.stop()
+
+
+@case("P1 with a postmaster, mail without a sender that fails is reported to him")
+def to_postmaster(folder):
+    sink = Sink(folder, "--reply", "rcpt~bad*=550 5.1.1 no")
+    g = Gateway(folder, sink, shards=1)
+    g.config["postmaster"] = "boss@home.test"
+    g.start()
+    send(g, ["bad@x.test", "good@x.test"], sender="")
+    send(g, "bad1@x.test", sender="bad-author@x.test")
+    reports = [sink.message(r).decode() for r in sink.wait(3) if r["rcpts"] == ["boss@home.test"]]
+    expect_equal(len(reports), 2)
+    expect("bad@x.test" in "".join(reports) and "bad-author@x.test" in "".join(reports), "who")
+    g.wait_empty()
+    with smtplib.SMTP(g.host, g.port["relay"], timeout=20) as client:
+        client.sendmail("a@sender.test", "postmaster", TEXT)
+    expect_equal(sink.wait(4)[3]["rcpts"], ["boss@home.test"], "mail to <postmaster>")
+    sink.restart("--reply", "rcpt=550 5.1.1 no")
+    send(g, "bad@x.test", sender="")
+    until(lambda: len(g.queue("status=held")) == 1, "a report that he does not get is kept", 10)
+    expect_equal(len(g.queue("recipient=boss@home.test")), 1)
+    g.change("bounce", filter="status=held")
+    g.wait_empty()
     g.stop()
 
 
