@@ -179,7 +179,9 @@ static void bounce_failed(struct bounce *b, const char *text)
     log_str(&line, "reason", "a notification could not be stored, its recipients are kept");
     log_str(&line, "error", text);
     log_end(&line);
-    for (uint32_t i = 0; i < b->final_count; i++)
+    if (b->dsn.kind == DSN_RELAYED && b->final_count) /* they are delivered, told or not */
+        job_final_rcpts(j, b->finals, b->final_count, RCPT_DELIVERED);
+    for (uint32_t i = 0; i < b->final_count && b->dsn.kind != DSN_RELAYED; i++)
         j->rcpts[b->finals[i]].state = RCPT_DEFER;
     bounce_release(b);
     arena_reset(&b->arena);
@@ -357,8 +359,10 @@ void bounce_start(struct job *j)
     if (!b) {
         for (uint32_t i = 0; any && i < j->env.rcpt_count;
              i++) /* no memory: they fail again next time */
-            if (j->rcpts[i].state == RCPT_FAIL || j->rcpts[i].state == RCPT_RELAYED)
+            if (j->rcpts[i].state == RCPT_FAIL)
                 j->rcpts[i].state = RCPT_DEFER;
+        if (any)
+            job_final(j, RCPT_RELAYED, RCPT_DELIVERED);
         job_settle(j);
         return;
     }

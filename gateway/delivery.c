@@ -197,11 +197,10 @@ void job_route(struct job *j)
     if (!of)
         why_set(&why, 451, "4.3.1", "Out of memory");
     for (uint32_t i = 0; i < j->env.rcpt_count; i++) {
-        if (j->rcpts[i].state != RCPT_PENDING)
-            continue;
+        bool pending = j->rcpts[i].state == RCPT_PENDING;
         if (of)
-            of[i] = job_route_rcpt(j, i);
-        else
+            of[i] = pending ? job_route_rcpt(j, i) : NULL;
+        else if (pending)
             job_rcpt_done(j, i, RCPT_DEFER, &why, "", 0);
     }
     for (uint32_t i = 0; of && i < j->env.rcpt_count; i++)
@@ -433,11 +432,12 @@ void job_task_done(struct task *t)
     assert(j->tasks_open > 0);
     j->tasks_open--;
     slab_free(&j->delivery->task_slab, t);
-    if (j->tasks_open > 0) /* others may take long: what is delivered is not kept in memory alone */
+    bool pending = job_has(j, RCPT_PENDING);
+    if (j->tasks_open > 0 || pending) /* may take long: what is delivered is not kept in memory */
         job_final(j, RCPT_DONE, RCPT_DELIVERED);
     if (j->tasks_open > 0 || j->routing)
         return;
-    if (job_has(j, RCPT_PENDING) && !j->remove_asked && !j->hold_asked && !j->bounce_asked &&
+    if (pending && !j->remove_asked && !j->hold_asked && !j->bounce_asked &&
         !j->delivery->draining)
         job_route(
             j); /* sent back: too many recipients at once, or the route is to be chosen again */
