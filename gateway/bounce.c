@@ -17,6 +17,7 @@
 #include <assert.h>
 #include <stdio.h>
 
+#include "gateway/base/plant.h"
 #include "gateway/delivery.h"
 #include "gateway/dsn.h"
 
@@ -206,9 +207,11 @@ static void bounce_done(struct lane_tx *tx, struct queue_msg *m, const struct wh
     log_slice(&line, "recipient", b->env.rcpts[0].mailbox);
     log_end(&line);
     bounce_release(b);
+    if (PLANT(DSN_APART) && b->final_count)
+        job_final_rcpts(j, b->finals, b->final_count, RCPT_FAILED);
     if (b->dsn.kind == DSN_DELAYED)
         j->m->warned = 1;          /* written with the next attempt's time */
-    if (j->m->rcpt_pending == 0) { /* they were the last: the lane frees it */
+    if (j->m && j->m->rcpt_pending == 0) { /* they were the last: the lane frees it */
         j->m->owner = NULL;
         j->m = NULL;
     }
@@ -238,7 +241,11 @@ static bool bounce_envelope(struct bounce *b)
 /* The message stays the job's until the commit is over: nobody else may begin with it meanwhile. */
 static void bounce_commit(struct bounce *b)
 {
-    lane_tx_commit(&b->tx, &b->env, b->final_count ? b->job->m : NULL, b->finals, b->final_count);
+    if (PLANT(DSN_APART))
+        lane_tx_commit(&b->tx, &b->env, NULL, NULL, 0);
+    else
+        lane_tx_commit(&b->tx, &b->env, b->final_count ? b->job->m : NULL, b->finals,
+                       b->final_count);
 }
 
 static void bounce_read_done(struct lane_read *r, int32_t res)

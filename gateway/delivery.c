@@ -17,6 +17,7 @@
 #include <stdlib.h>
 
 #include "gateway/backlog.h"
+#include "gateway/base/plant.h"
 
 /* ---- log ---- */
 
@@ -181,6 +182,8 @@ static void job_route_site(struct job *j, uint32_t first, struct site *site, str
         of[batch[k]] = NULL;
         j->rcpts[batch[k]].state = RCPT_IN_TASK;
     }
+    if (PLANT(DELIVER_TWICE) && !site_enqueue(site, j, batch, count))
+        return;
     if (site_enqueue(site, j, batch, count))
         return;
     struct why why;

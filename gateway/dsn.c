@@ -14,6 +14,7 @@
 
 #include <assert.h>
 
+#include "gateway/base/plant.h"
 #include "gateway/trace.h"
 
 enum part {
@@ -32,7 +33,9 @@ enum { LINE_START, LINE_START_CR, IN_LINE };
 
 bool dsn_wanted(uint8_t notify, enum dsn_kind kind, bool sender_empty)
 {
-    if (sender_empty || (notify & SMTP_NOTIFY_NEVER))
+    if (PLANT(NOTIFY_IGNORED) && !sender_empty)
+        notify = 0;
+    if ((sender_empty && !PLANT(NULL_SENDER_DSN)) || (notify & SMTP_NOTIFY_NEVER))
         return false;
     if (notify == 0) /* RFC 3461 section 4.1: failures; delays as the server likes */
         return kind != DSN_RELAYED;

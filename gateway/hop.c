@@ -12,6 +12,7 @@
  * Bounds:   OUT_*_NS per phase; OUT_HOPS_MAX connections; max_messages_per_connection.
  * Tests:    tests/system (next hops, scripted faults)
  */
+#include "gateway/base/plant.h"
 #include "gateway/delivery.h"
 
 #include <assert.h>
@@ -58,7 +59,8 @@ static void hop_free(struct hop *h)
     h->magic = 0;
     slab_free(&d->hop_slab, h);
     s->hop_count--;
-    permit_give(&s->permit);
+    if (!PLANT(PERMIT_LEAK) || h->fd >= 0)
+        permit_give(&s->permit);
     site_pump(s);
 }
 
@@ -555,6 +557,8 @@ void hop_failed(struct hop *h, const struct why *why, bool host_is_down, bool da
             metric_add(sh->metrics, M_DUP_POSSIBLE, 1);
             h->task->job->hold_asked |= hold;
         }
+        if (PLANT(EAGER_FINAL) && data_sent)
+            kept.smtp_code = 250;
         hop_task_end(h, &kept, 0);
     }
     hop_close(h);

@@ -25,7 +25,6 @@ struct generation {
     struct config *config;
     struct users *users; /* NULL: nobody */
     struct relay_domains *accepted;
-    struct relay_recipients *recipients;
     struct io_addr *interfaces; /* of this machine */
     uint32_t interface_count;
     struct switches switches; /* as they were when it was read; changes come by ADMIN_CONNECTOR */
@@ -115,6 +114,7 @@ struct gateway {
     struct metrics *metrics;       /* one a shard */
     uint64_t start_wall_ns;
     char instance[INSTANCE_LEN + 1]; /* of the spool; stands in Received lines */
+    uint64_t segment_bytes; /* of new segments; 0: SEGMENT_BYTES_DEFAULT. Set by tests only */
     uint8_t auth_cache_key[32], ticket_key[48];
     atomic_bool draining;
     bool pin;                      /* threads to CPUs */

@@ -10,6 +10,7 @@
  * Bounds:   HELD_PAUSE received buffers before receiving pauses; SESSION_OUT_BUF_SIZE of replies.
  * Tests:    tests/system (dialogs, interop)
  */
+#include "gateway/base/plant.h"
 #include "gateway/session.h"
 
 #include <assert.h>
@@ -423,6 +424,8 @@ void session_answer(struct session *s, const struct why *why, const char *detail
     struct buf out;
     session_out_begin_answer(s, &out);
     smtp_in_answer(&s->smtp, &out, why, detail);
+    if (PLANT(ANSWER_TWICE) && detail)
+        buf_addf(&out, "250 2.0.0 %s\r\n", detail);
     session_out_end(s, &out);
     session_resume(s);
 }

@@ -14,6 +14,7 @@
  *           SESSION_COMMIT_WAIT_NS.
  * Tests:    tests/system (dialogs, interop, crash)
  */
+#include "gateway/base/plant.h"
 #include "gateway/session.h"
 
 #include <assert.h>
@@ -163,7 +164,6 @@ void session_tx_rcpt(struct session *s, const struct smtp_rcpt *rcpt, struct why
         .network_may_relay =
             !s->peer_is_proxy && config_networks_match(&conf->relay.networks, &s->peer),
         .accepted = s->config->gen->accepted,
-        .recipients = s->config->gen->recipients,
         .rcpt_local = rcpt->to.local,
         .rcpt_domain = rcpt->to.domain,
         .connector_allows = !known && !postmaster && tx_connector_allows(s, rcpt->to.domain),
@@ -460,6 +460,8 @@ void session_tx_drop(struct session *s)
     if (tx->writing)
         lane_tx_abort(&tx->lane_tx);
     s->waits &= (uint8_t)~SESSION_WAIT_ROOM;
+    if (PLANT(SESSION_LEAK) && tx->writing)
+        return;
     arena_reset(&tx->arena);
     slab_free(&s->shard->tx_slab, tx);
     s->tx = NULL;

@@ -20,6 +20,7 @@
 
 #include "gateway/addr_counts.h"
 #include "gateway/auth/auth_limit.h"
+#include "gateway/base/plant.h"
 
 #define LISTENER_BUSY  "421 4.3.2 Too many connections, try again later\r\n"
 #define TICK_NS        NS_PER_S
@@ -317,6 +318,7 @@ static struct lane *shard_lane_open(struct shard *s, uint32_t number)
         .io = s->io,
         .spool = conf->spool.path,
         .lane = number,
+        .segment_bytes = s->gw->segment_bytes,
         .bytes_max = conf->spool.bytes_max / s->gw->shard_count,
         .disk_free_min = conf->spool.disk_free_min,
         .mode =
@@ -344,7 +346,8 @@ static bool shard_lanes_open(struct shard *s, struct why *why)
     if (s->lanes && (s->lanes[0] = shard_lane_open(s, s->index)))
         s->lane_count = 1;
     for (int i = 0; s->lanes && s->lane_count && i < found; i++) {
-        if (numbers[i] % s->gw->shard_count != s->index || numbers[i] == s->index)
+        if (numbers[i] % s->gw->shard_count != s->index || numbers[i] == s->index ||
+            PLANT(NO_ADOPTION))
             continue;
         if (!(s->lanes[s->lane_count] = shard_lane_open(s, numbers[i]))) {
             s->lane_count = 0;

