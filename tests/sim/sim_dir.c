@@ -208,11 +208,15 @@ void sim_dir_commit(struct sim_disk *d, struct sim_inode *dir, uint64_t seq)
     d->change_count = kept;
 }
 
+/*
+ * A directory that was made stays to be written by the next sync: the process that finds it after a
+ * restart could not know otherwise, nor do anything about it.
+ */
 void sim_dir_lose(struct sim_disk *d, struct sim_inode *dir, uint64_t seq, struct prng *prng)
 {
     for (uint32_t i = 0; i < d->change_count; i++) {
         struct sim_change *c = &d->changes[i];
         if (c->seq <= seq && (c->from_dir == dir || c->to_dir == dir))
-            c->lost |= sim_below(prng, 2) != 0;
+            c->lost |= sim_below(prng, 2) != 0 && !(c->node && c->node->is_dir);
     }
 }
