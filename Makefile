@@ -223,6 +223,12 @@ sim: ## simulate SEEDS=n disasters [FIRST=k]; SEED=0x... repeats one with a trac
 	@$(B)/tests/sim/sim --jobs $(JOBS) $(if $(SEED),--seed $(SEED) --trace,\
 	    --seeds $(or $(SEEDS),1000) --first $(or $(FIRST),1)) $(if $(SITES),--sites)
 
+.PHONY: scoreboard
+scoreboard: all ## the same power cut for five other servers, CUTS times (default 3; root)
+	@deploy/packages/fetch-peers postfix exim4-daemon-light opensmtpd chasquid || true
+	@deploy/packages/fetch-haraka || true
+	@tests/crash/scoreboard.py --cuts $(or $(CUTS),3)
+
 fuzz: ## run every fuzz target for FUZZ_TIME seconds (default 10)
 	@$(MAKE) --no-print-directory -j$(JOBS) CC=clang SAN=fuzzer-no-link,address fuzz-build
 	@for f in $(patsubst tests/fuzz/%.c,%,$(FUZZ_SRC)); do \

@@ -10,10 +10,11 @@ the queue empty:
  * nothing comes again after the queue was empty once.
 An id that nobody acknowledged may arrive once or not at all, never half.
 
-One exception: XFS that is shut down under a running sync may let this one sync return 0 although
-its data is gone (sync_race.py shows it; a machine without power returns from nothing). So, with
-forgiving=True, what a session read between cut_begins() and cut_ended() may be lost once a session;
-it is counted as `answered as the cut came`. A report stored with that sync is made again.
+One exception: XFS that is shut down under a running sync, and a disk that is cut, may let this one
+sync return 0 although its data is gone (sync_race.py shows it; a machine without power returns from
+nothing). So, with forgiving=True, what a session read between cut_begins() and cut_ended() may be
+lost once a session; it is counted as `answered as the cut came`. A report stored with that sync is
+made again.
 """
 import collections
 import datetime
@@ -44,10 +45,11 @@ class Load:
         self.rcpt_count, self.refused = rcpt_count, refused
 
     def start(self, gateway, seconds, *words):
-        """Sessions that go on whatever happens."""
+        """Sessions that go on whatever happens, to a gateway or to (what has) host and port."""
+        port = gateway.port["relay"] if isinstance(gateway.port, dict) else gateway.port
         domain = "refused.test" if self.refused else "bench.test"
         self.process = Program(
-            [program("hikyaku-bench"), "load", "--to", f"{gateway.host}:{gateway.port['relay']}",
+            [program("hikyaku-bench"), "load", "--to", f"{gateway.host}:{port}",
              "--messages-per-session", "5", "--seconds", str(seconds), "--keep-going", "--timeout",
              "8", "--record", self.path, "--run-id", self.run_id, "--rcpt-count",
              str(self.rcpt_count), "--to-pattern", f"user%@{domain}", "--from",

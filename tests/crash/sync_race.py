@@ -6,8 +6,9 @@
 One thread writes blocks into an allocated file, past the page cache, and syncs after each; the file
 system is shut down under it (disk.py) and the copy looked at. On XFS, Linux 6.18: in about one of
 eight cuts the one sync under way returns 0 after the cut began, and its block is zeros afterwards;
-never an earlier one. On ext4, or with the disk cut under XFS: none. No program can tell; a machine
-without power does not return from a sync. books.py allows for that one, and for nothing else.
+never an earlier one. With a disk cut: in one of two hundred. On ext4 itself: never. No program can
+tell; a machine without power does not return from a sync. books.py allows for that one, and for
+nothing else.
 """
 import mmap
 import os

@@ -57,7 +57,7 @@ class Series:
         config["send_connectors"].append(
             smart_host("back", self.reports.smart_host, space="sender.test"))
         self.books = Books(self.gateway, self.sink, self.reports,
-                           forgiving=disk.fs == "xfs" and not disk.cache)
+                           forgiving=disk.fs == "xfs" or disk.cache)
         self.cuts = 0
 
     def load(self, name, *words, rcpt_count=1, refused=False):
