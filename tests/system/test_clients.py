@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-# time-limit: 200
+# time-limit: 300
 """Clients that nobody here wrote submit over 587 with STARTTLS and 465 with TLS: swaks, curl,
 msmtp, Python's smtplib, nodemailer. Every message arrives unchanged but for the trace lines added.
 """
@@ -109,9 +109,10 @@ def swaks(folder):
     for way, host, port in w.ways():
         for mechanism in ("PLAIN", "LOGIN"):
             for pipeline in (["--pipeline"], []):
-                # The big one takes swaks seconds: once with each way of pipelining and of TLS.
-                texts = [bodies()[i] for i in (0, 4, 5)]
-                for name, text in texts + [big()] * (mechanism == "PLAIN"):
+                # The big one takes swaks seconds: pipelined behind STARTTLS, not so in TLS.
+                with_big = mechanism == "PLAIN" and bool(pipeline) == (way == "STARTTLS")
+                texts = [bodies()[i] for i in (0, 4, 5)] + [big()] * with_big
+                for name, text in texts:
                     run([tool("swaks"), "--server", host, "--port", str(port),
                          "--tls" if way == "STARTTLS" else "--tls-on-connect", "--tls-verify",
                          "--tls-ca-path", w.authority, "--auth", mechanism, "--auth-user", USER,
