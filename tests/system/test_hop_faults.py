@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-# time-limit: 180
+# time-limit: 300
 # also: asan
 """Next hops that break off at the worst moment: the gateway lives, keeps the message and delivers
 it to the one that behaves.
@@ -96,26 +96,31 @@ def breaking(how):
     return talk
 
 
+# A host that fails three times is left alone for 5, 10 and 20 seconds, give or take a tenth; on a
+# busy machine the three failures come one after the other.
+TRIED_S = 90
+
+
 def tried(folder, how, body):
     g = gateway(folder, Hop(breaking(how)))
     for _ in range(3):
         submit(g, body)
-    g.wait_empty(40)
+    g.wait_empty(TRIED_S)
     expect_equal(len(g.wait_tracking("delivered", 3)), 3, "deliveries")
     g.stop()
 
 
-@case("a next hop closes behind its 354 (F81)")
+@case("a next hop closes behind its 354 (F81)", TRIED_S + 30)
 def close_at_body(folder):
     tried(folder, lambda c, f: f.write(b"354 go on\r\n"), LARGE)
 
 
-@case("a next hop refuses behind its 354, in one segment (F81)")
+@case("a next hop refuses behind its 354, in one segment (F81)", TRIED_S + 30)
 def refuse_at_body(folder):
     tried(folder, lambda c, f: f.write(b"354 go on\r\n451 4.3.0 no\r\n"), LARGE)
 
 
-@case("a next hop closes the door in the middle of the body (F81)")
+@case("a next hop closes the door in the middle of the body (F81)", TRIED_S + 30)
 def close_in_body(folder):
     def how(connection, file):
         file.write(b"354 go on\r\n")
@@ -124,7 +129,7 @@ def close_in_body(folder):
     tried(folder, how, LARGE)
 
 
-@case("a next hop floods what nobody asked for and reads nothing (F83)")
+@case("a next hop floods what nobody asked for and reads nothing (F83)", TRIED_S + 30)
 def flood(folder):
     def how(connection, file):
         file.write(b"354 go on\r\n")
@@ -190,13 +195,15 @@ def suspended(folder):
     g = Gateway(folder, sink, shards=1)
     g.send("out")["max_connections"] = 1
     g.start()
-    for _ in range(5):
+    for _ in range(8):
         submit(g)
     expect(g.post("/api/v1/connectors/suspend", name="out").status == 200, "suspended")
+    before = len(sink.records())
     threading.Event().wait(4)
-    expect(len(sink.records()) <= 2, "sent although suspended:", len(sink.records()))
+    # One is under way, and one may have arrived as `before` was taken.
+    expect(len(sink.records()) <= before + 2, "sent although suspended:", len(sink.records()))
     expect(g.post("/api/v1/connectors/resume", name="out").status == 200, "resumed")
-    sink.wait(5, 30)
+    sink.wait(8, 30)
     g.wait_empty()
     g.stop()
 
