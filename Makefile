@@ -135,7 +135,7 @@ endif
 # ---- rules ------------------------------------------------------------------------------------
 
 .PHONY: all deps run test unit unit-build sim sim-build fuzz fuzz-build crash cuts lint format \
-        install install-files deb peers fresh clean distclean help
+        install install-files deb deploy-test image-test peers fresh clean distclean help
 
 all: $(PROGRAMS) $(LIB) ## build the programs (SAN=address,undefined | SAN=thread, CC=clang, LTO=1)
 
@@ -242,7 +242,22 @@ fuzz-build: $(FUZZ_BIN)
 
 peers: ## unpack mail and name servers for the tests (nothing is installed)
 	@deploy/packages/fetch-peers || echo "peers: some are missing; their tests will say so"
-	@deploy/packages/fetch-nodemailer || echo "peers: nodemailer is missing; its tests will say so"
+	@deploy/packages/fetch-npm || echo "peers: nodemailer is missing; its tests will say so"
+
+# What takes longer, or more to fetch, than belongs into `make test`.
+deploy-test: all ## manifests by their schemas, alert rules by promtool, the package, the image
+	@deploy/packages/install test image
+	@ALONE=1 deploy/packages/fetch-peers prometheus
+	@deploy/packages/fetch-npm -kubernetes
+	@tests/system/test_kubernetes.py
+	@tests/system/test_monitoring.py
+	@$(MAKE) --no-print-directory deb
+	@$(MAKE) --no-print-directory image-test
+
+image-test: all ## build the container image without a registry, send mail through it (root)
+	@deploy/packages/install image
+	@tests/image/build
+	@tests/image/test_image.py
 
 fresh: ## try make test and make run in a fresh minimal system (root, debootstrap)
 	@tests/fresh/run

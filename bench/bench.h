@@ -18,6 +18,7 @@ int bench_cmd_null(int argc, char **argv);
 int bench_cmd_tls_handshake(int argc, char **argv);
 int bench_cmd_disk(int argc, char **argv);
 int bench_cmd_micro(int argc, char **argv);
+int bench_cmd_fill(int argc, char **argv);
 /* run and compare; does not return when the suite could be started. */
 int bench_cmd_suite(int argc, char **argv);
 

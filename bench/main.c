@@ -28,6 +28,7 @@ static const struct command commands[] = {
     {"tls-handshake", bench_cmd_tls_handshake, "raw wolfSSL handshakes a second, in memory"},
     {"disk", bench_cmd_disk, "appends and syncs a second on this disk"},
     {"micro", bench_cmd_micro, "parser, dots, checksums, records, routing, one at a time"},
+    {"fill", bench_cmd_fill, "a spool with many queued messages, to be measured with"},
     {"run", bench_cmd_suite, "the suite: scenarios, measured in turn, and their report"},
     {"compare", bench_cmd_suite, "two results of run: what changed by more than noise"},
 };

@@ -160,6 +160,8 @@ struct config {
         struct config_accepted_domain {
             char *domain; /* lower case, A-label form */
             enum { CONFIG_AUTHORITATIVE, CONFIG_INTERNAL_RELAY, CONFIG_EXTERNAL_RELAY } type;
+            char *recipients_file;   /* NULL: any recipient */
+            struct slice recipients; /* its text */
         } * items;
         uint32_t count;
     } accepted_domains;

@@ -140,6 +140,24 @@ static const char *accepted_at(const void *arg, uint32_t i)
     return ((const struct config *)arg)->accepted_domains.items[i].domain;
 }
 
+/* The lists themselves are judged when the generation is made (routing/recipients.c). */
+static bool check_recipients(struct config_reader *r, const struct config_node *list,
+                             struct config *c)
+{
+    for (uint32_t i = 0; i < c->accepted_domains.count; i++) {
+        struct config_accepted_domain *d = &c->accepted_domains.items[i];
+        if (!d->recipients_file)
+            continue;
+        const struct config_node *n = config_node_near(list->entries[i].value, "recipients_file");
+        if (d->type != CONFIG_AUTHORITATIVE)
+            return config_fail(r, n->place, "recipients_file: only for type: authoritative");
+        if (!config_read_file(r, r->pool, d->recipients_file, RECIPIENTS_FILE_MAX, n->place,
+                              "recipients_file: ", &d->recipients))
+            return false;
+    }
+    return true;
+}
+
 static bool check_retry(struct config_reader *r, const struct config_node *root,
                         const struct config *c)
 {
@@ -161,6 +179,6 @@ bool config_check(struct config_reader *r, const struct config_node *root, struc
            check_users(r, root, c) && check_postmaster(r, root, c) &&
            config_unique(r, accepted_at, c, c->accepted_domains.count, accepted, "domain",
                          "domain") &&
-           check_retry(r, root, c) && config_check_receive(r, root, c) &&
-           config_check_send(r, root, c);
+           check_recipients(r, accepted, c) && check_retry(r, root, c) &&
+           config_check_receive(r, root, c) && config_check_send(r, root, c);
 }

@@ -231,12 +231,15 @@ static const struct config_key accepted_keys[] = {
      .standard = "authoritative",
      .choices = domain_types,
      AT(config_accepted_domain, type),
-     .help = "Whose mailboxes these are: ours, partly ours, or another system's."},
+     .help = "Whose mailboxes these are: ours, partly ours, or another system's. All are sent on "
+             "by the send connectors; only ours can have a list of recipients."},
     {.name = "recipients_file",
      .type = CONFIG_TYPE_PATH,
      .standard = "\"\"",
-     .unsupported = true,
-     .help = "File with the recipients there are; others are answered 550 5.1.1."}};
+     AT(config_accepted_domain, recipients_file),
+     .example = "recipients.example.com",
+     .help = "For type: authoritative. File with the recipients there are, one a line, with or "
+             "without the domain; user also takes user+detail. Others are answered 550 5.1.1."}};
 
 /* ---- receive connectors ---- */
 

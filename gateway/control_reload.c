@@ -26,6 +26,7 @@ void generation_free(struct generation *g)
         users_free(g->users);
     if (g->accepted)
         relay_domains_destroy(g->accepted);
+    relay_recipients_destroy(g->recipients);
     switches_free(&g->switches);
     if (g->config)
         config_free(g->config);
@@ -51,6 +52,25 @@ static struct config *config_read(const struct control_options *o, struct why *w
     return c;
 }
 
+static bool accepted_load(struct generation *g, struct why *why)
+{
+    for (uint32_t i = 0; i < g->config->accepted_domains.count; i++) {
+        const struct config_accepted_domain *d = &g->config->accepted_domains.items[i];
+        uint8_t type = (uint8_t)(d->type | (d->recipients_file ? RELAY_LISTED : 0));
+        uint32_t line;
+        if (!relay_domains_add(g->accepted, d->domain, type))
+            return false;
+        if (!d->recipients_file ||
+            relay_recipients_add(g->recipients, d->domain, d->recipients, &line))
+            continue;
+        if (line)
+            why_set(why, 0, "", "%s:%u: expected a recipient of %s", d->recipients_file, line,
+                    d->domain);
+        return false;
+    }
+    return true;
+}
+
 struct generation *generation_load(const struct control_options *o, uint64_t number,
                                    const struct switches *switches, struct why *why)
 {
@@ -73,14 +93,12 @@ struct generation *generation_load(const struct control_options *o, uint64_t num
         goto failed;
     g->accepted = relay_domains_create();
     g->interfaces = calloc(INTERFACES_MAX, sizeof *g->interfaces);
-    if (!g->accepted || !g->interfaces)
+    g->recipients = relay_recipients_create();
+    if (!g->accepted || !g->interfaces || !g->recipients)
         goto failed;
     g->interface_count = io_interfaces(g->interfaces, INTERFACES_MAX);
-    for (uint32_t i = 0; i < g->config->accepted_domains.count; i++)
-        if (!relay_domains_add(g->accepted, g->config->accepted_domains.items[i].domain,
-                               (uint8_t)g->config->accepted_domains.items[i].type))
-            goto failed;
-    return g;
+    if (accepted_load(g, why))
+        return g;
 failed:
     generation_free(g);
     return NULL;

@@ -190,6 +190,7 @@
 #define AUTH_TURN_WAIT_MAX_NS  (30 * NS_PER_S)         /* for a turn; longer: 421 4.7.0 */
 #define AUTH_PAIR_NS           (30 * 86400 * NS_PER_S) /* a login from an address is remembered */
 #define USERS_FILE_MAX         (64 * MIB) /* the users file; larger: refused at start and reload */
+#define RECIPIENTS_FILE_MAX    (64 * MIB) /* the same for a list of recipients */
 #define USERS_SENDERS_MAX      1000u      /* addresses one account may send as */
 
 /* ---- threads ---- */

@@ -25,6 +25,7 @@ struct generation {
     struct config *config;
     struct users *users; /* NULL: nobody */
     struct relay_domains *accepted;
+    struct relay_recipients *recipients;
     struct io_addr *interfaces; /* of this machine */
     uint32_t interface_count;
     struct switches switches; /* as they were when it was read; changes come by ADMIN_CONNECTOR */

@@ -164,6 +164,7 @@ void session_tx_rcpt(struct session *s, const struct smtp_rcpt *rcpt, struct why
         .network_may_relay =
             !s->peer_is_proxy && config_networks_match(&conf->relay.networks, &s->peer),
         .accepted = s->config->gen->accepted,
+        .recipients = s->config->gen->recipients,
         .rcpt_local = rcpt->to.local,
         .rcpt_domain = rcpt->to.domain,
         .connector_allows = !known && !postmaster && tx_connector_allows(s, rcpt->to.domain),

@@ -159,7 +159,7 @@ void lane_msg_free(struct lane *l, struct queue_msg *m)
     segments_cover(&l->segments, m->first_segment, m->segment, -1, batch);
     segments_state_moved(&l->segments, m->state_segment, 0, batch);
     list_remove(&m->segment_link);
-    free(m->rcpt_final);
+    state_bits_free(m);
     slab_free(&l->msg_slab, m);
 }
 
@@ -391,7 +391,7 @@ void lane_close(struct lane *l, void (*closed)(void *arg), void *arg)
 
 static void free_bits(struct queue_msg *m)
 {
-    free(m->rcpt_final);
+    state_bits_free(m);
 }
 
 /* The slab goes whole; only what hangs on a message is looked for. */

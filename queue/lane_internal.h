@@ -6,7 +6,8 @@
  *   commit.c   batches, one write and one sync each, waiters; rolls to the next segment
  *   prepare.c  makes or recycles segments ahead; reap.c removes dead ones; seal.c writes summaries;
  *              compact.c copies old messages forward
- *   recover.c  reads old segments at start; replay.c decides what a record means
+ *   recover.c  finds old segments at start; contents.c reads them, replay.c decides what a record
+ *              means, census.c counts the records to come
  *   read.c     bodies and envelopes; quarantine.c sets damaged bytes aside
  */
 #ifndef HIKYAKU_QUEUE_LANE_INTERNAL_H
@@ -306,6 +307,7 @@ bool state_mark_final(struct queue_msg *m, uint32_t rcpt);
 void state_over(struct lane *l, struct queue_msg *m);
 void state_free_doomed(struct lane *l);
 bool state_bits_alloc(struct queue_msg *m);
+void state_bits_free(struct queue_msg *m);
 
 /* ---- prepare.c, seal.c, reap.c ---- */
 bool prepare_init(struct lane *l);
@@ -328,7 +330,9 @@ void recover_contents(struct lane *l);
 bool recover_stopped(const struct lane *l);
 void recover_destroy(struct lane *l);
 enum replay_result { REPLAY_OK, REPLAY_DAMAGED, REPLAY_NO_MEMORY };
-enum replay_result replay_record(struct lane *l, struct segment *s, const struct record_digest *d);
+/* `touched`: the message that the record is about, when it lives behind it and was not told yet. */
+enum replay_result replay_record(struct lane *l, struct segment *s, const struct record_digest *d,
+                                 struct queue_msg **touched);
 
 /* ---- read.c, quarantine.c ---- */
 /* The whole record, checked: `done` gets its length and r->buf, which the caller frees. */

@@ -71,16 +71,23 @@ struct queue_msg {
     uint32_t schedule_index;           /* position in the lane's schedule + 1; 0: not scheduled */
     uint32_t first_segment;            /* of its first extent; `segment` when it has none */
     uint32_t state_segment, state_offset; /* its newest state record; segment 0: none yet */
-    uint64_t *rcpt_final;                 /* bitmap, NULL while rcpt_count <= 64 */
-    uint64_t rcpt_final_bits;             /* bitmap while rcpt_count <= 64 */
+    union {
+        uint64_t *rcpt_final;     /* bitmap, with more than 64 recipients */
+        uint64_t rcpt_final_bits; /* bitmap, with fewer */
+    };
     void *owner;                          /* the delivery that works on it; NULL: nobody */
     struct queue_msg *hash_next;
     struct list segment_link; /* messages of one segment */
 };
 
+static inline const uint64_t *queue_msg_bits(const struct queue_msg *m)
+{
+    return m->rcpt_count > 64 ? m->rcpt_final : &m->rcpt_final_bits;
+}
+
 static inline bool queue_msg_rcpt_is_final(const struct queue_msg *m, uint32_t rcpt)
 {
-    const uint64_t *bits = m->rcpt_final ? m->rcpt_final : &m->rcpt_final_bits;
+    const uint64_t *bits = queue_msg_bits(m);
     return (bits[rcpt / 64] >> (rcpt % 64)) & 1;
 }
 

@@ -1,7 +1,7 @@
 /*
  * queue/replay.c - what a record found at start means: FORMAT.md section 5, rows M1 to M13.
  *
- * Owns:     the messages it makes; they stay hidden until all old segments are read.
+ * Owns:     the messages it makes; they stay hidden until contents.c tells of them.
  * Runs on:  the shard that owns the lane. No I/O.
  * Contract: after all records of all old segments in order, the index holds what is live, and the
  *           segments' counters and dependences are those of section 7.
@@ -18,7 +18,7 @@
 static void apply_state(struct lane *l, struct segment *s, struct queue_msg *m,
                         const struct record_state_view *v, uint32_t offset)
 {
-    uint64_t *bits = m->rcpt_final ? m->rcpt_final : &m->rcpt_final_bits;
+    uint64_t *bits = m->rcpt_count > 64 ? m->rcpt_final : &m->rcpt_final_bits;
     uint32_t last = m->rcpt_count % 64, pending = 0;
 
     m->state = v->state.state <= QUEUE_POISON ? v->state.state : QUEUE_READY;
@@ -48,7 +48,7 @@ static void over(struct lane *l, struct segment *s, struct queue_msg *m)
 }
 
 static enum replay_result replay_state(struct lane *l, struct segment *s, struct slice block,
-                                       uint32_t offset)
+                                       uint32_t offset, struct queue_msg **touched)
 {
     struct record_state_view v;
     struct queue_msg *m;
@@ -59,7 +59,8 @@ static enum replay_result replay_state(struct lane *l, struct segment *s, struct
     m = index_find(&l->index, lane_qid(l, v.state.qid));
     if (!m)
         return REPLAY_OK;
-    assert(m->flags & MSG_HIDDEN);
+    if (!(m->flags & MSG_HIDDEN)) /* told already: the records are not those that were counted */
+        return REPLAY_DAMAGED;
     if (v.state.gone) {
         over(l, s, m);
         return REPLAY_OK;
@@ -69,6 +70,8 @@ static enum replay_result replay_state(struct lane *l, struct segment *s, struct
     apply_state(l, s, m, &v, offset);
     if (m->rcpt_pending == 0)
         over(l, s, m);
+    else
+        *touched = m;
     return REPLAY_OK;
 }
 
@@ -103,7 +106,7 @@ static struct queue_msg *new_message(struct lane *l, struct segment *s,
 }
 
 static enum replay_result replay_message(struct lane *l, struct segment *s,
-                                         const struct record_digest *d)
+                                         const struct record_digest *d, struct queue_msg **touched)
 {
     uint64_t sequence = d->qid & QID_SEQUENCE_MASK;
     struct record_state_view v;
@@ -114,6 +117,8 @@ static enum replay_result replay_message(struct lane *l, struct segment *s,
         d->message.first_segment > s->id || d->message.first_segment == 0)
         return REPLAY_DAMAGED;
     m = index_find(&l->index, lane_qid(l, d->qid));
+    if (m && !(m->flags & MSG_HIDDEN))
+        return REPLAY_DAMAGED;
     if (m)
         over(l, s, m); /* this copy takes its place */
     m = new_message(l, s, d);
@@ -125,6 +130,7 @@ static enum replay_result replay_message(struct lane *l, struct segment *s,
     list_push_back(&s->messages, &m->segment_link);
     segment_owns(s, m, true);
     segments_cover(&l->segments, m->first_segment, m->segment, 1, 0);
+    *touched = m;
     if (d->type != RECORD_MOVED)
         return REPLAY_OK;
     if (!record_state_decode(d->state_block, &v, &used) || v.state.gone ||
@@ -134,21 +140,23 @@ static enum replay_result replay_message(struct lane *l, struct segment *s,
     return REPLAY_OK;
 }
 
-enum replay_result replay_record(struct lane *l, struct segment *s, const struct record_digest *d)
+enum replay_result replay_record(struct lane *l, struct segment *s, const struct record_digest *d,
+                                 struct queue_msg **touched)
 {
     enum replay_result first = REPLAY_OK, second;
+    struct queue_msg *other;
 
     switch (d->type) {
     case RECORD_MESSAGE:
     case RECORD_MOVED:
         if (d->final_block.len)
-            first = replay_state(l, s, d->final_block, d->offset);
-        second = replay_message(l, s, d);
+            first = replay_state(l, s, d->final_block, d->offset, &other);
+        second = replay_message(l, s, d, touched);
         return second == REPLAY_OK ? first : second;
     case RECORD_RCPT_FINAL:
     case RECORD_DEFER:
     case RECORD_STATE:
-    case RECORD_ATTEMPT: return replay_state(l, s, d->state_block, d->offset);
+    case RECORD_ATTEMPT: return replay_state(l, s, d->state_block, d->offset, touched);
     default: return REPLAY_OK;
     }
 }

@@ -87,12 +87,29 @@ static enum scan_result search_over(struct scan *s, struct scan_event *out)
     return SCAN_DAMAGED;
 }
 
+/* Bytes that begin no record, since the place of their length is zero: mostly what was never
+ * written. */
+static uint32_t without_records(struct slice bytes)
+{
+    uint32_t at = 0, length = 0;
+
+    while (at + 2 * RECORD_HEADER_SIZE <= bytes.len) {
+        memcpy(&length, bytes.ptr + at + offsetof(struct record_header, length), sizeof length);
+        if (length)
+            break;
+        at += RECORD_ALIGN;
+    }
+    return at;
+}
+
 static enum scan_result search(struct scan *s, uint32_t window_at, struct slice window,
                                struct scan_event *out)
 {
     for (; s->end - s->at >= RECORD_HEADER_SIZE; s->at += RECORD_ALIGN) {
         struct slice bytes = window_from(window_at, window, s->at);
         struct record_header h;
+        s->at += without_records(bytes);
+        bytes = window_from(window_at, window, s->at);
         if (bytes.len < RECORD_HEADER_SIZE)
             return need(s, s->at, RECORD_HEADER_SIZE, out);
         if (!record_header_check(bytes.ptr, s->seed, s->at, s->end, &h))

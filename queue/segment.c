@@ -34,6 +34,7 @@ struct segment *segment_create(uint32_t id, uint64_t bytes)
 void segment_destroy(struct segment *s)
 {
     free(s->deps);
+    free(s->entries);
     free(s);
 }
 
@@ -199,7 +200,7 @@ static bool may_go(const struct segment *s, bool oldest, uint64_t durable_batch)
 {
     if (s->state != SEGMENT_SEALED && s->state != SEGMENT_FAILED)
         return false;
-    if (s->live || s->state_live || s->read_users || (s->deps_all && !oldest))
+    if (s->unread || s->live || s->state_live || s->read_users || (s->deps_all && !oldest))
         return false;
     if (s->dep_count && !PLANT(TOMBSTONE_EARLY))
         return false;

@@ -37,8 +37,14 @@ struct segment {
     uint32_t dep_count, dep_cap;
     bool deps_all;        /* no memory for the list: all older ones */
     bool unreadable;      /* a record in it is damaged: not emptied by copying */
+    bool unread;          /* not all of it is known: not deleted in this run */
     bool strays;          /* may hold copies that no one knows of: nothing younger goes before it */
     struct list messages; /* struct queue_msg by segment_link */
+    /* while it is read at start */
+    uint8_t *entries; /* of a segment that had to be scanned: as in a summary */
+    uint32_t entries_len, entries_cap;
+    uint32_t summary_offset, summary_count;
+    bool scanned;
     /* files, lane's own */
     int32_t write_fd, read_fd;
     uint32_t read_users;

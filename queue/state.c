@@ -33,9 +33,15 @@ bool state_bits_alloc(struct queue_msg *m)
     return m->rcpt_final != NULL;
 }
 
+void state_bits_free(struct queue_msg *m)
+{
+    if (m->rcpt_count > 64)
+        free(m->rcpt_final);
+}
+
 bool state_mark_final(struct queue_msg *m, uint32_t rcpt)
 {
-    uint64_t *bits = m->rcpt_final ? m->rcpt_final : &m->rcpt_final_bits;
+    uint64_t *bits = m->rcpt_count > 64 ? m->rcpt_final : &m->rcpt_final_bits;
 
     assert(rcpt < m->rcpt_count);
     if (queue_msg_rcpt_is_final(m, rcpt))
@@ -95,7 +101,7 @@ static uint32_t encode_block(struct lane *l, uint8_t *out, const struct queue_ms
         s.error_segment = m->state_segment;
         s.error_offset = m->state_offset;
     }
-    memcpy(bits, m->rcpt_final ? m->rcpt_final : &m->rcpt_final_bits, words_of(m) * 8u);
+    memcpy(bits, queue_msg_bits(m), words_of(m) * 8u);
     for (uint32_t i = 0; f && i < f->count; i++)
         bits[f->rcpts[i] / 64] |= 1ull << (f->rcpts[i] % 64);
     return record_state_encode(out, &s, bits, error);

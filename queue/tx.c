@@ -409,7 +409,7 @@ void tx_fail(struct lane *l, struct lane_tx *tx, uint16_t code)
     if (m && tx->state == TX_COMMITTED)
         segments_cover(&l->segments, m->first_segment, m->segment, -1, commit_quiet(l));
     if (m) {
-        free(m->rcpt_final);
+        state_bits_free(m);
         slab_free(&l->msg_slab, m);
     }
     tx->msg = NULL;

@@ -104,16 +104,23 @@ static bool relay_local_routes(struct slice local)
 
 bool relay_may(const struct relay_query *q, struct why *why)
 {
-    bool ours = relay_domains_find(q->accepted, q->rcpt_domain, NULL);
+    uint8_t type = 0;
+    bool ours = relay_domains_find(q->accepted, q->rcpt_domain, &type);
+    bool known = q->authenticated || q->network_may_relay;
+    bool open =
+        (ours || q->connector_allows) && q->rcpt_domain.len && !relay_local_routes(q->rcpt_local);
 
-    if (q->authenticated || q->network_may_relay)
-        return true;
     /* RFC 5321 section 4.5.1: <postmaster> without a domain must be accepted. */
     if (q->rcpt_domain.len == 0 && slice_eq_nocase(q->rcpt_local, SLICE_LIT("postmaster")))
         return true;
-    if ((ours || q->connector_allows) && q->rcpt_domain.len && !relay_local_routes(q->rcpt_local))
+    if (!known && !open) {
+        why_set(why, 550, "5.7.1", "Unable to relay");
+        return false;
+    }
+    if (!ours || !(type & RELAY_LISTED) ||
+        relay_recipients_has(q->recipients, q->rcpt_local, q->rcpt_domain))
         return true;
-    why_set(why, 550, "5.7.1", "Unable to relay");
+    why_set(why, 550, "5.1.1", "No such recipient here");
     return false;
 }
 

@@ -190,6 +190,43 @@ def relaying(folder):
     g.stop()
 
 
+@case("E34 a domain with a list of recipients refuses others; relays of other systems take all")
+def recipient_lists(folder):
+    sink = Sink(folder)
+    g = Gateway(folder, sink)
+    with open(g.path("recipients"), "w", encoding="utf-8") as file:
+        file.write("# ours\nalice\nbob@local.test\n")
+    g.config["accepted_domains"] = [
+        {"domain": "local.test", "recipients_file": g.path("recipients")},
+        {"domain": "partly.test", "type": "internal_relay"},
+        {"domain": "theirs.test", "type": "external_relay"}]
+    g.receive("relay")["relay"] = {"networks": []}
+    g.start()
+    with smtplib.SMTP(g.host, g.port["relay"], timeout=20) as client:
+        client.ehlo()
+        client.mail("a@sender.test")
+        for to, code, text in (("alice@local.test", 250, ""), ("BOB+x@Local.Test", 250, ""),
+                               ("postmaster@local.test", 250, ""), ("x@partly.test", 250, ""),
+                               ("x@theirs.test", 250, ""), ("carol@local.test", 550, "5.1.1"),
+                               ("x@foreign.test", 550, "5.7.1 Unable to relay")):
+            got = client.rcpt(to)
+            expect_equal(got[0], code, to)
+            expect(got[1].decode().startswith(text), to, got)
+        client.rset()
+        with open(g.path("recipients"), "a", encoding="utf-8") as file:
+            file.write("carol\n")
+        expect_equal(g.reload().status, 200)
+    with smtplib.SMTP(g.host, g.port["relay"], timeout=20) as client:
+        client.sendmail("a@sender.test", ["carol@local.test"], TEXT)
+        sink.wait(1)
+    with open(g.path("recipients"), "a", encoding="utf-8") as file:
+        file.write("two words\n")
+    g.write_config()
+    done = run([program("hikyaku"), "--config", g.config_path, "--check"], status=2)
+    expect_match("recipients:5: expected a recipient of local.test", done.stderr)
+    g.stop()
+
+
 @case("E20 E24 address spaces and scope choose the way out")
 def ways_out(folder):
     sinks = {n: Sink(folder, name=n) for n in ("any", "exact", "below", "scoped")}

@@ -29,6 +29,8 @@ static void on_found(void *arg, struct lane *l, struct queue_msg *m)
     if (k->found_count < LANE_KIT_FOUND_MAX)
         k->found[k->found_count] = m->qid;
     k->found_count++;
+    if (k->on_found)
+        k->on_found(k, m);
 }
 
 static void on_recovered(void *arg, struct lane *l)

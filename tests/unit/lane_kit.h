@@ -27,6 +27,7 @@ struct lane_kit {
     char damaged_what[128];
     /* set by the test */
     void (*on_due)(struct lane_kit *k, struct queue_msg *m);
+    void (*on_found)(struct lane_kit *k, struct queue_msg *m);
 };
 
 struct lane_kit_tx {

@@ -75,8 +75,8 @@ Test(config_faults, yaml)
         {"rewrite: &a [*a]", "t:1:10: maps and lists go deeper than 16"},
         {"<<: {shards: 1}",
          "t:1:1: unknown key <<; known here: include, hostname, shards, spool, admin, log, "
-         "dns, users, accepted_domains, own_addresses, receive_connectors, send_connectors, "
-         "retry, reload, rewrite"},
+         "dns, users, accepted_domains, postmaster, own_addresses, receive_connectors, "
+         "send_connectors, retry, reload, rewrite"},
     };
     refused(faults, COUNT(faults));
 }
@@ -259,6 +259,19 @@ Test(config_faults, addresses)
     refused(faults, COUNT(faults));
 }
 
+Test(config_faults, accepted_domains)
+{
+    static const struct fault faults[] = {
+        {"accepted_domains: [{domain: a, type: internal_relay, recipients_file: /dev/null}]",
+         "t:1:54: recipients_file: only for type: authoritative"},
+        {"accepted_domains: [{domain: a, recipients_file: /no/file}]",
+         "t:1:32: recipients_file: cannot read /no/file: No such file or directory"},
+        {"postmaster: me",
+         "t:1:13: postmaster: expected an address such as postmaster@example.com"},
+    };
+    refused(faults, COUNT(faults));
+}
+
 Test(config_faults, not_supported_yet)
 {
     static const struct fault faults[] = {
@@ -266,8 +279,6 @@ Test(config_faults, not_supported_yet)
         {"users: {dovecot: /run/x}", "t:1:9: users.dovecot is not supported yet"},
         {"users: {deny_accounts: [a]}", "t:1:9: users.deny_accounts is not supported yet"},
         {"rewrite:\n  - {from: a, to: b}", "t:1:1: rewrite is not supported yet"},
-        {"accepted_domains: [{domain: a, recipients_file: x}]",
-         "t:1:32: recipients_file is not supported yet"},
         {IN "  auth: {mechanisms: [PLAIN, LOGIN, SCRAM-SHA-256]}",
          "t:4:37: auth.mechanisms: SCRAM-SHA-256 is not supported yet"},
         {IN "  auth: {mechanisms: [NTLM]}", "t:4:23: auth.mechanisms: NTLM is not supported yet"},

@@ -1,6 +1,7 @@
 /* Who may send to whom, and as whom (FAULTS 13 and 34, EXCHANGE E17, E18, E33, E34). */
 #include <criterion/criterion.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "routing/relay.h"
 
@@ -216,4 +217,92 @@ Test(relay, senders)
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
         cr_expect_eq(may_send(cases[i].account, cases[i].senders, cases[i].from), cases[i].may,
                      "%s [%s] as <%s>", cases[i].account, cases[i].senders, cases[i].from);
+}
+
+static bool has(const struct relay_recipients *r, const char *local, const char *domain)
+{
+    return relay_recipients_has(r, slice_str(local), slice_str(domain));
+}
+
+/* E34: a domain whose mailboxes are known. */
+Test(relay, e34_lists_of_recipients)
+{
+    struct relay_recipients *r = relay_recipients_create();
+    uint32_t line = 99;
+    cr_assert(relay_recipients_add(r, "example.com",
+                                   slice_str("# ours\nAlice\r\n  bob@Example.COM \n\n\"q r\n"
+                                             "alice\nlast"),
+                                   &line) == false);
+    cr_assert_eq(line, 5, "a blank in a name");
+    relay_recipients_destroy(r);
+    r = relay_recipients_create();
+    cr_assert(relay_recipients_add(
+        r, "example.com", slice_str("# ours\nAlice\r\n  bob@Example.COM \n\nalice\na+b\nlast"),
+        &line));
+    cr_assert(relay_recipients_add(r, "xn--bcher-kva.example", slice_str("dora"), &line));
+    cr_expect(has(r, "alice", "example.com"));
+    cr_expect(has(r, "ALICE", "Example.Com."));
+    cr_expect(has(r, "bob", "example.com"));
+    cr_expect(has(r, "last", "example.com"));
+    cr_expect(has(r, "bob+detail", "example.com"));
+    cr_expect(has(r, "a+b", "example.com"));
+    cr_expect(has(r, "postmaster", "example.com"));
+    cr_expect(has(r, "dora",
+                  "b\xc3\xbc"
+                  "cher.example"));
+    cr_expect_not(has(r, "dora", "example.com"));
+    cr_expect_not(has(r, "bobo", "example.com"));
+    cr_expect_not(has(r, "bo", "example.com"));
+    cr_expect_not(has(r, "a", "example.com"));
+    cr_expect_not(has(r, "a+c", "example.com"));
+    cr_expect_not(has(r, "+bob", "example.com"));
+    cr_expect_not(has(r, "", "example.com"));
+    cr_expect_not(has(r, "# ours", "example.com"));
+    cr_expect_not(relay_recipients_add(r, "example.com", slice_str("x\ny@other.example"), &line));
+    cr_expect_eq(line, 2);
+    cr_expect_not(relay_recipients_add(r, "example.com", slice_str("@example.com"), &line));
+    relay_recipients_destroy(r);
+}
+
+Test(relay, e34_many_recipients)
+{
+    enum { COUNT = 20000 };
+    struct relay_recipients *r = relay_recipients_create();
+    char *text = malloc(COUNT * 12), name[16];
+    uint32_t line, len = 0;
+    for (int i = 0; i < COUNT; i++)
+        len += (uint32_t)sprintf(text + len, "user%d\n", i);
+    cr_assert(relay_recipients_add(r, "example.com", slice_of(text, len), &line));
+    for (int i = 0; i < COUNT + 100; i++) {
+        snprintf(name, sizeof name, "user%d", i);
+        cr_assert_eq(has(r, name, "example.com"), i < COUNT, "%s", name);
+    }
+    free(text);
+    relay_recipients_destroy(r);
+}
+
+Test(relay, e34_unknown_recipients_are_refused_whoever_asks)
+{
+    struct relay_domains *d = accepted();
+    struct relay_recipients *r = relay_recipients_create();
+    uint32_t line;
+    cr_assert(relay_domains_add(d, "listed.example", 1 | RELAY_LISTED));
+    cr_assert(relay_recipients_add(r, "listed.example", SLICE_LIT("alice"), &line));
+    for (int who = 0; who < 3; who++) {
+        struct relay_query q = {.accepted = d,
+                                .recipients = r,
+                                .authenticated = who == 1,
+                                .network_may_relay = who == 2,
+                                .rcpt_local = SLICE_LIT("alice"),
+                                .rcpt_domain = SLICE_LIT("listed.example")};
+        struct why why = {0};
+        cr_expect(relay_may(&q, &why));
+        q.rcpt_local = SLICE_LIT("nobody");
+        cr_expect_not(relay_may(&q, &why));
+        cr_expect_str_eq(why.enhanced, "5.1.1");
+        q.rcpt_domain = SLICE_LIT("example.com");
+        cr_expect(relay_may(&q, &why), "a domain without a list");
+    }
+    relay_domains_destroy(d);
+    relay_recipients_destroy(r);
 }

@@ -1,0 +1,68 @@
+/*
+ * queue/recover_internal.h - one recovery, shared by its two files: recover.c finds the files and
+ * reads their headers, contents.c reads what is in them.
+ */
+#ifndef HIKYAKU_QUEUE_RECOVER_INTERNAL_H
+#define HIKYAKU_QUEUE_RECOVER_INTERNAL_H
+
+#include "queue/census.h"
+#include "queue/lane_internal.h"
+#include "queue/scan.h"
+
+#define RECOVER_WINDOW_BYTES (RECORD_BYTES_MAX + (uint32_t)MIB)
+
+enum recover_phase {
+    RECOVER_OPEN_PARENT,
+    RECOVER_SYNC_PARENT,
+    RECOVER_OPEN_DIR,
+    RECOVER_REMOVE_TMP,
+    RECOVER_OPEN_HEADER,
+    RECOVER_READ_HEADER,
+    RECOVER_MOVE_AWAY,
+    RECOVER_CONTENTS, /* see enum contents_step */
+    RECOVER_OVER
+};
+
+enum contents_step {
+    CONTENTS_OPEN,
+    CONTENTS_FOOTER,
+    CONTENTS_SUMMARY,
+    CONTENTS_SCAN,
+    CONTENTS_PAUSE /* by timer */
+};
+
+enum contents_pass {
+    PASS_COUNT,  /* which messages have records behind their MESSAGE */
+    PASS_REPLAY, /* all records in order; a message is told when its last one was */
+    PASS_TELL    /* what is left */
+};
+
+struct recover {
+    struct lane *lane;
+    struct io_op op;
+    struct timer timer;
+    uint8_t phase, step, pass;
+    bool running; /* op or timer is */
+    bool failed;
+    uint32_t *ids, *tmps;
+    uint32_t id_count, id_cap, tmp_count, tmp_cap;
+    uint32_t at; /* into ids, tmps, or the table of segments */
+    int32_t fd;
+    /* contents */
+    struct segment *segment;
+    struct census census;
+    uint64_t hidden; /* messages not told yet */
+    uint32_t summary_left, summary_at;
+    uint32_t entries_at;  /* in segment->entries */
+    uint32_t replayed_to; /* offset in the segment: entries up to it were replayed */
+    struct scan scan;
+    struct list untold;
+    uint8_t *window;
+    uint32_t window_at, window_len, window_want;
+    char path[LANE_PATH_MAX], to[LANE_PATH_MAX];
+};
+
+/* No memory, or a format of the future: recovery ends here. */
+void recover_fail(struct recover *r, const char *what, int32_t error);
+
+#endif
