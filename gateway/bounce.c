@@ -204,6 +204,8 @@ static void bounce_done(struct lane_tx *tx, struct queue_msg *m, const struct wh
     log_begin(&line, &sh->log, EV_DSN);
     log_str(&line, "qid", qid_text(m->qid, qid));
     log_str(&line, "about", b->qid);
+    log_str(&line, "kind", dsn_kind_name(b->dsn.kind));
+    log_slice(&line, "session", b->env.session);
     log_slice(&line, "recipient", b->env.rcpts[0].mailbox);
     log_end(&line);
     bounce_release(b);

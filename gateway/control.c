@@ -219,6 +219,7 @@ static bool control_io_init(struct control *c, struct why *why)
     c->gw.start_wall_ns = io_wall_ns(c->io);
     c->log = (struct log){.ring = c->gw.log_rings[c->gw.control_peer],
                           .level = c->current->config->log.level,
+                          .tracking = c->current->config->log.tracking != NULL,
                           .wall_ns = control_wall,
                           .arg = c->io,
                           .shard = c->gw.control_peer};

@@ -21,28 +21,56 @@
 
 /* ---- log ---- */
 
+static void log_word(struct log_line *line, const char *key, const char *value)
+{
+    if (value && *value)
+        log_str(line, key, value);
+}
+
+static void job_log_begin(struct job *j, struct log_line *line, enum log_event event, uint32_t rcpt)
+{
+    char qid[QID_TEXT_MAX];
+    log_begin(line, &j->delivery->shard->log, event);
+    log_str(line, "qid", qid_text(j->m->qid, qid));
+    log_slice(line, "session", j->env.session);
+    log_slice(line, "sender", j->env.sender);
+    log_slice(line, "recipient", j->env.rcpts[rcpt].mailbox);
+    log_u64(line, "attempt", j->m->attempts + 1);
+}
+
 static void job_log(struct job *j, enum log_event event, uint32_t rcpt, const struct why *why,
-                    const char *remote, uint64_t elapsed_ns)
+                    const struct job_via *via)
 {
     struct log_line line;
-    char qid[QID_TEXT_MAX];
-    struct shard *sh = j->delivery->shard;
-    log_begin(&line, &sh->log, event);
-    log_str(&line, "qid", qid_text(j->m->qid, qid));
-    log_slice(&line, "session", j->env.session);
-    log_slice(&line, "sender", j->env.sender);
-    log_slice(&line, "recipient", j->env.rcpts[rcpt].mailbox);
-    log_u64(&line, "attempt", j->m->attempts + 1);
-    if (remote && *remote)
-        log_str(&line, "remote", remote);
+    job_log_begin(j, &line, event, rcpt);
+    if (via) {
+        log_word(&line, "connector", via->connector);
+        log_word(&line, "remote", via->remote);
+        log_word(&line, "tls", via->tls);
+    }
     if (why && why->smtp_code) {
         log_u64(&line, "code", why->smtp_code);
         log_str(&line, "status", why->enhanced);
     }
     if (why && why->text[0])
         log_str(&line, "reply", why->text);
-    if (elapsed_ns)
-        log_u64(&line, "elapsed_us", elapsed_ns / NS_PER_US);
+    if (via && via->elapsed_ns)
+        log_u64(&line, "elapsed_us", via->elapsed_ns / NS_PER_US);
+    log_end(&line);
+}
+
+/* Which way it goes, and why that one. */
+static void job_log_routed(struct job *j, uint32_t rcpt, const struct site *s,
+                           const struct route_answer *a)
+{
+    struct log_line line;
+    job_log_begin(j, &line, EV_ROUTED, rcpt);
+    log_str(&line, "connector", s->send->conf->name);
+    if (s->domain[0])
+        log_str(&line, "domain", s->domain);
+    log_u64(&line, "cost", a->cost);
+    if (a->failover)
+        log_str(&line, "reason", "the first choice is unhealthy");
     log_end(&line);
 }
 
@@ -73,8 +101,9 @@ static uint32_t job_verdict(struct job *j, const struct why *why, const char *re
 }
 
 void job_rcpt_done(struct job *j, uint32_t rcpt, enum rcpt_state state, const struct why *why,
-                   const char *remote, uint64_t elapsed_ns)
+                   const struct job_via *via)
 {
+    const char *remote = via && via->remote ? via->remote : "";
     struct metrics *metrics = j->delivery->shard->metrics;
     struct job_rcpt *r = &j->rcpts[rcpt];
     assert(r->state == RCPT_IN_TASK || r->state == RCPT_PENDING);
@@ -82,20 +111,20 @@ void job_rcpt_done(struct job *j, uint32_t rcpt, enum rcpt_state state, const st
     switch (state) {
     case RCPT_DONE:
         metric_add(metrics, M_DELIVERED, 1);
-        job_log(j, EV_DELIVERED, rcpt, why, remote, elapsed_ns);
+        job_log(j, EV_DELIVERED, rcpt, why, via);
         return;
     case RCPT_DEFER:
         metric_add(metrics, M_DEFERRED, 1);
-        job_log(j, EV_DEFERRED, rcpt, why, remote, elapsed_ns);
+        job_log(j, EV_DEFERRED, rcpt, why, via);
         break;
     case RCPT_FAIL:
         metric_add(metrics, M_FAILED, 1);
-        job_log(j, EV_FAILED, rcpt, why, remote, elapsed_ns);
+        job_log(j, EV_FAILED, rcpt, why, via);
         break;
-    case RCPT_UNREACHED: job_log(j, EV_UNREACHABLE, rcpt, why, "", 0); break;
+    case RCPT_UNREACHED: job_log(j, EV_UNREACHABLE, rcpt, why, NULL); break;
     default: break;
     }
-    r->verdict = job_verdict(j, why, remote ? remote : "");
+    r->verdict = job_verdict(j, why, remote);
 }
 
 void job_rcpt_relayed(struct job *j, uint32_t rcpt, const struct why *why, const char *remote)
@@ -139,30 +168,33 @@ static struct site *job_route_rcpt(struct job *j, uint32_t rcpt)
     job_route_choose(j, rcpt, &a);
     if (a.verdict == ROUTE_NONE) {
         why_set(&why, 450, "4.4.0", "No send connector takes this recipient");
-        job_rcpt_done(j, rcpt, RCPT_UNREACHED, &why, "", 0);
+        job_rcpt_done(j, rcpt, RCPT_UNREACHED, &why, NULL);
         return NULL;
     }
     if (a.verdict == ROUTE_TOO_LARGE) {
         why_set(&why, 552, "5.3.4", "Message is too large for every send connector that matches");
-        job_rcpt_done(j, rcpt, RCPT_FAIL, &why, "", 0);
+        job_rcpt_done(j, rcpt, RCPT_FAIL, &why, NULL);
         return NULL;
     }
     if (c->send[a.connector].state == CONNECTOR_SUSPENDED) { /* routed again when it resumes */
         why_set(&why, 450, "4.3.2", "Send connector %s is suspended by the operator",
                 c->send[a.connector].conf->name);
-        job_rcpt_done(j, rcpt, RCPT_UNREACHED, &why, "", 0);
+        job_rcpt_done(j, rcpt, RCPT_UNREACHED, &why, NULL);
         return NULL;
     }
     bool mx = c->send[a.connector].conf->mx;
     struct site *s = site_get(d, c, a.connector, mx ? domain : slice_of(NULL, 0));
     if (!s) {
         why_set(&why, 451, "4.3.1", "Too many different next hops at once");
-        job_rcpt_done(j, rcpt, RCPT_DEFER, &why, "", 0);
+        job_rcpt_done(j, rcpt, RCPT_DEFER, &why, NULL);
     } else if (site_is_unhealthy(&s->hosts, io_now_ns(d->shard->io)) && s->hop_count == 0) {
-        job_rcpt_done(j, rcpt, RCPT_DEFER, &s->last_error, s->last_remote, 0);
+        const struct job_via via = {.connector = s->send->conf->name, .remote = s->last_remote};
+        job_rcpt_done(j, rcpt, RCPT_DEFER, &s->last_error, &via);
         s->deferred++;
         return NULL;
     }
+    if (s)
+        job_log_routed(j, rcpt, s, &a);
     return s;
 }
 
@@ -189,7 +221,7 @@ static void job_route_site(struct job *j, uint32_t first, struct site *site, str
     struct why why;
     why_set(&why, 451, "4.3.1", "Out of memory");
     for (uint32_t k = 0; k < count; k++)
-        job_rcpt_done(j, batch[k], RCPT_DEFER, &why, "", 0);
+        job_rcpt_done(j, batch[k], RCPT_DEFER, &why, NULL);
 }
 
 void job_route(struct job *j)
@@ -204,7 +236,7 @@ void job_route(struct job *j)
         if (of)
             of[i] = pending ? job_route_rcpt(j, i) : NULL;
         else if (pending)
-            job_rcpt_done(j, i, RCPT_DEFER, &why, "", 0);
+            job_rcpt_done(j, i, RCPT_DEFER, &why, NULL);
     }
     for (uint32_t i = 0; of && i < j->env.rcpt_count; i++)
         if (of[i])
@@ -505,7 +537,8 @@ static void job_expire(struct job *j)
         r->state = RCPT_FAIL;
         r->expired = true;
         metric_add(metrics, M_EXPIRED, 1);
-        job_log(j, EV_EXPIRED, i, v ? &v->why : NULL, v ? v->remote : "", 0);
+        const struct job_via via = {.remote = v ? v->remote : ""};
+        job_log(j, EV_EXPIRED, i, v ? &v->why : NULL, &via);
     }
 }
 
@@ -546,7 +579,7 @@ void job_finish(struct job *j)
         for (uint32_t i = 0; i < j->env.rcpt_count; i++)
             if (j->rcpts[i].state != RCPT_DONE && j->rcpts[i].state != RCPT_FAIL) {
                 j->rcpts[i].state = RCPT_PENDING;
-                job_rcpt_done(j, i, RCPT_FAIL, &why, "", 0);
+                job_rcpt_done(j, i, RCPT_FAIL, &why, NULL);
             }
     }
     if (job_is_over_age(j) && !j->hold_asked && !j->delivery->draining)

@@ -46,6 +46,12 @@ struct job_verdict {
 
 #define JOB_VERDICTS_MAX 64 /* more different answers for one message share the last */
 
+/* By what way a verdict came, for the log. NULL or "": not known. */
+struct job_via {
+    const char *connector, *remote, *tls;
+    uint64_t elapsed_ns;
+};
+
 struct job {
     struct delivery *delivery;
     struct lane *lane;
@@ -180,8 +186,8 @@ struct delivery {
     struct backlog *backlog;  /* queue ids that wait for a job */
     struct backlog *suspects; /* those whose next crash would set them aside */
     uint32_t suspect_count;   /* with a job */
-    struct list reap;        /* hops to be freed at the end of the turn */
-    struct list run_queue;   /* hops to be run after the one that runs: runs never nest */
+    struct list reap;         /* hops to be freed at the end of the turn */
+    struct list run_queue;    /* hops to be run after the one that runs: runs never nest */
     bool run_active;
     bool draining, refill;
     uint32_t hop_count;
@@ -192,9 +198,9 @@ struct delivery {
 bool delivery_connector_disabled(void *arg, uint32_t connector);
 /* Starts what was asked for, if there is room for a job. */
 void job_task_done(struct task *t);
-/* Notes what became of a recipient; `remote` may be "". Final states go to disk at once. */
+/* Notes what became of a recipient; `via` may be NULL. Final states go to disk at once. */
 void job_rcpt_done(struct job *j, uint32_t rcpt, enum rcpt_state state, const struct why *why,
-                   const char *remote, uint64_t elapsed_ns);
+                   const struct job_via *via);
 /* A recipient just DONE wants a success report, and the next hop gives none. */
 void job_rcpt_relayed(struct job *j, uint32_t rcpt, const struct why *why, const char *remote);
 void job_finish(struct job *j);

@@ -213,6 +213,7 @@ void site_task_back(struct task *t)
 /* Every waiting task gets the same verdict; PENDING sends its recipients back to routing. */
 static void site_settle_tasks(struct site *s, enum rcpt_state state, const struct why *why)
 {
+    const struct job_via via = {.connector = s->send->conf->name, .remote = s->last_remote};
     struct list waiting;
     list_init(&waiting);
     struct task *t;
@@ -226,7 +227,7 @@ static void site_settle_tasks(struct site *s, enum rcpt_state state, const struc
             if (state == RCPT_PENDING)
                 j->rcpts[t->rcpts[i]].state = RCPT_PENDING;
             else
-                job_rcpt_done(j, t->rcpts[i], state, why, s->last_remote, 0);
+                job_rcpt_done(j, t->rcpts[i], state, why, &via);
         }
         s->deferred += state == RCPT_DEFER ? t->rcpt_count : 0;
         job_task_done(t);

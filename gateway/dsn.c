@@ -163,6 +163,12 @@ static void open_part(const struct dsn *d, const char *type, bool eightbit, stru
     buf_add_str(out, "\r\n\r\n");
 }
 
+const char *dsn_kind_name(enum dsn_kind kind)
+{
+    static const char *const names[] = {"failed", "expired", "delayed", "relayed"};
+    return names[kind];
+}
+
 const char *dsn_subject(const struct dsn *d)
 {
     static const char *const subjects[] = {

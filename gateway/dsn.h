@@ -72,6 +72,8 @@ struct dsn {
 /* The original comes back whole: only for failures with RET=FULL, up to DSN_FULL_MAX (RFC 3461
  * section 4.3). Else its headers do. */
 bool dsn_returns_full(const struct dsn *d);
+/* "failed", "expired", "delayed", "relayed" */
+const char *dsn_kind_name(enum dsn_kind kind);
 const char *dsn_subject(const struct dsn *d);
 /* How the report must be sent: BODY=8BITMIME, SMTPUTF8. */
 bool dsn_is_8bit(const struct dsn *d);

@@ -429,6 +429,17 @@ static void why_from_reply(struct why *why, const struct smtp_reply *r)
                                               : "2.0.0");
 }
 
+static struct job_via hop_via(const struct hop *h, uint64_t elapsed_ns, char tls[TLS_TEXT_MAX])
+{
+    struct tls_facts facts;
+    if (h->tls)
+        tls_facts(h->tls, &facts);
+    return (struct job_via){.connector = h->site->send->conf->name,
+                            .remote = h->remote,
+                            .tls = h->tls ? tls_facts_text(&facts, tls) : NULL,
+                            .elapsed_ns = elapsed_ns};
+}
+
 /* Every recipient of the task that has no verdict yet gets this one, and the task ends. */
 static void hop_task_end(struct hop *h, const struct why *why, uint64_t elapsed_ns)
 {
@@ -437,10 +448,12 @@ static void hop_task_end(struct hop *h, const struct why *why, uint64_t elapsed_
     enum rcpt_state state = why->smtp_code < 300   ? RCPT_DONE
                             : why->smtp_code < 500 ? RCPT_DEFER
                                                    : RCPT_FAIL;
+    char tls[TLS_TEXT_MAX];
+    const struct job_via via = hop_via(h, elapsed_ns, tls);
     for (uint32_t i = 0; i < t->rcpt_count; i++) {
         if (j->rcpts[t->rcpts[i]].state != RCPT_IN_TASK)
             continue;
-        job_rcpt_done(j, t->rcpts[i], state, why, h->remote, elapsed_ns);
+        job_rcpt_done(j, t->rcpts[i], state, why, &via);
         if (state == RCPT_DONE) {
             h->site->delivered++;
             if (j->env.rcpts[t->rcpts[i]].notify & SMTP_NOTIFY_SUCCESS && !h->smtp.dsn)
@@ -581,7 +594,9 @@ static void hop_rcpt(struct hop *h, const struct smtp_out_event *ev)
         j->rcpts[rcpt].state = RCPT_PENDING;
         return;
     }
-    job_rcpt_done(j, rcpt, ev->reply.code < 500 ? RCPT_DEFER : RCPT_FAIL, &why, h->remote, 0);
+    char tls[TLS_TEXT_MAX];
+    const struct job_via via = hop_via(h, 0, tls);
+    job_rcpt_done(j, rcpt, ev->reply.code < 500 ? RCPT_DEFER : RCPT_FAIL, &why, &via);
 }
 
 static void hop_tx_done(struct hop *h, const struct smtp_out_event *ev)

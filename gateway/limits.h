@@ -31,6 +31,7 @@
 #define SMTP_HEADER_FIELDS_MAX 2000u         /* 552 5.3.4 after the end of data */
 #define SMTP_FIELD_NAME_MAX    127u   /* bytes of a header line in which its colon is looked for */
 #define SMTP_SUBJECT_MAX       128u   /* bytes of Subject kept for operators; the rest is cut */
+#define SMTP_MESSAGE_ID_MAX    200u   /* bytes of Message-ID kept for tracking; the rest is cut */
 #define SMTP_RECEIVED_MAX      50u    /* 554 5.4.6 after the end of data */
 #define SMTP_BAD_COMMANDS_MAX  10u    /* in a row or in all without a message: 421 4.7.0 */
 #define SMTP_NOOP_MAX          100u   /* commands without progress between messages: 421 4.7.0 */

@@ -53,13 +53,15 @@ static void log_time(struct log *log, struct buf *out)
 
 void log_begin(struct log_line *l, struct log *log, enum log_event event)
 {
-    l->log = log->ring && events[event].level <= log->level ? log : NULL;
+    bool shown = events[event].level <= log->level, tracked = events[event].track;
+    l->log = log->ring && (shown || (tracked && log->tracking)) ? log : NULL;
     if (!l->log)
         return;
     l->event = event;
     l->buf = buf_over(l->bytes, sizeof l->bytes);
-    /* The first byte tells the writer whether the line is tracked; it is not put out. */
-    buf_add_str(&l->buf, events[event].track ? "T{\"time\":\"" : "L{\"time\":\"");
+    /* The first byte tells the writer where the line goes; it is not put out. */
+    buf_add_byte(&l->buf, !tracked ? LOG_SHOWN : shown ? LOG_BOTH : LOG_TRACKED);
+    buf_add_str(&l->buf, "{\"time\":\"");
     log_time(log, &l->buf);
     buf_add_str(&l->buf, "Z\",\"level\":\"");
     buf_add_str(&l->buf, level_names[events[event].level]);

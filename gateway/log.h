@@ -50,6 +50,11 @@ enum log_level { LOG_ERROR, LOG_WARNING, LOG_INFO, LOG_DEBUG };
     X(EV_SITE_DOWN, LOG_WARNING, false, "site-down")          \
     X(EV_SITE_UP, LOG_INFO, false, "site-up")
 
+/* First byte of a line in a ring: standard error, the tracking log, or both. */
+#define LOG_SHOWN   'L'
+#define LOG_TRACKED 't'
+#define LOG_BOTH    'T'
+
 enum log_event {
 #define X(id, level, track, name) id,
     LOG_EVENTS(X)
@@ -61,6 +66,7 @@ enum log_event {
 struct log {
     struct ring_bytes *ring; /* NULL: nowhere */
     enum log_level level;
+    bool tracking;    /* there is a tracking log: its events are made at any level */
     uint64_t dropped; /* lines that found the ring full */
     uint64_t (*wall_ns)(void *arg);
     void *arg;

@@ -80,10 +80,12 @@ static void put_lines(struct log_writer *w, const uint8_t *lines, size_t len)
         const uint8_t *end = memchr(lines + at, '\n', len - at);
         next = (size_t)(end - lines) + 1;
         size_t n = next - at - 1; /* without the mark in front */
-        if (lines[at] == 'T' && w->tracking_fd >= 0) {
+        if (lines[at] != LOG_SHOWN && w->tracking_fd >= 0) {
             memcpy(w->tracked + tracked, lines + at + 1, n);
             tracked += n;
         }
+        if (lines[at] == LOG_TRACKED)
+            continue;
         if (w->json) {
             memcpy(w->all + all, lines + at + 1, n);
             all += n;

@@ -53,6 +53,7 @@ struct session_tx {
     bool failed;  /* the lane refused: the rest of the body is thrown away, 451 at its end */
     uint64_t declared_size;
     uint64_t data_end_ns; /* when the end of data was read */
+    struct slice message_id;
 };
 
 /* Lies in a line buffer while a PROXY header is awaited. */

@@ -249,6 +249,8 @@ void session_tx_headers(struct session *s, const struct smtp_in_headers *h)
         return;
     if (!arena_copy(&s->tx->arena, slice_of(h->subject, h->subject_len), &s->tx->env.subject))
         s->tx->env.subject = slice_of(NULL, 0); /* only operators look at it */
+    if (!arena_copy(&s->tx->arena, slice_of(h->id, h->id_len), &s->tx->message_id))
+        s->tx->message_id = slice_of(NULL, 0);
     if (s->receive->smtp.submission) {
         if (!h->date)
             ok = trace_date_line(s->tx->env.accepted_wall_ns, &b);
@@ -333,6 +335,17 @@ void session_tx_end(struct session *s)
     lane_tx_commit(&tx->lane_tx, &tx->env, NULL, NULL, 0);
 }
 
+/* How it came: in TLS or not. */
+static void tx_log_tls(struct session *s, struct log_line *line)
+{
+    struct tls_facts facts;
+    char text[TLS_TEXT_MAX];
+    if (!s->tls)
+        return;
+    tls_facts(s->tls, &facts);
+    log_str(line, "tls", tls_facts_text(&facts, text));
+}
+
 static void tx_log_accepted(struct session *s, const struct session_tx *tx, const char *qid,
                             const struct queue_msg *m)
 {
@@ -348,6 +361,9 @@ static void tx_log_accepted(struct session *s, const struct session_tx *tx, cons
     log_slice(&line, "recipient", tx->env.rcpts[0].mailbox);
     log_u64(&line, "recipients", tx->env.rcpt_count);
     log_u64(&line, "size", m->body_size);
+    if (tx->message_id.len)
+        log_slice(&line, "message_id", tx->message_id);
+    tx_log_tls(s, &line);
     log_u64(&line, "durable_us", (io_now_ns(s->shard->io) - tx->data_end_ns) / NS_PER_US);
     log_end(&line);
 }

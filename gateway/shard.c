@@ -607,6 +607,7 @@ static bool shard_init(struct shard *s, struct generation *gen, struct why *why)
     io_on_message(s->io, shard_message, s);
     s->log = (struct log){.ring = gw->log_rings[s->index],
                           .level = gen->config->log.level,
+                          .tracking = gen->config->log.tracking != NULL,
                           .wall_ns = shard_wall,
                           .arg = s->io,
                           .shard = s->index};

@@ -485,6 +485,15 @@ void tls_facts(const struct tls_conn *c, struct tls_facts *out)
     out->verified = c->ctx->verify;
 }
 
+const char *tls_facts_text(const struct tls_facts *f, char text[TLS_TEXT_MAX])
+{
+    text[0] = '\0';
+    if (f->version[0])
+        snprintf(text, TLS_TEXT_MAX, "%s %s%s", f->version, f->cipher,
+                 f->verified ? " verified" : "");
+    return text;
+}
+
 /* ---- resumption by clients ---- */
 
 /* wolfSSL's client takes any server that does not resume a TLS 1.2 ticket for a broken one, so 1.2

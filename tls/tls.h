@@ -113,6 +113,9 @@ struct tls_facts {
     char sni[256];
 };
 void tls_facts(const struct tls_conn *c, struct tls_facts *out);
+/* "TLSv1.3 TLS_AES_128_GCM_SHA256 verified", for logs; "" while there is no TLS. */
+#define TLS_TEXT_MAX 96
+const char *tls_facts_text(const struct tls_facts *f, char text[TLS_TEXT_MAX]);
 
 /* Bytes wolfSSL holds for the calling thread, and the bound set by tls_memory_limit (0: none): past
  * it allocations fail and handshakes end with 454. */

@@ -25,12 +25,7 @@ enum dot_state {
 
 enum header_line { LINE_FIELD, LINE_CONTINUATION, LINE_BLANK, LINE_OTHER, LINE_UNKNOWN };
 
-enum subject_state {
-    SUBJECT_NONE,  /* not seen yet */
-    SUBJECT_NAME,  /* in its line, before the colon */
-    SUBJECT_VALUE, /* in its value, which may go on in the next line */
-    SUBJECT_DONE
-};
+enum kept_field { KEPT_NONE, KEPT_SUBJECT, KEPT_MESSAGE_ID };
 
 void smtp_data_start(struct smtp_data *d, uint64_t size_max)
 {
@@ -65,62 +60,76 @@ static bool count_out(struct smtp_data *d, struct slice run, struct slice *body)
 
 /* ---- header section ---- */
 
-/* Takes what there is of the Subject's lines, CRLF and all. */
-static void subject_take(struct smtp_data *d, struct slice text)
+/* Takes what there is of the kept field's lines, CRLF and all. */
+static void kept_take(struct smtp_data *d, struct slice text)
 {
     struct smtp_in_headers *h = &d->headers;
-    if (d->subject == SUBJECT_NAME) {
+    bool subject = d->kept == KEPT_SUBJECT;
+    uint8_t *len = subject ? &h->subject_len : &h->id_len;
+    uint8_t *to = subject ? h->subject : h->id;
+    uint8_t max = subject ? SMTP_SUBJECT_MAX : SMTP_MESSAGE_ID_MAX;
+    if (d->kept_name) {
         text = slice_from(text, slice_find(text, ':') + 1);
-        d->subject = SUBJECT_VALUE;
+        d->kept_name = false;
     }
-    for (size_t i = 0; i < text.len && h->subject_len < SMTP_SUBJECT_MAX; i++) {
+    for (size_t i = 0; i < text.len && *len < max; i++) {
         uint8_t c = text.ptr[i];
         if (c == '\r' || c == '\n')
             continue;
         if (c < ' ' || c == 0x7f)
             c = ' ';
-        if (c != ' ' || h->subject_len)
-            h->subject[h->subject_len++] = c;
+        if (c != ' ' || *len)
+            to[(*len)++] = c;
     }
 }
 
 /* Without blanks at its end, and without part of a character where it was cut. */
-static void subject_end(struct smtp_data *d)
+static uint8_t kept_length(const uint8_t *text, uint8_t n, uint8_t max)
 {
-    struct smtp_in_headers *h = &d->headers;
-    uint8_t n = h->subject_len;
-    if (n == SMTP_SUBJECT_MAX) {
+    if (n == max) {
         uint8_t lead = n - 1;
-        while (n - lead < 4 && (h->subject[lead] & 0xc0) == 0x80)
+        while (n - lead < 4 && (text[lead] & 0xc0) == 0x80)
             lead--;
-        uint8_t c = h->subject[lead];
+        uint8_t c = text[lead];
         if (c >= 0xc0 && n - lead < (c >= 0xf0 ? 4 : c >= 0xe0 ? 3 : 2))
             n = lead;
     }
-    while (n && h->subject[n - 1] == ' ')
+    while (n && text[n - 1] == ' ')
         n--;
-    h->subject_len = n;
-    d->subject = SUBJECT_DONE;
+    return n;
+}
+
+static void kept_end(struct smtp_data *d)
+{
+    struct smtp_in_headers *h = &d->headers;
+    if (d->kept == KEPT_SUBJECT)
+        h->subject_len = kept_length(h->subject, h->subject_len, SMTP_SUBJECT_MAX);
+    else if (d->kept == KEPT_MESSAGE_ID)
+        h->id_len = kept_length(h->id, h->id_len, SMTP_MESSAGE_ID_MAX);
+    d->kept = KEPT_NONE;
 }
 
 static void note_field(struct smtp_data *d, struct slice name)
 {
     if (++d->header_fields > SMTP_HEADER_FIELDS_MAX)
         d->header_large = true;
-    if (d->subject == SUBJECT_VALUE)
-        subject_end(d);
+    kept_end(d);
     if (slice_eq_nocase(name, SLICE_LIT("Received"))) {
         if (++d->headers.received_count > SMTP_RECEIVED_MAX)
             d->loop = true;
     } else if (slice_eq_nocase(name, SLICE_LIT("Message-ID"))) {
+        if (!d->headers.message_id)
+            d->kept = KEPT_MESSAGE_ID;
         d->headers.message_id = true;
     } else if (slice_eq_nocase(name, SLICE_LIT("Date"))) {
         d->headers.date = true;
     } else if (slice_eq_nocase(name, SLICE_LIT("From"))) {
         d->headers.from = true;
-    } else if (d->subject == SUBJECT_NONE && slice_eq_nocase(name, SLICE_LIT("Subject"))) {
-        d->subject = SUBJECT_NAME;
+    } else if (!d->subject_seen && slice_eq_nocase(name, SLICE_LIT("Subject"))) {
+        d->subject_seen = true;
+        d->kept = KEPT_SUBJECT;
     }
+    d->kept_name = d->kept != KEPT_NONE;
 }
 
 /*
@@ -156,7 +165,7 @@ static enum header_line line_classify(const struct smtp_data *d, struct slice in
 static void end_header(struct smtp_data *d, bool blank_line)
 {
     d->in_header = d->name_open = false;
-    subject_end(d);
+    kept_end(d);
     d->headers.no_blank_line = !blank_line;
     d->headers.field_count = d->header_fields;
     d->headers_due = true;
@@ -201,8 +210,7 @@ static void hold_name(struct smtp_data *d, struct slice *in)
         if (line == LINE_FIELD) {
             d->held_due = true;
             note_field(d, name);
-            if (d->subject == SUBJECT_NAME)
-                d->subject = SUBJECT_VALUE; /* the colon was the last byte */
+            d->kept_name = false; /* the colon was the last byte */
         }
     }
 }
@@ -343,8 +351,8 @@ static bool next_run(struct smtp_data *d, struct slice *in, struct slice *body)
             n = take_line(d, left);
         if (d->in_header && (d->header_bytes += (uint32_t)n) > SMTP_HEADER_BYTES_MAX)
             d->header_large = true;
-        if (d->subject == SUBJECT_NAME || d->subject == SUBJECT_VALUE)
-            subject_take(d, slice_head(left, n));
+        if (d->kept != KEPT_NONE)
+            kept_take(d, slice_head(left, n));
         left = slice_from(left, n);
     }
     struct slice run = slice_head(*in, in->len - left.len);

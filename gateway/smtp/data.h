@@ -23,6 +23,9 @@ struct smtp_in_headers {
     /* Of the first Subject, unfolded, encoded words (RFC 2047) as they came, controls as blanks. */
     uint8_t subject_len;
     uint8_t subject[SMTP_SUBJECT_MAX];
+    /* The same of the first Message-ID. */
+    uint8_t id_len;
+    uint8_t id[SMTP_MESSAGE_ID_MAX];
 };
 
 enum smtp_data_kind {
@@ -40,8 +43,10 @@ struct smtp_data {
     /* private */
     uint32_t line_len; /* of the current line, without its CRLF */
     uint32_t header_bytes, header_fields;
-    uint8_t dot;     /* enum dot_state */
-    uint8_t subject; /* enum subject_state */
+    uint8_t dot;    /* enum dot_state */
+    uint8_t kept;   /* enum kept_field: whose value is being read */
+    bool kept_name; /* its line is read up to the colon */
+    bool subject_seen;
     bool in_header, name_open, headers_due, held_due, ended;
     bool bare, too_large, long_line, header_large, loop; /* faults */
     uint8_t held_len;

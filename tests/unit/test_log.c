@@ -43,6 +43,29 @@ Test(log, a_line_has_time_level_event_and_fields)
     ring_bytes_destroy(log.ring);
 }
 
+Test(log, tracked_events_are_made_at_any_level_when_there_is_a_tracking_log)
+{
+    struct log log = make_log(65536, LOG_ERROR);
+    struct log_line line;
+    char out[8192];
+    log_begin(&line, &log, EV_DELIVERED);
+    log_end(&line);
+    cr_assert_eq(take(&log, out, sizeof out), 0, "nobody wants it");
+    log.tracking = true;
+    log_begin(&line, &log, EV_DELIVERED);
+    log_end(&line);
+    log_begin(&line, &log, EV_LISTEN);
+    log_end(&line);
+    log_begin(&line, &log, EV_DAMAGED);
+    log_end(&line);
+    take(&log, out, sizeof out);
+    cr_assert_eq(out[0], LOG_TRACKED);
+    char *next = strchr(out, '\n') + 1;
+    cr_assert_eq(next[0], LOG_SHOWN, "%s", next);
+    cr_assert_not_null(strstr(next, "damaged-record"));
+    ring_bytes_destroy(log.ring);
+}
+
 Test(log, peers_cannot_forge_fields_or_lines)
 {
     struct log log = make_log(65536, LOG_INFO);

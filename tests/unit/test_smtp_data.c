@@ -296,6 +296,18 @@ Test(smtp_data, the_first_subject_is_kept)
     }
 }
 
+Test(smtp_data, the_first_message_id_is_kept)
+{
+    static const char text[] = "Message-ID: \r\n <1@x.test> \r\nSubject: s\r\nmessage-id: <2@x>\r\n"
+                               "\r\n.\r\n";
+    for (size_t step = 1; step < sizeof text; step++) {
+        struct outcome *o = run(slice_of(text, sizeof text - 1), step, step, 0);
+        cr_assert(o->ok);
+        cr_assert(slice_eq(slice_of(o->headers.id, o->headers.id_len), slice_str("<1@x.test>")));
+        cr_assert(slice_eq(slice_of(o->headers.subject, o->headers.subject_len), slice_str("s")));
+    }
+}
+
 Test(smtp_data, a_name_too_long_to_hold_is_a_field)
 {
     struct slice in = repeat("", SMTP_FIELD_NAME_MAX + 9, "n", ": x\r\n\r\n.\r\n");
