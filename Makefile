@@ -119,7 +119,7 @@ endif
 GOALS := $(or $(MAKECMDGOALS),all)
 NEEDS := $(if $(filter-out help clean distclean format,$(GOALS)),build) \
          $(if $(wildcard $(WOLFSSL_LIB)),,wolfssl) \
-         $(if $(filter test unit unit-build peers fuzz,$(GOALS)),test) \
+         $(if $(filter test unit unit-build peers fuzz crash-points,$(GOALS)),test) \
          $(if $(filter deps,$(GOALS)),wolfssl run test) $(if $(filter run,$(GOALS)),run) \
          $(if $(filter lint format,$(GOALS)),lint) \
          $(if $(filter fuzz,$(GOALS))$(findstring clang,$(CC)),clang)
@@ -134,8 +134,9 @@ endif
 
 # ---- rules ------------------------------------------------------------------------------------
 
-.PHONY: all deps run test unit unit-build sim sim-build fuzz fuzz-build crash cuts lint format \
-        install install-files deb deploy-test image-test peers fresh clean distclean help
+.PHONY: all deps run test unit unit-build sim sim-build fuzz fuzz-build crash crash-points cuts \
+        lint format install install-files deb deploy-test image-test peers fresh clean distclean \
+        help
 
 all: $(PROGRAMS) $(LIB) ## build the programs (SAN=address,undefined | SAN=thread, CC=clang, LTO=1)
 
@@ -228,6 +229,9 @@ scoreboard: all ## the same power cut for five other servers, CUTS times (defaul
 	@deploy/packages/fetch-peers postfix exim4-daemon-light opensmtpd chasquid || true
 	@deploy/packages/fetch-haraka || true
 	@tests/crash/scoreboard.py --cuts $(or $(CUTS),3)
+
+crash-points: build/tests/sim/test_crash_points ## crash small workloads at every point (hours)
+	@CRASH_POINTS=all nice build/tests/sim/test_crash_points --jobs $(JOBS)
 
 fuzz: ## run every fuzz target for FUZZ_TIME seconds (default 10)
 	@$(MAKE) --no-print-directory -j$(JOBS) CC=clang SAN=fuzzer-no-link,address fuzz-build

@@ -101,6 +101,11 @@ uint64_t sim_host_disk_ops(const struct sim_host *host);
  */
 void sim_host_stop_before(struct sim_host *host, uint64_t n);
 bool sim_host_stopped(const struct sim_host *host);
+/*
+ * `look` runs just before every effect, with its number: to save the disk as a crash there would
+ * leave it, and go on. It must not touch the world otherwise. NULL: nobody looks.
+ */
+void sim_host_on_disk_op(struct sim_host *host, void (*look)(void *arg, uint64_t n), void *arg);
 /* Size of what is kept or lost as one: 512 (default) or 4096. */
 void sim_host_sector(struct sim_host *host, uint32_t bytes);
 /* Things that a power cut may keep or drop: sectors, sizes, changes of directories. */
@@ -138,6 +143,7 @@ struct sim_faults {
     uint16_t read_short, read_eio;
     uint16_t write_short, write_eio, write_enospc;
     uint16_t sync_eio; /* what it covered may be lost; the next one succeeds */
+    uint16_t sync_lie; /* says 0 and does nothing: no correct program survives it */
     uint16_t allocate_enospc, allocate_eio;
     uint16_t open_error, unlink_error, rename_error, size_error; /* EIO, EMFILE, ENOSPC, ... */
     uint16_t call_error; /* io_mkdir, io_list_dir, io_lock, io_disk_free */

@@ -239,24 +239,36 @@ int64_t sim_host_disk_read(const struct sim_host *host, const char *path, void *
 struct hashing {
     const struct sim_host *host;
     uint64_t hash;
+    uint32_t zeros; /* the sum of a page that holds nothing else */
 };
+
+static void hash_in(struct hashing *h, uint64_t x)
+{
+    h->hash = ((h->hash << 9 | h->hash >> 55) ^ x) * 0x9e3779b97f4a7c15u;
+}
 
 static bool hash_file(void *arg, const char *path, uint64_t size)
 {
     struct hashing *h = arg;
-    uint8_t page[SIM_PAGE];
+    const struct sim_inode *node = file_of(h->host, path);
 
-    h->hash = (h->hash ^ sim_sum(path, strlen(path)) ^ size << 32) * 0x9e3779b97f4a7c15u;
-    for (uint64_t at = 0; at < size; at += SIM_PAGE) {
-        int64_t n = sim_host_disk_read(h->host, path, page, SIM_PAGE, at);
-        h->hash = ((h->hash << 9 | h->hash >> 55) ^ sim_sum(page, (size_t)n)) * 0x9e3779b97f4a7c15u;
+    hash_in(h, sim_sum(path, strlen(path)) ^ size << 32);
+    for (uint32_t i = 0; i < node->slot_count && (uint64_t)i * SIM_PAGE < size; i++) {
+        uint64_t left = size - (uint64_t)i * SIM_PAGE;
+        uint32_t sum;
+        if (!node->slots[i].cache)
+            continue;
+        sum = sim_sum(node->slots[i].cache->data, left < SIM_PAGE ? left : SIM_PAGE);
+        if (left < SIM_PAGE || sum != h->zeros)
+            hash_in(h, (uint64_t)i << 32 | sum);
     }
     return true;
 }
 
 uint64_t sim_host_disk_hash(const struct sim_host *host)
 {
-    struct hashing h = {.host = host};
+    static const uint8_t zeros[SIM_PAGE];
+    struct hashing h = {.host = host, .zeros = sim_sum(zeros, SIM_PAGE)};
 
     sim_host_disk_list(host, hash_file, &h);
     return h.hash;

@@ -96,10 +96,15 @@ int32_t sim_dir_find(struct sim_disk *d, const char *path, struct sim_inode **di
             return -ENOENT;
         if (!at->is_dir)
             return -ENOTDIR;
-        e = entry_find(at, path, len);
-        *dir = at;
-        *name = path;
-        at = e ? e->now : NULL;
+        if (path[0] == '.' && (len == 1 || (len == 2 && path[1] == '.'))) {
+            at = len == 2 ? at->parent : at;
+            *dir = NULL; /* no name to change */
+        } else {
+            e = entry_find(at, path, len);
+            *dir = at;
+            *name = path;
+            at = e ? e->now : NULL;
+        }
         path += len;
     }
 }
@@ -152,6 +157,8 @@ void sim_change_free(struct sim_disk *d, struct sim_change *c)
 void sim_dir_link(struct sim_disk *d, struct sim_inode *dir, const char *name,
                   struct sim_inode *node)
 {
+    if (node->is_dir)
+        node->parent = dir;
     change_add(d, node, NULL, NULL, dir, name);
     point(d, &entry_make(dir, name)->now, node);
 }
@@ -172,6 +179,8 @@ void sim_dir_rename(struct sim_disk *d, struct sim_inode *from_dir, const char *
 
     if (from_dir == to_dir && strcmp(from, to) == 0)
         return;
+    if (node->is_dir)
+        node->parent = to_dir;
     change_add(d, node, from_dir, from, to_dir, to);
     point(d, &entry_make(to_dir, to)->now, node);
     point(d, &sim_dir_entry(from_dir, from)->now, NULL);

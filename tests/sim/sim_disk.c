@@ -73,6 +73,7 @@ struct sim_disk *sim_disk_create(struct sim *sim)
     d->inodes_max = UINT64_MAX;
     d->sector = SIM_SECTOR;
     sim_inode_create(d, true)->refs = 1;
+    d->inodes[0]->parent = d->inodes[0];
     return d;
 }
 
@@ -137,6 +138,7 @@ static void *copy_of(const void *from, size_t count, size_t size)
 static void inode_copy(struct sim_disk *d, struct sim_inode *to, const struct sim_inode *from)
 {
     *to = *from;
+    to->parent = from->parent ? d->inodes[from->parent->index] : NULL;
     to->slots = copy_of(from->slots, from->slot_count, sizeof *to->slots);
     for (uint32_t i = 0; i < to->slot_count; i++) {
         page_share(to->slots[i].cache);

@@ -47,6 +47,8 @@ bool sim_disk_op(struct sim_host *h)
         return false;
     }
     h->disk_ops++;
+    if (h->look)
+        h->look(h->look_arg, h->disk_ops);
     return true;
 }
 
@@ -198,6 +200,8 @@ static int32_t sync_end(struct sim_call *c, struct sim_inode *node)
     enum sim_fault fault = fault_of(c, SIM_SYNC);
 
     node->syncing -= node->syncing > 0;
+    if (fault == SIM_OK && sim_chance(c->io->host, c->io->host->faults.sync_lie))
+        return 0;
     if (fault == SIM_OK) {
         if (node->is_dir)
             sim_dir_commit(d, node, c->seq);

@@ -242,6 +242,12 @@ void sim_host_stop_before(struct sim_host *host, uint64_t n)
     host->stop_before = n;
 }
 
+void sim_host_on_disk_op(struct sim_host *host, void (*look)(void *arg, uint64_t n), void *arg)
+{
+    host->look = look;
+    host->look_arg = arg;
+}
+
 bool sim_host_stopped(const struct sim_host *host)
 {
     return host->stopped;

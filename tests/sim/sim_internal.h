@@ -71,6 +71,7 @@ struct sim_inode {
     /* a directory */
     struct sim_dentry *entries;
     uint32_t entry_count, entry_cap;
+    struct sim_inode *parent; /* the root's: itself */
 };
 
 /* A change of names: `node` gets name `to` in `to_dir` (or none), and loses `from` in `from_dir`.
@@ -265,6 +266,8 @@ struct sim_host {
     struct sim_fail fails[SIM_FAIL_SLOTS];
     uint32_t fail_count;
     uint64_t disk_ops, stop_before;
+    void (*look)(void *arg, uint64_t n);
+    void *look_arg;
     bool stopped, net_down;
     struct list ios, locks, link;
     int next_lock;

@@ -1,0 +1,117 @@
+/*
+ * tests/sim/test_crash_points.c - the spool alone on a simulated disk: every workload of up to
+ * three operations, a crash before every effect on the disk, every subset of up to ten unsynced
+ * sectors.
+ *
+ * `make test` takes one of 11 workloads of up to two operations and one of 211 of those of three,
+ * with every subset of up to four; `make crash-points` all of it.
+ */
+#include <criterion/criterion.h>
+#include <stdlib.h>
+
+#include "tests/sim/crash_kit.h"
+
+#define BITS_ALL  10u
+#define BITS_TEST 4u
+
+struct totals {
+    uint64_t works, points, cuts, recoveries, known_damaged;
+};
+
+static void run(const struct crash_work *work, uint32_t bits_max, bool deep, struct totals *t)
+{
+    struct crash_run *r = calloc(1, sizeof *r);
+    struct sim *sim = sim_create(work->seed);
+
+    r->work = work;
+    crash_run_work(r, sim);
+    if (!crash_run_check(r, sim, bits_max, deep))
+        cr_assert_fail("%s", r->fault);
+    t->works++;
+    t->points += r->point_count;
+    t->cuts += r->cuts;
+    t->recoveries += r->recoveries;
+    t->known_damaged += r->known_damaged;
+    crash_run_free(r);
+    sim_destroy(sim);
+    free(r);
+}
+
+/* CRASH_POINTS=all, and slowly; or =n/m: part n of m of all. */
+static const char *wanted(void)
+{
+    return getenv("CRASH_POINTS");
+}
+
+static bool is_wanted(uint32_t n, uint32_t parts)
+{
+    unsigned part = 0, of = parts;
+
+    if (wanted() && sscanf(wanted(), "%u/%u", &part, &of) != 2)
+        of = 1;
+    return n % of == part % of;
+}
+
+/* Every workload of `count` steps, or (in `make test`) one of `parts`. */
+static void enumerate(uint32_t count, uint32_t parts, struct totals *t)
+{
+    uint32_t all = 1, n = 0;
+
+    for (uint32_t i = 0; i < count; i++)
+        all *= CRASH_STEP_COUNT;
+    for (uint32_t i = 0; i < all * 4; i++) {
+        struct crash_work work = {.step_count = count,
+                                  .together = i & 1,
+                                  .mode = i & 2 ? LANE_WRITE_DIRECT : LANE_WRITE_BUFFERED,
+                                  .seed = i};
+        uint32_t rest = i / 4;
+        for (uint32_t s = 0; s < count; s++, rest /= CRASH_STEP_COUNT)
+            work.steps[s] = (enum crash_step)(rest % CRASH_STEP_COUNT);
+        if (!crash_work_makes_sense(&work) || (work.together && count < 2) ||
+            !is_wanted(n++, parts))
+            continue;
+        run(&work, wanted() ? BITS_ALL : BITS_TEST, wanted() || t->works % 8 == 0, t);
+    }
+    printf("crash points: %u operations: %llu workloads, %llu points, %llu cuts, %llu recoveries, "
+           "%llu damaged but not promised\n",
+           count, (unsigned long long)t->works, (unsigned long long)t->points,
+           (unsigned long long)t->cuts, (unsigned long long)t->recoveries,
+           (unsigned long long)t->known_damaged);
+    fflush(stdout);
+}
+
+Test(crash_points, workloads_of_up_to_two_operations, .timeout = 6 * 3600)
+{
+    for (uint32_t count = 0; count <= 2; count++) {
+        struct totals t = {0};
+        enumerate(count, 11, &t);
+        cr_assert_gt(t.points, 10u);
+    }
+}
+
+Test(crash_points, workloads_of_three_operations, .timeout = 24 * 3600)
+{
+    struct totals t = {0};
+
+    enumerate(3, 211, &t);
+    cr_assert_gt(t.points, 100u);
+}
+
+/* ---- that it can fail ---- */
+
+/* A disk whose syncs do nothing: what was acknowledged must be found missing. */
+Test(crash_points, a_lying_disk_is_found, .timeout = 60)
+{
+    struct crash_work work = {.steps = {CRASH_ACCEPT_SMALL},
+                              .step_count = 1,
+                              .mode = LANE_WRITE_BUFFERED,
+                              .seed = 1,
+                              .faults = {.sync_lie = 1000}};
+    struct crash_run *r = calloc(1, sizeof *r);
+    struct sim *sim = sim_create(1);
+
+    r->work = &work;
+    crash_run_work(r, sim);
+    cr_assert_not(crash_run_check(r, sim, 4, false));
+    cr_assert_not_null(strstr(r->fault, "acknowledged and is lost"), "%s", r->fault);
+}
