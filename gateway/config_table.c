@@ -2,8 +2,7 @@
  * gateway/config_table.c - every key of the configuration: name, type, default, range, help.
  *
  * The parser (config_bind.c), --print-defaults and docs/configuration.md (config_print.c) come from
- * this table; a key is added here, and where it needs more than its own value to be judged, in
- * config_check*.c.
+ * this table; a key that more than its own value judges is in config_check*.c as well.
  *
  * Owns:     nothing that changes.
  * Runs on:  any thread.
@@ -27,13 +26,9 @@
     .width = sizeof(void *),                     \
     .count_offset = offsetof(struct type, n),    \
     .item_size = sizeof *((struct type *)0)->field
+#define KEYS(array) &(const struct config_keys){.items = array, .count = COUNT(array)}
 /* clang-format on */
 #define SETS(type, field) .offset = offsetof(struct type, field), .width = 1
-#define KEYS(array)                           \
-    &(const struct config_keys)               \
-    {                                         \
-        .items = array, .count = COUNT(array) \
-    }
 
 static const struct config_choice send_mechanisms[] = {
     {"none", 0, false},           {"PLAIN", SASL_PLAIN, false},
