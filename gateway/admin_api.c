@@ -244,6 +244,19 @@ static void queue_sites(struct admin_call *call)
 
 /* ---- status, reload, drain ---- */
 
+static void put_pressure(struct control *c, FILE *f)
+{
+    struct pressure p;
+    for (unsigned r = 0; r < PRESSURE_COUNT; r++)
+        p.level[r] = admin_pressure(c, r);
+    admin_put_member(f, "pressure", pressure_level_name(pressure_worst(&p, NULL)));
+    for (unsigned r = 0; r < PRESSURE_COUNT; r++) {
+        char key[32];
+        snprintf(key, sizeof key, "pressure_%s", pressure_resource_name(r));
+        admin_put_member(f, key, pressure_level_name(p.level[r]));
+    }
+}
+
 static void status(struct admin_call *call)
 {
     static const char *const states[] = {"starting", "running", "draining", "stopped"};
@@ -258,6 +271,7 @@ static void status(struct admin_call *call)
             not_ready ? "false" : "true");
     if (not_ready)
         admin_put_member(b.f, "not_ready", not_ready);
+    put_pressure(c, b.f);
     admin_put_member(b.f, "instance", gw->instance);
     admin_put_member(b.f, "config", control_generation(c)->config->path);
     fprintf(b.f, ",\"config_generation\":%llu,\"uptime_s\":%llu,\"shards\":%u",

@@ -9,6 +9,7 @@
 #include "gateway/admin.h"
 #include "gateway/base/list.h"
 #include "gateway/filter.h"
+#include "gateway/pressure.h"
 
 /* A body under construction. */
 struct admin_body {
@@ -101,5 +102,7 @@ void admin_metrics(struct admin_call *call);
 void admin_ready(struct admin_call *call);
 /* Why the gateway does not accept, or NULL: it does. */
 const char *admin_not_ready(struct control *c);
+/* The highest of all shards. */
+enum pressure_level admin_pressure(struct control *c, enum pressure_resource r);
 
 #endif

@@ -25,7 +25,8 @@ static const struct {
 /* Gauges that do not add up: the largest is shown. */
 static bool is_maximum(enum metric id)
 {
-    return id == M_SPOOL_HEALTH || id == M_TURN_MAX_NS;
+    return id == M_SPOOL_HEALTH || id == M_TURN_MAX_NS ||
+           (id >= M_PRESSURE_SPOOL && id <= M_PRESSURE_QUEUE);
 }
 
 static bool per_shard(enum metric id)
@@ -129,6 +130,12 @@ void admin_metrics(struct admin_call *call)
 
 const char *admin_not_ready(struct control *c)
 {
+    static const char *const reasons[PRESSURE_COUNT] = {
+        "back pressure: spool.max_size is nearly used up (452 4.3.1)",
+        "back pressure: the disk is full but for spool.min_free (452 4.3.1)",
+        "back pressure: the disk has no inodes left (452 4.3.1)",
+        "back pressure: memory is short (452 4.3.1)",
+        "back pressure: the queue is full (452 4.3.1)"};
     switch (control_state(c)) {
     case CONTROL_STARTING: return "starting";
     case CONTROL_DRAINING:
@@ -138,8 +145,17 @@ const char *admin_not_ready(struct control *c)
     switch (total(control_gateway(c), M_SPOOL_HEALTH)) {
     case 3: return "the spool is full (452 4.3.1)";
     case 4: return "the spool cannot be written (451 4.3.0)";
-    default: return NULL;
+    default: break;
     }
+    for (unsigned r = 0; r < PRESSURE_COUNT; r++)
+        if (admin_pressure(c, r) == PRESSURE_HIGH)
+            return reasons[r];
+    return NULL;
+}
+
+enum pressure_level admin_pressure(struct control *c, enum pressure_resource r)
+{
+    return (enum pressure_level)total(control_gateway(c), M_PRESSURE_SPOOL + r);
 }
 
 void admin_ready(struct admin_call *call)

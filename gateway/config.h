@@ -174,6 +174,11 @@ struct config {
         bool watch;
     } reload;
     struct {
+        uint64_t memory_bytes;   /* resident; 0: three quarters of what there is */
+        uint64_t queue_messages; /* 0: no limit */
+        uint64_t delay_ns;       /* of answers to MAIL at medium pressure */
+    } back_pressure;
+    struct {
         uint64_t *intervals_s;
         uint32_t interval_count;
         uint64_t expire_s, warn_after_s;

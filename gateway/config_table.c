@@ -12,23 +12,9 @@
  * Bounds:   none.
  * Tests:    tests/unit/test_config.c
  */
+#include "gateway/config_table.h"
 #include "gateway/auth/sasl.h"
-#include "gateway/config_internal.h"
 #include "gateway/log.h"
-
-#define COUNT(a) (uint32_t)(sizeof(a) / sizeof(a)[0])
-/* clang-format off */
-#define AT(type, field)                      \
-    .offset = offsetof(struct type, field),  \
-    .width = sizeof ((struct type *)0)->field
-#define LIST(type, field, n)                     \
-    .offset = offsetof(struct type, field),      \
-    .width = sizeof(void *),                     \
-    .count_offset = offsetof(struct type, n),    \
-    .item_size = sizeof *((struct type *)0)->field
-#define KEYS(array) &(const struct config_keys){.items = array, .count = COUNT(array)}
-/* clang-format on */
-#define SETS(type, field) .offset = offsetof(struct type, field), .width = 1
 
 static const struct config_choice send_mechanisms[] = {
     {"none", 0, false},           {"PLAIN", SASL_PLAIN, false},
@@ -65,10 +51,6 @@ static const struct config_choice log_levels[] = {{"error", LOG_ERROR, false},
                                                   {NULL, 0, false}};
 static const struct config_choice log_formats[] = {
     {"text", 0, false}, {"json", 1, false}, {NULL, 0, false}};
-static const struct config_choice write_modes[] = {{"auto", CONFIG_WRITE_AUTO, false},
-                                                   {"buffered", CONFIG_WRITE_BUFFERED, false},
-                                                   {"direct", CONFIG_WRITE_DIRECT, false},
-                                                   {NULL, 0, false}};
 static const struct config_choice domain_types[] = {
     {"authoritative", CONFIG_AUTHORITATIVE, false},
     {"internal_relay", CONFIG_INTERNAL_RELAY, false},
@@ -88,37 +70,6 @@ static const struct config_choice uncertain_choices[] = {{"retry", CONFIG_UNCERT
 
 static const struct config_choice open_relays[] = {
     {"no", 0, false}, {"yes-i-mean-it", 1, false}, {NULL, 0, false}};
-
-static const struct config_key spool_keys[] = {
-    {.name = "path",
-     .type = CONFIG_TYPE_PATH,
-     .standard = "/var/spool/hikyaku",
-     AT(config, spool.path),
-     .restart = true,
-     .help = "Folder in which accepted mail lies until it is delivered. On a local disk."},
-    {.name = "max_size",
-     .type = CONFIG_TYPE_SIZE,
-     .standard = "20GiB",
-     .min = SPOOL_SHARD_BYTES_MIN,
-     .max = 1024 * 1024 * GIB,
-     AT(config, spool.bytes_max),
-     .restart = true,
-     .help = "What the spool may take up. When it is full, new mail is answered 452 4.3.1."},
-    {.name = "min_free",
-     .type = CONFIG_TYPE_SIZE,
-     .standard = "1GiB",
-     .max = 1024 * 1024 * GIB,
-     AT(config, spool.disk_free_min),
-     .restart = true,
-     .help = "Room on the disk that is left free; below it new mail is answered 452 4.3.1."},
-    {.name = "write",
-     .type = CONFIG_TYPE_CHOICE,
-     .standard = "auto",
-     .choices = write_modes,
-     AT(config, spool.write),
-     .restart = true,
-     .help = "How the spool is written: through the page cache, past it, or past it where the "
-             "file system allows that (auto)."}};
 
 static const struct config_key admin_keys[] = {
     {.name = "socket",
@@ -727,7 +678,7 @@ static const struct config_key top_keys[] = {
          "Threads that carry mail. auto: one for each CPU that we may use and 128MiB of spool."},
     {.name = "spool",
      .type = CONFIG_TYPE_GROUP,
-     .keys = KEYS(spool_keys),
+     .keys = &config_spool_keys,
      .help = "Where accepted mail lies."},
     {.name = "admin",
      .type = CONFIG_TYPE_GROUP,
@@ -775,6 +726,10 @@ static const struct config_key top_keys[] = {
      .count_max = CONFIG_CONNECTORS_MAX,
      .keys = KEYS(send_keys),
      .help = "Ways out."},
+    {.name = "back_pressure",
+     .type = CONFIG_TYPE_GROUP,
+     .keys = &config_back_pressure_keys,
+     .help = "When new mail has to wait or go elsewhere, while deliveries go on."},
     {.name = "retry",
      .type = CONFIG_TYPE_GROUP,
      .keys = KEYS(retry_keys),

@@ -120,6 +120,12 @@
 #define SPOOL_SYNC_FAILED_MAX 2u         /* in a row: the lane stops accepting */
 #define SPOOL_RESERVE_BYTES   (16 * MIB) /* kept free for state records and DSNs */
 
+/* Back pressure begins with so much left; MEDIUM delays answers to MAIL, HIGH: 452 4.3.1. */
+#define PRESSURE_DISK_MEDIUM   (64 * MIB)
+#define PRESSURE_DISK_HIGH     (8 * MIB)
+#define PRESSURE_INODES_MEDIUM 64u
+#define PRESSURE_INODES_HIGH   16u
+
 #define SPOOL_SHARD_BYTES_MIN (2 * SEGMENT_BYTES_DEFAULT) /* of spool.max_size, for each shard */
 
 #define INSTANCE_LEN   8u    /* letters of the name that tells spools apart */

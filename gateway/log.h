@@ -47,6 +47,7 @@ enum log_level { LOG_ERROR, LOG_WARNING, LOG_INFO, LOG_DEBUG };
     X(EV_HELD, LOG_WARNING, true, "held")                     \
     X(EV_POISON, LOG_ERROR, true, "poison")                   \
     X(EV_OPERATOR, LOG_INFO, true, "operator")                \
+    X(EV_PRESSURE, LOG_WARNING, false, "pressure")            \
     X(EV_SITE_DOWN, LOG_WARNING, false, "site-down")          \
     X(EV_SITE_UP, LOG_INFO, false, "site-up")
 

@@ -81,6 +81,17 @@
     X(M_SPOOL_DAMAGED, "spool_damaged_records_total", "counter", "Records found damaged.")         \
     X(M_SPOOL_HEALTH, "spool_health", "gauge",                                                     \
       "Worst lane: 0 recovering, 1 ok, 2 degraded, 3 full, 4 stopped.")                            \
+    X(M_PRESSURE_SPOOL, "pressure_spool", "gauge",                                                 \
+      "Back pressure by spool.max_size: 0 normal, 1 medium, 2 high.")                              \
+    X(M_PRESSURE_DISK, "pressure_disk", "gauge", "Back pressure by spool.min_free.")               \
+    X(M_PRESSURE_INODES, "pressure_inodes", "gauge", "Back pressure by the disk's inodes.")        \
+    X(M_PRESSURE_MEMORY, "pressure_memory", "gauge", "Back pressure by resident memory.")          \
+    X(M_PRESSURE_QUEUE, "pressure_queue", "gauge",                                                 \
+      "Back pressure by back_pressure.queue_messages.")                                            \
+    X(M_PRESSURE_DELAYED, "pressure_delayed_total", "counter",                                     \
+      "Answers to MAIL that back pressure delayed.")                                               \
+    X(M_PRESSURE_REFUSED, "pressure_refused_total", "counter",                                     \
+      "MAIL commands that back pressure refused.")                                                 \
     X(M_LOG_DROPPED, "log_dropped_total", "counter",                                               \
       "Log lines dropped because the ring was full.")                                              \
     X(M_TURNS, "loop_turns_total", "counter", "Turns of the event loop.")                          \

@@ -82,6 +82,11 @@ void session_event(struct session *s, struct smtp_in_event *ev, struct slice res
     case SMTP_IN_AUTH: session_auth(s, &ev->auth, out); break;
     case SMTP_IN_MAIL:
         session_tx_mail(s, &ev->mail, &why);
+        if (why.smtp_code == 0 && s->shard->pressure_level == PRESSURE_MEDIUM) {
+            metric_add(s->shard->metrics, M_PRESSURE_DELAYED, 1);
+            session_answer_late(s, &why, s->config->gen->config->back_pressure.delay_ns);
+            break;
+        }
         smtp_in_answer(&s->smtp, out, &why, NULL);
         break;
     case SMTP_IN_RCPT: session_rcpt(s, &ev->rcpt, out); break;

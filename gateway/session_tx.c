@@ -92,6 +92,11 @@ void session_tx_mail(struct session *s, const struct smtp_mail *mail, struct why
             return;
         }
     }
+    if (sh->pressure_level == PRESSURE_HIGH) {
+        metric_add(sh->metrics, M_PRESSURE_REFUSED, 1);
+        why_set(why, 452, "4.3.1", "Insufficient system resources, try again later");
+        return;
+    }
     if (!tx_lane_ready(sh, mail->size, why))
         return;
     session_tx_drop(s);

@@ -19,6 +19,7 @@
 #include "gateway/log.h"
 #include "gateway/metrics.h"
 #include "gateway/peers.h"
+#include "gateway/pressure.h"
 #include "gateway/smtp/smtp_in.h"
 #include "gateway/smtp/smtp_out.h"
 #include "queue/queue.h"
@@ -112,6 +113,8 @@ struct shard {
     struct lane **lanes;
     uint32_t lane_count, lanes_opened, lanes_recovered, lanes_closed;
     struct lane *write_lane;
+    struct pressure pressure;
+    enum pressure_level pressure_level; /* the highest of it */
     bool lane_trouble; /* a lane was not well; its recovery is worth a line */
     /* outbound */
     struct dns *dns;

@@ -32,24 +32,33 @@ static uint64_t files_bytes(const struct lane *l)
     return files * l->p.segment_bytes;
 }
 
-static uint64_t growth_bytes(struct lane *l)
+static uint64_t growth_by_size(const struct lane *l)
 {
-    uint64_t now = io_now_ns(l->io), total, inodes, by_size = UINT64_MAX, by_disk = UINT64_MAX;
+    if (!l->p.bytes_max)
+        return UINT64_MAX;
+    return l->p.bytes_max > files_bytes(l) ? l->p.bytes_max - files_bytes(l) : 0;
+}
 
-    if (l->prepare.error)
-        return 0;
-    if (l->p.bytes_max)
-        by_size = l->p.bytes_max > files_bytes(l) ? l->p.bytes_max - files_bytes(l) : 0;
+static uint64_t growth_by_disk(struct lane *l)
+{
+    uint64_t now = io_now_ns(l->io), total;
+
     if (!l->disk_checked_ns || now - l->disk_checked_ns > NS_PER_S) {
         l->disk_checked_ns = now ? now : 1;
-        if (!io_disk_free(l->io, l->dir, &l->disk_free_bytes, &total, &inodes))
-            l->disk_free_bytes = UINT64_MAX;
-        else if (inodes < 16)
-            l->disk_free_bytes = 0;
+        if (!io_disk_free(l->io, l->dir, &l->disk_free_bytes, &total, &l->disk_inodes))
+            l->disk_free_bytes = l->disk_inodes = UINT64_MAX;
     }
-    if (l->disk_free_bytes != UINT64_MAX)
-        by_disk =
-            l->disk_free_bytes > l->p.disk_free_min ? l->disk_free_bytes - l->p.disk_free_min : 0;
+    if (l->disk_free_bytes == UINT64_MAX)
+        return UINT64_MAX;
+    return l->disk_free_bytes > l->p.disk_free_min ? l->disk_free_bytes - l->p.disk_free_min : 0;
+}
+
+static uint64_t growth_bytes(struct lane *l)
+{
+    uint64_t by_size = growth_by_size(l), by_disk = growth_by_disk(l);
+
+    if (l->prepare.error || l->disk_inodes < LANE_INODES_MIN)
+        return 0;
     if (by_disk < by_size)
         by_size = by_disk;
     return by_size - by_size % l->p.segment_bytes;
@@ -67,9 +76,10 @@ uint64_t lane_reserve(const struct lane *l)
     return quarter < SPOOL_RESERVE_BYTES ? quarter : SPOOL_RESERVE_BYTES;
 }
 
-uint64_t lane_room(struct lane *l, bool internal)
+/* In segments that are there already. */
+static uint64_t room_at_hand(const struct lane *l)
 {
-    uint64_t room = growth_bytes(l), reserve = internal ? 0 : lane_reserve(l);
+    uint64_t room = l->stock_count * l->p.segment_bytes;
 
     if (l->open) {
         uint64_t used = l->open->tail + summary_bytes(l->open_summary, 0) + 3 * SEGMENT_BLOCK;
@@ -79,8 +89,27 @@ uint64_t lane_room(struct lane *l, bool internal)
         room += l->p.segment_bytes;
     if (l->prepare.segment)
         room += l->p.segment_bytes;
-    room += l->stock_count * l->p.segment_bytes;
+    return room;
+}
+
+uint64_t lane_room(struct lane *l, bool internal)
+{
+    uint64_t room = growth_bytes(l), reserve = internal ? 0 : lane_reserve(l);
+
+    room += room_at_hand(l);
     return room > reserve ? room - reserve : 0;
+}
+
+void lane_space(struct lane *l, struct lane_space *out)
+{
+    uint64_t by_size = growth_by_size(l), reserve = lane_reserve(l), left = room_at_hand(l);
+
+    out->spool_limit = l->p.bytes_max;
+    if (by_size != UINT64_MAX)
+        left += by_size - by_size % l->p.segment_bytes;
+    out->spool_left = left > reserve ? left - reserve : 0;
+    out->disk_left = growth_by_disk(l);
+    out->inodes_left = l->disk_inodes;
 }
 
 static const char *error_words(const struct lane *l)

@@ -20,6 +20,7 @@
 #include "queue/segment.h"
 
 #define LANE_PATH_MAX        512u
+#define LANE_INODES_MIN      16u /* fewer are free: no new segment */
 #define COMMIT_BATCHES       8u /* one fills, one is written, the others may be read from */
 #define COMMIT_RESERVE       (COMMIT_BUF_SIZE / 8) /* of a buffer, for state records */
 #define COMMIT_EARLY_BYTES   (COMMIT_BUF_SIZE / 4) /* written although nobody waits yet */
@@ -194,7 +195,7 @@ struct lane {
     struct prepare prepare;
     struct timer prepare_timer;
     uint64_t prepare_pause_ns;
-    uint64_t disk_free_bytes, disk_checked_ns;
+    uint64_t disk_free_bytes, disk_inodes, disk_checked_ns;
     struct seal seal;
     struct reap reap;
     struct compact compact;

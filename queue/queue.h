@@ -300,4 +300,12 @@ struct lane_stats {
 };
 const struct lane_stats *lane_stats(const struct lane *l);
 
+/* What is left for new mail, apart from what is kept for changes of state. */
+struct lane_space {
+    uint64_t spool_left, spool_limit; /* of bytes_max; limit 0: there is none */
+    uint64_t disk_left;               /* above disk_free_min; UINT64_MAX: not known */
+    uint64_t inodes_left;
+};
+void lane_space(struct lane *l, struct lane_space *out);
+
 #endif

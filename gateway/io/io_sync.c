@@ -79,6 +79,49 @@ bool io_disk_free(struct io *io, const char *path, uint64_t *free_bytes, uint64_
     return true;
 }
 
+/* The number behind `key` in a small file (NULL: its first one). False: none. */
+static bool file_number(const char *path, const char *key, uint64_t *number)
+{
+    char text[4096];
+    const char *at = text;
+    ssize_t n;
+    char *end;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+    if (fd < 0)
+        return false;
+    n = pread(fd, text, sizeof text - 1, 0);
+    close(fd);
+    if (n <= 0)
+        return false;
+    text[n] = '\0';
+    if (key) {
+        at = strstr(text, key);
+        if (!at)
+            return false;
+        at += strlen(key);
+    }
+    *number = strtoull(at, &end, 10);
+    return end != at;
+}
+
+bool io_memory(struct io *io, uint64_t *resident_bytes, uint64_t *total_bytes)
+{
+    uint64_t group;
+
+    (void)io;
+    if (!file_number("/proc/self/status", "VmRSS:", resident_bytes) ||
+        !file_number("/proc/meminfo", "MemTotal:", total_bytes))
+        return false;
+    *resident_bytes *= 1024; /* both are in kB */
+    *total_bytes *= 1024;
+    if ((file_number("/sys/fs/cgroup/memory.max", NULL, &group) ||
+         file_number("/sys/fs/cgroup/memory/memory.limit_in_bytes", NULL, &group)) &&
+        group < *total_bytes)
+        *total_bytes = group;
+    return true;
+}
+
 /* The holder wrote its number into the file; it is told as advice only. */
 static void say_locked(int fd, const char *path, struct why *why)
 {
