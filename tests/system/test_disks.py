@@ -19,6 +19,7 @@ from books import Books, Load  # noqa: E402
 from disk import MIB, Disk, private_mounts  # noqa: E402
 
 COMMIT_WAIT_S = 15  # SESSION_COMMIT_WAIT_NS
+FREEZE_S = int(os.environ.get("HIKYAKU_FREEZE_S", "0"))  # longer than that, if asked to
 LATER = ("--reply", "rcpt=451 4.2.1 later")
 NEVER = ("--reply", "rcpt~*@refused.test=550 5.1.1 nobody")
 
@@ -268,9 +269,9 @@ class Frozen:
         self.waits.put(f"Subject: {name}", "", "text", ".")
         self.since = time.monotonic()
 
-    def others_live(self):
+    def others_live(self, mail=250):
         began = time.monotonic()
-        expect_equal(self.other.say("MAIL FROM:<a@b.test>"), 250, "MAIL meanwhile")
+        expect_equal(self.other.say("MAIL FROM:<a@b.test>"), mail, "MAIL meanwhile")
         expect_equal(self.other.say("RSET"), 250, "RSET meanwhile")
         Client(self.gateway).close()
         expect_equal(self.gateway.get("/healthz").status, 200, "healthz")
@@ -316,6 +317,10 @@ def frozen_file_system(folder):
             if name == "late":
                 for f in both:
                     f.given_up()
+                while time.monotonic() - both[0].since < FREEZE_S:
+                    time.sleep(1)
+                    for f in both:
+                        f.others_live(mail=451)
             for f in both:
                 f.disk.thaw()
             if name == "short":
