@@ -41,7 +41,7 @@ PATTERN = re.compile(rb"X-Bench-Id: *(\S+)")
 class Contestant:
     """spool: the folder, below its own, that lies on the disk to be cut."""
 
-    spool, quiet_s = "spool", 8
+    spool, quiet_s, sessions = "spool", 8, 20
 
     def __init__(self, folder, disk, sink_address):
         self.disk, self.bound = disk, False
@@ -164,6 +164,7 @@ class Chasquid(Peer):
     """Local delivery by a script, which says "later" until there is a file `open`."""
 
     package, spool = "chasquid", "data"
+    sessions = 3  # it takes 200 messages that it cannot deliver, and then no more
 
     def prepare(self):
         self.own("data")
@@ -334,8 +335,8 @@ def one(folder, name, fs):
         try:
             run(["sync", "-f", disk.path])
             load = Load("score", os.path.join(folder, "acked"))
-            load.start(server, 60, "--sessions", "20", "--messages-per-session", "50", "--size",
-                       "4KiB", "--to-count", "10")
+            load.start(server, 60, "--sessions", str(server.sessions), "--messages-per-session",
+                       "50", "--size", "4KiB", "--to-count", "10")
             acked = Lines(load.path)
             before = until(acked.new, "a first 250", 30, 0.05)
             time.sleep(BURST_S)

@@ -6,33 +6,36 @@ import os
 import sys
 import time
 
-from lib.harness import ROOT, case, expect, expect_equal, main
+from lib.harness import ROOT, case, expect, expect_equal, main, together
 
 sys.path.insert(0, os.path.join(ROOT, "tests", "crash"))
 import scoreboard  # noqa: E402
 import test_cut  # noqa: E402
-from disk import Disk  # noqa: E402
+from disk import Disk, needs  # noqa: E402
 
-CASE_S = 90
+def cuts(folder, fs):
+    """Ten: three for each number of shards, one of the disk."""
+    def series(shards, count, cache=False):
+        def run(place):
+            seed = int(time.time()) + shards
+            summary = test_cut.series(place, fs, shards, count, seed, cache)
+            print(f"# {fs}, {shards} shards, seed {seed}: " +
+                  ", ".join(f"{k} {v}" for k, v in summary.items()), flush=True)
+        return run
+    needs(fs)
+    together(folder, {f"F54 {fs} cut under {n} shards": series(n, 3) for n in (1, 2, 4)} |
+             {f"F54 {fs} on a disk that loses its cache": series(2, 1, True)})
 
 
-def cuts(fs, shards, count, cache=False):
-    what = f"{'the disk and its cache' if cache else 'the file system'} cut {count} times"
-
-    @case(f"F54 {what}, {fs}, {shards} shards: what was acknowledged is there", CASE_S)
-    def run(folder):
-        seed = int(time.time())
-        print(f"# seed {seed}", flush=True)
-        summary = test_cut.series(folder, fs, shards, count, seed, cache)
-        print("# " + ", ".join(f"{k} {v}" for k, v in summary.items()), flush=True)
-    return run
+@case("F54 power cuts on ext4: what was acknowledged is there", 150)
+def cuts_ext4(folder):
+    cuts(folder, "ext4")
 
 
-for number in (1, 2, 4):
-    cuts("ext4", number, 3)
-    cuts("xfs", number, 3)
-cuts("ext4", 4, 1, cache=True)
-cuts("xfs", 2, 1, cache=True)
+@case("F54 power cuts on XFS: what was acknowledged is there", 150)
+def cuts_xfs(folder):
+    cuts(folder, "xfs")
+
 
 @case("a server that does not sync loses mail in a cut: the rig can see a loss")
 def control(folder):

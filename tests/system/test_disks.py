@@ -11,12 +11,13 @@ import sys
 import time
 
 from lib.gateway import Gateway, smart_host
-from lib.harness import ROOT, case, expect, expect_equal, expect_match, main, run, until
+from lib.harness import (ROOT, case, expect, expect_equal, expect_match, main, run, together,
+                         until)
 from lib.sink import Sink
 
 sys.path.insert(0, os.path.join(ROOT, "tests", "crash"))
 from books import Books, Load  # noqa: E402
-from disk import MIB, Disk, private_mounts  # noqa: E402
+from disk import Disk, needs  # noqa: E402
 
 COMMIT_WAIT_S = 15  # SESSION_COMMIT_WAIT_NS
 FREEZE_S = int(os.environ.get("HIKYAKU_FREEZE_S", "0"))  # longer than that, if asked to
@@ -176,19 +177,14 @@ def no_room(folder, fs, fill, *options):
         rig.settle()
 
 
-@case("F57 ext4 is full: 452 at MAIL, deliveries, reports and removals go on, recovers", 90)
-def ext4_full(folder):
-    no_room(folder, "ext4", fill_bytes)
-
-
-@case("F57 XFS is full", 90)
-def xfs_full(folder):
-    no_room(folder, "xfs", fill_bytes)
-
-
-@case("F57 ext4 has no inodes left", 90)
-def ext4_no_inodes(folder):
-    no_room(folder, "ext4", fill_inodes, "-N", "256")
+@case("F57 no room: 452 at MAIL, deliveries, reports and removals go on, recovers", 90)
+def full(folder):
+    needs("ext4")
+    needs("xfs")
+    together(folder, {
+        "F57 ext4 is full": lambda f: no_room(f, "ext4", fill_bytes),
+        "F57 XFS is full": lambda f: no_room(f, "xfs", fill_bytes),
+        "F57 ext4 has no inodes left": lambda f: no_room(f, "ext4", fill_inodes, "-N", "256")})
 
 
 # ---- a disk that fails --------------------------------------------------------------------------
@@ -207,7 +203,6 @@ def touch_journal(disk):
 def failing(folder, write):
     """The image lies on a small tmpfs: its blocks run out, which the file system above cannot know:
     its writes fail, those through the page cache once and late."""
-    private_mounts()
     small = os.path.join(folder, "small")
     os.mkdir(small)
     run(["mount", "-t", "tmpfs", "-o", "size=160m", "tmpfs", small])
@@ -240,14 +235,12 @@ def failing(folder, write):
         run(["umount", "-l", small])
 
 
-@case("F56 a disk that fails under direct writes: 451, nothing is lost, goes on when it works", 90)
-def failing_direct(folder):
-    failing(folder, "direct")
-
-
-@case("F56 a disk that fails at write-back, once: the sync is not believed the second time", 90)
-def failing_buffered(folder):
-    failing(folder, "buffered")
+@case("F56 a disk that fails: 451, nothing is lost, goes on when it works", 90)
+def fails(folder):
+    needs("ext4")
+    together(folder, {
+        "F56 a disk that fails under direct writes": lambda f: failing(f, "direct"),
+        "F56 a disk that fails at write-back, once": lambda f: failing(f, "buffered")})
 
 
 # ---- a disk that stands still -------------------------------------------------------------------

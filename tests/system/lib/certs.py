@@ -2,11 +2,12 @@
 import os
 import shutil
 import tempfile
+import threading
 import atexit
 
 from lib.harness import run, tool
 
-_folder = []
+_folder, _lock = [], threading.Lock()
 
 
 def _openssl(*words):
@@ -43,6 +44,11 @@ class Leaf:
 
 def leaf(*names, self_signed=False):
     """A certificate for these DNS names and addresses, from the authority or by itself."""
+    with _lock:
+        return _leaf(names, self_signed)
+
+
+def _leaf(names, self_signed):
     stem = os.path.join(folder(), ("self-" if self_signed else "") + names[0].replace(":", "_"))
     made = Leaf(stem)
     if os.path.exists(made.certificate):

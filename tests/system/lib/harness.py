@@ -20,6 +20,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 
@@ -88,6 +89,30 @@ def stays(probe, seconds, what):
         time.sleep(0.05)
 
 
+def together(folder, parts):
+    """Runs functions side by side, each with a folder of its own: {name: function}. A result line
+    each; those that mostly wait take the time of the longest."""
+    def part(name, function):
+        place = os.path.join(folder, re.sub(r"\W+", "-", name))
+        os.mkdir(place)
+        try:
+            function(place)
+        except Exception as error:  # whatever went wrong is this part's failure
+            stack = traceback.extract_tb(error.__traceback__)
+            where = [f"{os.path.basename(f.filename)}:{f.lineno}" for f in reversed(stack)
+                     if "/tests/" in f.filename][:3]
+            errors[name] = f"{type(error).__name__}: {error} ({' < '.join(where)})"
+
+    errors = {}
+    threads = [threading.Thread(target=part, args=item, daemon=True) for item in parts.items()]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for name in parts:
+        result(name, errors.get(name))
+
+
 def result(name, error=None):
     """A result line of its own inside a case."""
     print(f"{'not ok' if error else 'ok'} - {_results['prefix']}: {name}", flush=True)
@@ -99,6 +124,7 @@ def result(name, error=None):
 # ---- addresses ----------------------------------------------------------------------------------
 
 _network = f"127.{16 + os.getpid() // 250 % 200}.{1 + os.getpid() % 250}"
+_port_lock = threading.Lock()
 _next_port = [10000 + os.getpid() * 37 % 10000]
 
 
@@ -109,6 +135,11 @@ def address(last=1):
 
 def free_port(host=None, kind=socket.SOCK_STREAM):
     host = host or address()
+    with _port_lock:
+        return _free_port(host, kind)
+
+
+def _free_port(host, kind):
     while True:
         _next_port[0] = _next_port[0] + 1 if _next_port[0] < 30000 else 10000
         with socket.socket(socket.AF_INET, kind) as s:
