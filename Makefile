@@ -230,8 +230,9 @@ scoreboard: all ## the same power cut for five other servers, CUTS times (defaul
 	@deploy/packages/fetch-haraka || true
 	@tests/crash/scoreboard.py --cuts $(or $(CUTS),3)
 
-crash-points: build/tests/sim/test_crash_points ## crash small workloads at every point (hours)
-	@CRASH_POINTS=all nice build/tests/sim/test_crash_points --jobs $(JOBS)
+CRASH_BIN := $(B)/tests/sim/test_bit_rot $(B)/tests/sim/test_crash_points
+crash-points: $(CRASH_BIN) ## crash the spool at every point, change every byte of it (hours)
+	@for t in $(CRASH_BIN); do CRASH_POINTS=all nice $$t --jobs $(JOBS) || exit 1; done
 
 fuzz: ## run every fuzz target for FUZZ_TIME seconds (default 10)
 	@$(MAKE) --no-print-directory -j$(JOBS) CC=clang SAN=fuzzer-no-link,address fuzz-build
