@@ -70,7 +70,6 @@ LIB     := $(B)/libhikyaku.a
 CTL_LIB := $(B)/libctl.a
 BENCH_LIB := $(B)/libbench.a
 TESTER_LIB := $(B)/libtester.a
-SIM_LIB := $(B)/libsim.a
 
 # ---- compilers and flags ----------------------------------------------------------------------
 
@@ -172,7 +171,6 @@ $(eval $(call archive,$(LIB),$(call obj,$(LIB_SRC))))
 $(eval $(call archive,$(CTL_LIB),$(call obj,$(filter-out %/main.c,$(CTL_SRC)))))
 $(eval $(call archive,$(BENCH_LIB),$(call obj,$(filter-out bench/main.c,$(BENCH_SRC)))))
 $(eval $(call archive,$(TESTER_LIB),$(call obj,$(TESTER_SRC))))
-$(eval $(call archive,$(SIM_LIB),$(call obj,$(SIM_SRC))))
 
 link = @mkdir -p $(@D); echo "  LD    $@"; \
        $(CC) $(CFLAGS_ALL) $(LDFLAGS_ALL) -o $@ $(filter %.o %.a,$^)
@@ -185,9 +183,10 @@ $(B)/hikyaku-bench: $(O)/bench/main.o $(BENCH_LIB) $(LIB)
 	$(link) $(LIBS)
 $(B)/tests/unit/%: $(O)/tests/unit/%.o $(TESTER_LIB) $(CTL_LIB) $(BENCH_LIB) $(LIB)
 	$(link) $(LIBS) $(if $(TSAN),,-lcriterion)
-$(B)/tests/sim/%: $(O)/tests/sim/%.o $(SIM_LIB) $(TESTER_LIB) $(LIB)
+# All objects of the simulator come first: none of the real backend may be taken in their place.
+$(B)/tests/sim/%: $(O)/tests/sim/%.o $(call obj,$(SIM_SRC)) $(TESTER_LIB) $(LIB)
 	$(link) $(LIBS) $(if $(TSAN),,-lcriterion)
-$(B)/tests/sim/sim: $(O)/tests/sim/main.o $(call planted,$(PLANTED_SRC)) $(SIM_LIB) $(LIB)
+$(B)/tests/sim/sim: $(call obj,tests/sim/main.c $(SIM_SRC)) $(call planted,$(PLANTED_SRC)) $(LIB)
 	$(link) $(LIBS)
 $(B)/tests/fuzz/%: $(O)/tests/fuzz/%.o $(LIB)
 	$(link) $(LIBS)

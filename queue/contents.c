@@ -8,7 +8,7 @@
  *           behind its last record. Nothing on disk is changed but by copies of damaged bytes.
  * Failure:  a segment that cannot be read is told as damaged, and not deleted in this run.
  * Bounds:   a window of memory, entries of unsealed segments; REPLAY_SLICE entries a turn.
- * Tests:    tests/unit/test_recovery.c, tests/unit/test_recovery_early.c
+ * Tests:    tests/unit/test_recovery.c, tests/unit/test_recovery_early.c, tests/sim/test_lane_sim.c
  */
 #include <assert.h>
 #include <errno.h>
@@ -65,6 +65,7 @@ static void next_segment(struct recover *r)
 
     r->segment = s;
     r->entries_at = r->replayed_to = 0;
+    r->tries = 0;
     if (!s) {
         r->at = 0;
         r->pass++;
@@ -194,6 +195,14 @@ static bool replay_entry(struct recover *r, const struct record_digest *d)
 
 /* ---- summaries ---- */
 
+static void scan_submit(struct recover *r, uint32_t want)
+{
+    r->step = CONTENTS_SCAN;
+    r->scan_want = want;
+    io_read(r->lane->io, &r->op, r->fd, r->window + r->window_len, want,
+            r->window_at + r->window_len);
+}
+
 static void begin_scan(struct recover *r)
 {
     struct segment *s = r->segment;
@@ -204,8 +213,7 @@ static void begin_scan(struct recover *r)
     r->window_at = SEGMENT_BLOCK;
     r->window_len = 0;
     r->window_want = READ_BYTES;
-    r->step = CONTENTS_SCAN;
-    io_read(r->lane->io, &r->op, r->fd, r->window, READ_BYTES, SEGMENT_BLOCK);
+    scan_submit(r, READ_BYTES);
 }
 
 static uint32_t to_the_end(const struct segment *s, uint32_t from, uint32_t max)
@@ -347,8 +355,7 @@ static void scan_more(struct recover *r, const struct scan_event *e)
         want = READ_BYTES;
     if (want > RECOVER_WINDOW_BYTES - keep)
         want = RECOVER_WINDOW_BYTES - keep;
-    r->step = CONTENTS_SCAN;
-    io_read(r->lane->io, &r->op, r->fd, r->window + keep, want, r->window_at + keep);
+    scan_submit(r, want);
 }
 
 static bool scan_record(struct recover *r, const struct scan_event *e)
@@ -371,6 +378,16 @@ static bool scan_record(struct recover *r, const struct scan_event *e)
     return true;
 }
 
+/*
+ * What a killed process wrote and did not sync can be read, but a power cut would still take it: it
+ * must be on disk before anything is decided by it - mail delivered, or older copies removed.
+ */
+static void scan_sync(struct recover *r)
+{
+    r->step = CONTENTS_SYNC;
+    io_sync(r->lane->io, &r->op, r->fd);
+}
+
 /* Goes through what is in the window. */
 static void scan_window(struct recover *r)
 {
@@ -387,7 +404,7 @@ static void scan_window(struct recover *r)
         case SCAN_NEED: scan_more(r, &e); return;
         case SCAN_END:
             if (r->pass == PASS_COUNT) {
-                segment_over(r);
+                scan_sync(r);
             } else { /* its summary was good when it was counted */
                 close_file(r);
                 pause_turn(r);
@@ -529,6 +546,21 @@ static void opened(struct recover *r, int32_t res)
         read_end(r);
 }
 
+/* What is given up here is mail that was promised, and a failure may pass. True: tried again. */
+static bool contents_again(struct recover *r, int32_t res)
+{
+    if (r->step == CONTENTS_SYNC || res == -ENOENT || r->tries++ >= RECOVER_TRIES)
+        return false;
+    if (r->step == CONTENTS_OPEN)
+        io_open(r->lane->io, &r->op, r->path, IO_READ);
+    else if (r->step == CONTENTS_SCAN)
+        scan_submit(r, r->scan_want);
+    else
+        io_read(r->lane->io, &r->op, r->fd, r->window + r->window_len,
+                r->window_want - r->window_len, r->window_at + r->window_len);
+    return true;
+}
+
 /* Also when cut short: the rest is read before anybody looks. True: it is all there. */
 static bool window_read(struct recover *r, int32_t res)
 {
@@ -546,9 +578,11 @@ static void contents_done(struct io_op *op, int32_t res, uint32_t flags)
 
     (void)flags;
     if (res < 0) {
-        segment_unread(r, res);
+        if (!contents_again(r, res))
+            segment_unread(r, res);
         return;
     }
+    r->tries = 0;
     switch ((enum contents_step)r->step) {
     case CONTENTS_OPEN: opened(r, res); break;
     case CONTENTS_FOOTER:
@@ -560,6 +594,7 @@ static void contents_done(struct io_op *op, int32_t res, uint32_t flags)
             summary_read(r);
         break;
     case CONTENTS_SCAN: scan_read(r, res); break;
+    case CONTENTS_SYNC: segment_over(r); break;
     case CONTENTS_PAUSE: break;
     }
 }

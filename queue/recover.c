@@ -12,6 +12,7 @@
  * Bounds:   RECOVER_WINDOW_BYTES of memory.
  * Tests:    tests/unit/test_recovery.c
  */
+#include <errno.h>
 #include <stdlib.h>
 
 #include "queue/recover_internal.h"
@@ -183,6 +184,7 @@ static void next_header(struct recover *r)
         return;
     }
     r->phase = RECOVER_OPEN_HEADER;
+    r->tries = 0;
     lane_path(l, r->ids[r->at], "seg", r->path);
     io_open(l->io, &r->op, r->path, IO_READ);
 }
@@ -247,12 +249,27 @@ static void header_read(struct recover *r)
 
 /* ---- the operation ---- */
 
+/* A failure may pass, and without its header a segment is not there. True: tried again. */
+static bool header_again(struct recover *r, int32_t res)
+{
+    if (res >= 0 || res == -ENOENT || r->tries++ >= RECOVER_TRIES)
+        return false;
+    if (r->phase == RECOVER_OPEN_HEADER)
+        io_open(r->lane->io, &r->op, r->path, IO_READ);
+    else
+        io_read(r->lane->io, &r->op, r->fd, r->window + r->window_len,
+                SEGMENT_BLOCK - r->window_len, r->window_len);
+    return true;
+}
+
 static void opened_or_read(struct recover *r, int32_t res)
 {
     struct lane *l = r->lane;
 
     switch ((enum recover_phase)r->phase) {
     case RECOVER_OPEN_HEADER:
+        if (header_again(r, res))
+            return;
         if (res < 0) {
             quarantine_tell(l, r->ids[r->at], 0, strerror(-res));
             r->at++;
@@ -265,6 +282,8 @@ static void opened_or_read(struct recover *r, int32_t res)
         io_read(l->io, &r->op, r->fd, r->window, SEGMENT_BLOCK, 0);
         return;
     case RECOVER_READ_HEADER:
+        if (header_again(r, res))
+            return;
         r->window_len += res > 0 ? (uint32_t)res : 0;
         if (res > 0 && r->window_len < SEGMENT_BLOCK) { /* cut short */
             io_read(l->io, &r->op, r->fd, r->window + r->window_len, SEGMENT_BLOCK - r->window_len,

@@ -9,6 +9,7 @@
 #include "queue/lane_internal.h"
 #include "queue/scan.h"
 
+#define RECOVER_TRIES        3u /* more of an open or a read that fails */
 #define RECOVER_WINDOW_BYTES (RECORD_BYTES_MAX + (uint32_t)MIB)
 
 enum recover_phase {
@@ -28,6 +29,7 @@ enum contents_step {
     CONTENTS_FOOTER,
     CONTENTS_SUMMARY,
     CONTENTS_SCAN,
+    CONTENTS_SYNC,
     CONTENTS_PAUSE /* by timer */
 };
 
@@ -59,6 +61,8 @@ struct recover {
     struct list untold;
     uint8_t *window;
     uint32_t window_at, window_len, window_want;
+    uint32_t scan_want; /* bytes that a scan reads now */
+    uint32_t tries;     /* of what failed last */
     char path[LANE_PATH_MAX], to[LANE_PATH_MAX];
 };
 
