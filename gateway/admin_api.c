@@ -242,6 +242,35 @@ static void queue_sites(struct admin_call *call)
         admin_ask_all(call, &r, finish_list);
 }
 
+/* How far the requests are that shards are working on: listings and changes of a deep queue. */
+static void progress(struct admin_call *call)
+{
+    const struct gateway *gw = control_gateway(call->admin->control);
+    const char *before = "";
+    struct admin_body b;
+    uint64_t total = 0;
+    if (!admin_body_open(call, &b))
+        return;
+    for (uint32_t i = 0; i < gw->shard_count; i++)
+        total += metric_get(&gw->metrics[i], M_QUEUE_MESSAGES);
+    fputs("{\"items\":[", b.f);
+    for (struct list *p = call->admin->calls.next; p != &call->admin->calls; p = p->next) {
+        const struct admin_call *other = container_of(p, struct admin_call, link);
+        uint64_t seen = 0;
+        if (!other->waiting || !other->asked)
+            continue;
+        for (uint32_t i = 0; i < other->asked; i++)
+            seen += atomic_load_explicit(&other->requests[i]->seen, memory_order_relaxed);
+        fprintf(b.f, "%s{\"method\":\"%s\",\"path\":", before, other->method);
+        admin_put_string(b.f, slice_str(other->path));
+        fprintf(b.f, ",\"seen\":%llu,\"messages\":%llu,\"shards_left\":%u}",
+                (unsigned long long)seen, (unsigned long long)total, other->waiting);
+        before = ",";
+    }
+    fputs("]}", b.f);
+    admin_body_answer(call, &b);
+}
+
 /* ---- status, reload, drain ---- */
 
 static void put_pressure(struct control *c, FILE *f)
@@ -393,6 +422,7 @@ static const struct {
     {"GET", "/readyz", admin_ready},
     {"GET", "/api/v1/status", status},
     {"GET", "/api/v1/queue", queue_list},
+    {"GET", "/api/v1/progress", progress},
     {"GET", "/api/v1/sites", queue_sites},
     {"GET", "/api/v1/connectors", admin_connectors},
     {"GET", "/api/v1/route", admin_route_explain},

@@ -448,6 +448,12 @@ static void delivery_refill(struct delivery *d)
     while (!d->draining && room-- > 0 && delivery_next(d, &qid)) {
         for (uint32_t i = 0; i < d->shard->lane_count; i++) {
             struct queue_msg *m = lane_find(d->shard->lanes[i], qid);
+            if (m && m->owner == &d->shard->admin_owner && !m->schedule_index) {
+                if (!backlog_push(d->backlog, qid)) /* looked at by an operator just now */
+                    lane_defer(d->shard->lanes[i], m, io_wall_ns(d->shard->io) / NS_PER_S + 60,
+                               false, slice_of(NULL, 0));
+                break;
+            }
             if (m && !m->owner && !m->schedule_index && m->state != QUEUE_HELD &&
                 m->state != QUEUE_POISON) {
                 delivery_due(d, d->shard->lanes[i], m);

@@ -98,6 +98,7 @@ struct admin_request {
     uint64_t decision;               /* route: the same on shards that choose alike */
     bool site_known;                 /* route: this shard has tried the next hop lately */
     uint64_t matched;                /* messages that the request met here */
+    _Atomic uint64_t seen;           /* looked at so far; for others to read meanwhile */
     char *json;                      /* array elements without brackets, malloc'd, or NULL */
     size_t json_len, json_cap;
     /* the shard's own while it works */

@@ -5,9 +5,9 @@
  * Owns:     a walk over the index for each request under way (malloc'd: this is not the message
  *           path).
  * Runs on:  the shard; the request comes from the control thread and goes back to it.
- * Contract: mail goes on meanwhile: one message's envelope is read at a time, at most WALK_SLICE
- *           index entries a step. A message that is being delivered is changed when its attempt
- *           ends.
+ * Contract: mail goes on meanwhile: WALK_READS envelopes are read at a time, at most WALK_SLICE
+ *           index entries looked at a turn; how far it is can be asked. A message that is being
+ *           delivered is changed when its attempt ends.
  * Failure:  an envelope that cannot be read is listed with what the index knows.
  * Bounds:   `limit` messages listed, ADMIN_ROW_MAX bytes each.
  * Tests:    tests/system (queue commands)
@@ -19,19 +19,27 @@
 #include "gateway/delivery.h"
 #include "gateway/filter.h"
 
-#define WALK_SLICE 4096u
+#define WALK_SLICE 512u
+#define WALK_READS 16u
+
+struct walk_slot {
+    struct walk *walk;
+    struct lane *lane;
+    struct queue_msg *m; /* whose envelope is being read; NULL: free */
+    struct lane_envelope_read read;
+    struct arena arena;
+};
 
 struct walk {
     struct shard *shard;
     struct admin_request *r;
     uint32_t lane;
     uint64_t cursor;
-    uint32_t listed;
-    struct queue_msg *m; /* whose envelope is being read */
-    struct lane_envelope_read read;
-    struct arena arena;
+    uint32_t listed, seen, reading;
+    struct walk_slot slots[WALK_READS];
     struct timer timer; /* goes on in the next turn */
-    bool single;        /* one message only */
+    bool over;          /* nothing is left to be looked at */
+    bool going;
 };
 
 static const char *const state_names[] = {"ready", "deferred", "held", "unreachable", "poison"};
@@ -197,7 +205,6 @@ void shard_admin_done(struct shard *s, struct admin_request *r)
 
 static void walk_end(struct walk *w)
 {
-    arena_reset(&w->arena);
     shard_admin_done(w->shard, w->r);
     free(w);
 }
@@ -252,8 +259,8 @@ static void change_message(struct walk *w, struct lane *l, struct queue_msg *m)
 static void walk_go(struct walk *w);
 
 /* One message with all that can be known of it. */
-static void walk_visit(struct walk *w, struct queue_msg *m, const struct envelope *env,
-                       struct slice error)
+static void walk_visit(struct walk *w, struct lane *l, struct queue_msg *m,
+                       const struct envelope *env, struct slice error)
 {
     struct admin_request *r = w->r;
     struct row row;
@@ -263,7 +270,7 @@ static void walk_visit(struct walk *w, struct queue_msg *m, const struct envelop
         return;
     r->matched++;
     if (r->op == ADMIN_QUEUE_CHANGE) {
-        change_message(w, w->shard->lanes[w->lane], m);
+        change_message(w, l, m);
     } else if (w->listed < r->limit && shard_admin_room(r, &b)) {
         row_write(&b, &row);
         r->json_len += b.len;
@@ -274,47 +281,53 @@ static void walk_visit(struct walk *w, struct queue_msg *m, const struct envelop
 static void walk_envelope(struct lane_envelope_read *read, const struct envelope *env,
                           struct slice error, const struct why *why)
 {
-    struct walk *w = container_of(read, struct walk, read);
-    struct queue_msg *m = w->m;
-    struct lane *l = w->shard->lanes[w->lane];
-    w->m = NULL;
+    struct walk_slot *slot = container_of(read, struct walk_slot, read);
+    struct walk *w = slot->walk;
+    struct queue_msg *m = slot->m;
+    slot->m = NULL;
     m->owner = NULL;
-    uint64_t qid = m->qid;
-    walk_visit(w, m, env, env ? error : slice_str(why->text));
-    arena_reset(&w->arena);
-    m = lane_find(l, qid);
-    if (m && !m->owner && m->state == QUEUE_READY && !m->schedule_index)
-        delivery_due(w->shard->delivery, l, m); /* it fell due while its envelope was read */
+    walk_visit(w, slot->lane, m, env, env ? error : slice_str(why->text));
+    arena_reset(&slot->arena);
+    w->reading--;
     walk_go(w);
 }
 
-/* True: the walk waits for an envelope. */
-static bool walk_message(struct walk *w, struct queue_msg *m)
+static void walk_read(struct walk *w, struct lane *l, struct queue_msg *m)
+{
+    struct walk_slot *slot = w->slots;
+    while (slot->m)
+        slot++;
+    slot->walk = w;
+    slot->lane = l;
+    slot->m = m;
+    m->owner = &w->shard->admin_owner;
+    slot->read.done = walk_envelope;
+    w->reading++;
+    lane_envelope_read(l, m, &slot->read, &slot->arena);
+}
+
+static void walk_message(struct walk *w, struct lane *l, struct queue_msg *m)
 {
     struct admin_request *r = w->r;
     bool list = r->op != ADMIN_QUEUE_CHANGE && w->listed < r->limit;
     struct slice none = slice_of(NULL, 0);
+    w->seen++;
     if (m->owner == &w->shard->admin_owner)
-        return false; /* another walk looks at it right now */
+        return; /* another walk looks at it right now */
     struct job *j = m->owner;
     if (j && (j->env.rcpt_count || !list)) {
-        walk_visit(w, m, j->env.rcpt_count ? &j->env : NULL, j->last_error);
-        return false;
+        walk_visit(w, l, m, j->env.rcpt_count ? &j->env : NULL, j->last_error);
+        return;
     }
     bool index_knows = !filter_needs_envelope(r->filter) && m->state != QUEUE_UNREACHABLE;
     if (j || (!list && index_knows)) {
-        walk_visit(w, m, NULL, none);
-        return false;
+        walk_visit(w, l, m, NULL, none);
+        return;
     }
     struct row row; /* what the index alone can tell may already rule it out */
     row_fill(w->shard, &row, m, NULL, none);
-    if (r->filter && index_knows && !row_matches(&row, r->filter))
-        return false;
-    w->m = m;
-    m->owner = &w->shard->admin_owner;
-    w->read.done = walk_envelope;
-    lane_envelope_read(w->shard->lanes[w->lane], m, &w->read, &w->arena);
-    return true;
+    if (!r->filter || !index_knows || row_matches(&row, r->filter))
+        walk_read(w, l, m);
 }
 
 static void walk_timer(struct timer *t)
@@ -322,42 +335,56 @@ static void walk_timer(struct timer *t)
     walk_go(container_of(t, struct walk, timer));
 }
 
+/* A slice; goes on with the next turn, or when an envelope has come. */
+static void walk_slice(struct walk *w)
+{
+    struct shard *s = w->shard;
+    for (uint32_t n = 0; n < WALK_SLICE && w->reading < WALK_READS && !w->over; n++) {
+        if (w->lane >= s->lane_count) { /* of a shard that stops there is none */
+            w->over = true;
+            break;
+        }
+        struct queue_msg *m = lane_next(s->lanes[w->lane], &w->cursor);
+        if (m) {
+            walk_message(w, s->lanes[w->lane], m);
+        } else {
+            w->lane++;
+            w->cursor = 0;
+        }
+    }
+}
+
 static void walk_go(struct walk *w)
 {
     struct shard *s = w->shard;
-    if (w->single || s->stopping) {
-        walk_end(w);
+    if (w->going) /* further up */
         return;
+    w->going = true;
+    if (!timer_is_set(&w->timer))
+        walk_slice(w);
+    w->going = false;
+    atomic_store_explicit(&w->r->seen, w->seen, memory_order_relaxed);
+    if (w->over && w->reading == 0) {
+        io_timer_clear(s->io, &w->timer);
+        walk_end(w);
+    } else if (!w->over && w->reading < WALK_READS && !timer_is_set(&w->timer)) {
+        io_timer_set(s->io, &w->timer, io_now_ns(s->io));
     }
-    for (uint32_t n = 0; n < WALK_SLICE; n++) {
-        if (w->lane >= s->lane_count) {
-            walk_end(w);
-            return;
-        }
-        struct queue_msg *m = lane_next(s->lanes[w->lane], &w->cursor);
-        if (!m) {
-            w->lane++;
-            w->cursor = 0;
-        } else if (walk_message(w, m)) {
-            return;
-        }
-    }
-    io_timer_set(s->io, &w->timer, io_now_ns(s->io));
 }
 
 static void walk_one(struct walk *w)
 {
     struct shard *s = w->shard;
-    for (w->lane = 0; w->lane < s->lane_count; w->lane++) {
-        struct queue_msg *m = lane_find(s->lanes[w->lane], w->r->qid);
+    w->over = true;
+    for (uint32_t i = 0; i < s->lane_count; i++) {
+        struct queue_msg *m = lane_find(s->lanes[i], w->r->qid);
         if (!m)
             continue;
-        w->single = true;
-        if (!walk_message(w, m))
-            walk_end(w);
-        return;
+        walk_message(w, s->lanes[i], m);
+        break;
     }
-    walk_end(w);
+    if (w->reading == 0)
+        walk_end(w);
 }
 
 static void walk_start(struct shard *s, struct admin_request *r)
@@ -370,7 +397,8 @@ static void walk_start(struct shard *s, struct admin_request *r)
     w->shard = s;
     w->r = r;
     w->timer.fire = walk_timer;
-    arena_init(&w->arena, &s->arena_slab, ENVELOPE_BLOCKS_MAX);
+    for (uint32_t i = 0; i < WALK_READS; i++)
+        arena_init(&w->slots[i].arena, &s->arena_slab, ENVELOPE_BLOCKS_MAX);
     if (r->qid)
         walk_one(w);
     else

@@ -29,6 +29,7 @@ static const char usage[] =
     "  queue show QID                                one message\n"
     "  queue sites                                   next hops: depth, state, last error, retry "
     "time\n"
+    "  queue progress                                how far listings and changes under way are\n"
     "  queue hold|release|retry|remove|bounce QID|--filter EXPR\n"
     "  connector list                                state, health, sessions, connections\n"
     "  connector suspend|resume NAME                 send: its mail waits; receive: 421 to "
@@ -99,6 +100,8 @@ static int queue(const struct command *c)
         return ask(c, "GET", "/api/v1/queue", args, print_queue);
     if (strcmp(what, "sites") == 0)
         return ask(c, "GET", "/api/v1/sites", args + 1, print_sites);
+    if (strcmp(what, "progress") == 0)
+        return ask(c, "GET", "/api/v1/progress", NULL, print_progress);
     if (strcmp(what, "show") == 0) {
         char path[128];
         if (c->argc != 3 || strlen(c->argv[2]) > 32 || strchr(c->argv[2], '/'))
@@ -109,7 +112,8 @@ static int queue(const struct command *c)
     for (size_t i = 0; i < sizeof changes / sizeof *changes; i++)
         if (strcmp(what, changes[i]) == 0)
             return queue_change(c, changes[i]);
-    return wrong_use("queue: list, show, sites, hold, release, retry, remove or bounce, not", what);
+    return wrong_use(
+        "queue: list, show, sites, progress, hold, release, retry, remove or bounce, not", what);
 }
 
 static int connector(const struct command *c)

@@ -160,6 +160,17 @@ void print_message(json_t *j)
     }
 }
 
+void print_progress(json_t *j)
+{
+    json_t *p, *items = json_object_get(j, "items");
+    size_t i;
+    json_array_foreach(items, i, p)
+        printf("%s %s: %lld of %lld messages looked at\n", text(p, "method"), text(p, "path"),
+               number(p, "seen"), number(p, "messages"));
+    if (json_array_size(items) == 0)
+        puts("nothing is under way");
+}
+
 void print_sites(json_t *j)
 {
     json_t *s, *items = json_object_get(j, "items");

@@ -10,6 +10,7 @@ void print_json(json_t *j);
 void print_status(json_t *j);
 void print_queue(json_t *j);
 void print_message(json_t *j);
+void print_progress(json_t *j);
 void print_sites(json_t *j);
 void print_connectors(json_t *j);
 void print_route(json_t *j);

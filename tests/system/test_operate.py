@@ -230,6 +230,8 @@ def queue(folder):
     expect_equal(g.get("/api/v1/queue", filter="frob=1").status, 400)
     expect_equal(g.get("/api/v1/queue", filter="age>soon").status, 400)
     expect_equal(g.get("/api/v1/queue/0000000000000").status // 100, 4)
+    expect_equal(g.get("/api/v1/progress").json, {"items": []})
+    expect_match("nothing is under way", g.ctl("queue", "progress").stdout)
     answer = g.get("/api/v1/queue", limit=1).json
     expect_equal((answer["matched"], len(answer["items"]) >= 1), (4, True))
 
