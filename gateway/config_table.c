@@ -177,15 +177,14 @@ static const struct config_key accepted_keys[] = {
      .standard = "authoritative",
      .choices = domain_types,
      AT(config_accepted_domain, type),
-     .help = "Whose mailboxes these are: ours, partly ours, or another system's. All are sent on "
-             "by the send connectors; only ours can have a list of recipients."},
+     .help = "Whose mailboxes these are: ours, partly ours, or another system's."},
     {.name = "recipients_file",
      .type = CONFIG_TYPE_PATH,
      .standard = "\"\"",
      AT(config_accepted_domain, recipients_file),
      .example = "recipients.example.com",
-     .help = "For type: authoritative. File with the recipients there are, one a line, with or "
-             "without the domain; user also takes user+detail. Others are answered 550 5.1.1."}};
+     .help = "authoritative: the recipients there are, one a line, user also takes user+detail. "
+             "Others are answered 550 5.1.1."}};
 
 /* ---- receive connectors ---- */
 
@@ -703,15 +702,14 @@ static const struct config_key top_keys[] = {
      .standard = "\"\"",
      AT(config, postmaster),
      .example = "postmaster@example.com",
-     .help = "Gets mail to <postmaster>, and reports of failed mail that has no sender. Empty: "
-             "such mail is set aside in the queue (held), <postmaster> is at hostname."},
+     .help = "Gets mail to <postmaster>, and reports of failed mail without a sender. Empty: it is "
+             "held in the queue."},
     {.name = "own_addresses",
      .type = CONFIG_TYPE_NETWORKS,
      .standard = "[]",
      SETS(config, own_addresses),
      .example = "[192.0.2.10]",
-     .help = "Addresses that lead to us and that no interface here has (a router's or a load "
-             "balancer's): a mail exchanger there is ourselves."},
+     .help = "Addresses that lead to us and that no interface has, a router's for instance."},
     {.name = "receive_connectors",
      .type = CONFIG_TYPE_ITEMS,
      .standard = "[]",

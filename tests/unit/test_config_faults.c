@@ -263,9 +263,9 @@ Test(config_faults, accepted_domains)
 {
     static const struct fault faults[] = {
         {"accepted_domains: [{domain: a, type: internal_relay, recipients_file: /dev/null}]",
-         "t:1:54: recipients_file: only for type: authoritative"},
+         "t:1:71: recipients_file: only for type: authoritative"},
         {"accepted_domains: [{domain: a, recipients_file: /no/file}]",
-         "t:1:32: recipients_file: cannot read /no/file: No such file or directory"},
+         "t:1:49: recipients_file: cannot read /no/file: No such file or directory"},
         {"postmaster: me",
          "t:1:13: postmaster: expected an address such as postmaster@example.com"},
     };
