@@ -495,7 +495,9 @@ static void hop_next(struct hop *h)
     uint32_t max = s->send->conf->messages_per_connection_max;
     struct task *t;
     bool over = (max && h->messages >= max) || s->delivery->draining ||
-                permit_is_over(&s->permit) || site_is_over(s);
+                permit_is_over(&s->permit) || site_is_over(s) ||
+                (h->hosts_version == s->hosts_version &&
+                 site_has_better(&s->hosts, h->host, io_now_ns(hop_io(h))));
     if (over) {
         hop_quit(h);
     } else if ((t = site_next_task(s))) {

@@ -180,6 +180,16 @@ void site_release(struct site_hosts *s, uint32_t host)
         h->probing = false; /* the probe ended without a word */
 }
 
+bool site_has_better(const struct site_hosts *s, uint32_t host, uint64_t now_ns)
+{
+    assert(host < s->count);
+    for (uint32_t i = 0; i < s->count; i++)
+        if (s->hosts[i].priority < s->hosts[host].priority &&
+            host_may_be_tried(&s->hosts[i], now_ns))
+            return true;
+    return false;
+}
+
 bool site_is_unhealthy(const struct site_hosts *s, uint64_t now_ns)
 {
     for (uint32_t i = 0; i < s->count; i++) {

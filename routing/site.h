@@ -54,6 +54,9 @@ enum site_outcome {
 };
 void site_report(struct site_hosts *s, uint32_t host, enum site_outcome outcome, uint64_t now_ns,
                  struct prng *chance);
+/* A host that goes before this one is healthy, or due for its probe: a connection to this one is to
+ * end with its message, so that the other gets its mail back. */
+bool site_has_better(const struct site_hosts *s, uint32_t host, uint64_t now_ns);
 /* The connection of that host is gone. */
 void site_release(struct site_hosts *s, uint32_t host);
 /*

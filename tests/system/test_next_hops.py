@@ -309,6 +309,55 @@ def failover_hosts(folder):
     g.stop()
 
 
+@case("E19 a busy connection to the second host ends when the first one lives again")
+def first_host_again(folder):
+    one, two = Sink(folder, name="one"), Sink(folder, name="two")
+    g = Gateway(folder, shards=1)
+    g.config["send_connectors"] = [smart_host(
+        "out", {"host": one.smart_host, "priority": 1}, {"host": two.smart_host, "priority": 2},
+        max_connections=1, max_messages_per_connection=100_000)]
+    g.start()
+    one.stop()
+    send(g, "first@x.test")
+    two.wait(1)
+    one.start()
+    end = time.monotonic() + 25
+    with smtplib.SMTP(g.host, g.port["relay"], timeout=20) as client:
+        while not one.records() and time.monotonic() < end:
+            client.sendmail("a@sender.test", ["more@x.test"], TEXT)
+    expect(one.records(), "the first one has mail again")
+    g.wait_empty()
+    before = len(two.records())
+    for _ in range(20):
+        send(g, "last@x.test")
+    g.wait_empty()
+    expect_equal(len(two.records()), before, "and all of it")
+    g.stop()
+
+
+@case("E36 mail that waits for the second choice comes back, too")
+def queued_mail_comes_back(folder):
+    cheap, dear = Sink(folder, name="cheap"), Sink(folder, "--delay-ms", "eod=1500", name="dear")
+    g = Gateway(folder, shards=1)
+    g.config["send_connectors"] = [smart_host("cheap", cheap.smart_host, cost=10),
+                                   smart_host("dear", dear.smart_host, cost=20, max_connections=1)]
+    g.start()
+    cheap.stop()
+    with smtplib.SMTP(g.host, g.port["relay"], timeout=20) as client:
+        for i in range(60):
+            client.sendmail("a@sender.test", [f"b{i}@x.test"], TEXT)
+    dear.wait(1, 30)
+    cheap.start()
+    end = time.monotonic() + 40
+    while g.queued() and time.monotonic() < end:
+        send(g, "new@x.test")  # somebody has to try it
+        time.sleep(0.5)
+    g.wait_empty(5)
+    moved = [r for r in cheap.records() if r["rcpts"][0].startswith("b")]
+    expect(len(moved) > 25, "of 60 came back", len(moved))
+    g.stop()
+
+
 @case("E36 a dead route's mail takes the next cost, and comes back when it lives", 80)
 def failover_costs(folder):
     cheap, dear = Sink(folder, name="cheap"), Sink(folder, name="dear")

@@ -203,3 +203,24 @@ Test(site, retry_delay)
     cr_expect_gt(retry_delay_s(NULL, 0, 1, &chance), 0);
     cr_expect_eq(retry_delay_s((uint64_t[]){1}, 1, 9, &chance), 1);
 }
+
+/* A connection to the second choice ends when the first is healthy, or due for its probe. */
+Test(site, the_first_choice_gets_its_mail_back)
+{
+    setup(0);
+    cr_assert(site_hosts_add(&site, 1, 1) && site_hosts_add(&site, 2, 1) &&
+              site_hosts_add(&site, 2, 1));
+    cr_assert_not(site_has_better(&site, 0, START));
+    cr_assert(site_has_better(&site, 1, START), "it is healthy");
+    cr_assert_eq(pick(START), 0);
+    end(0, SITE_DOWN, START);
+    cr_assert_eq(pick(START) > 0, true);
+    cr_assert_not(site_has_better(&site, 1, START), "it is down, the other is no better");
+    uint64_t due = site.hosts[0].retry_ns;
+    cr_assert_not(site_has_better(&site, 1, due - 1));
+    cr_assert(site_has_better(&site, 1, due), "its probe is due");
+    cr_assert_eq(pick(due), 0);
+    cr_assert_not(site_has_better(&site, 1, due), "it is being probed");
+    end(0, SITE_DOWN, due);
+    cr_assert_not(site_has_better(&site, 1, due + 1));
+}
