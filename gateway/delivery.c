@@ -17,7 +17,6 @@
 #include <stdlib.h>
 
 #include "gateway/backlog.h"
-#include "gateway/base/plant.h"
 
 /* ---- log ---- */
 
@@ -157,8 +156,7 @@ static void job_route_choose(const struct job *j, uint32_t rcpt, struct route_an
     route_choose(d->shard->config->gen->config->routes, &q, a);
 }
 
-/* The site that takes this recipient; NULL: it has its verdict. */
-static struct site *job_route_rcpt(struct job *j, uint32_t rcpt)
+struct site *job_route_rcpt(struct job *j, uint32_t rcpt)
 {
     struct delivery *d = j->delivery;
     struct shard_config *c = d->shard->config;
@@ -182,6 +180,7 @@ static struct site *job_route_rcpt(struct job *j, uint32_t rcpt)
         job_rcpt_done(j, rcpt, RCPT_UNREACHED, &why, NULL);
         return NULL;
     }
+    j->rcpts[rcpt].failover = a.failover;
     bool mx = c->send[a.connector].conf->mx;
     struct site *s = site_get(d, c, a.connector, mx ? domain : slice_of(NULL, 0));
     if (!s) {
@@ -196,54 +195,6 @@ static struct site *job_route_rcpt(struct job *j, uint32_t rcpt)
     if (s)
         job_log_routed(j, rcpt, s, &a);
     return s;
-}
-
-/* Gathers every PENDING recipient that goes to the same site as the first one, and queues them as
- * one task. */
-static void job_route_site(struct job *j, uint32_t first, struct site *site, struct site **of)
-{
-    uint32_t max = site->send->conf->rcpts_per_message_max, count = 0;
-    uint32_t batch[OUT_RCPTS_PER_MESSAGE_DEFAULT * 10];
-    if (max == 0 || max > sizeof batch / sizeof *batch)
-        max = sizeof batch / sizeof *batch;
-    batch[count++] = first;
-    for (uint32_t i = first + 1; i < j->env.rcpt_count && count < max; i++)
-        if (of[i] == site)
-            batch[count++] = i;
-    for (uint32_t k = 0; k < count; k++) {
-        of[batch[k]] = NULL;
-        j->rcpts[batch[k]].state = RCPT_IN_TASK;
-    }
-    if (PLANT(DELIVER_TWICE) && !site_enqueue(site, j, batch, count))
-        return;
-    if (site_enqueue(site, j, batch, count))
-        return;
-    struct why why;
-    why_set(&why, 451, "4.3.1", "Out of memory");
-    for (uint32_t k = 0; k < count; k++)
-        job_rcpt_done(j, batch[k], RCPT_DEFER, &why, NULL);
-}
-
-void job_route(struct job *j)
-{
-    struct site **of = arena_alloc_large(&j->arena, sizeof *of * j->env.rcpt_count);
-    struct why why;
-    j->routing = true; /* keeps tasks that end at once from finishing the job under our feet */
-    if (!of)
-        why_set(&why, 451, "4.3.1", "Out of memory");
-    for (uint32_t i = 0; i < j->env.rcpt_count; i++) {
-        bool pending = j->rcpts[i].state == RCPT_PENDING;
-        if (of)
-            of[i] = pending ? job_route_rcpt(j, i) : NULL;
-        else if (pending)
-            job_rcpt_done(j, i, RCPT_DEFER, &why, NULL);
-    }
-    for (uint32_t i = 0; of && i < j->env.rcpt_count; i++)
-        if (of[i])
-            job_route_site(j, i, of[i], of);
-    j->routing = false;
-    if (j->tasks_open == 0)
-        job_finish(j);
 }
 
 /* ---- begin ---- */
@@ -466,20 +417,37 @@ static void delivery_refill(struct delivery *d)
 
 /* ---- end ---- */
 
+/* Writes those of them that are delivered as final; others of the job are not yet. */
+static void job_final_done(struct job *j, const uint32_t *rcpts, uint32_t count)
+{
+    uint32_t batch[256], done = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        if (j->rcpts[rcpts[i]].state == RCPT_DONE && !queue_msg_rcpt_is_final(j->m, rcpts[i]))
+            batch[done++] = rcpts[i];
+        if (done == sizeof batch / sizeof *batch || (done && i + 1 == count)) {
+            job_final_rcpts(j, batch, done, RCPT_DELIVERED);
+            done = 0;
+        }
+    }
+}
+
 void job_task_done(struct task *t)
 {
     struct job *j = t->job;
     t->site->used_ns = io_now_ns(j->delivery->shard->io);
     assert(j->tasks_open > 0);
     j->tasks_open--;
+    const uint32_t *rcpts = t->rcpts; /* in the job's arena */
+    uint32_t count = t->rcpt_count;
     slab_free(&j->delivery->task_slab, t);
-    bool pending = job_has(j, RCPT_PENDING);
-    if (j->tasks_open > 0 || pending) /* may take long: what is delivered is not kept in memory */
-        job_final(j, RCPT_DONE, RCPT_DELIVERED);
+    if (j->tasks_open > 0) /* may take long: what is delivered is not kept in memory */
+        job_final_done(j, rcpts, count);
     if (j->tasks_open > 0 || j->routing)
         return;
-    if (pending && !j->remove_asked && !j->hold_asked && !j->bounce_asked &&
-        !j->delivery->draining)
+    bool pending = job_has(j, RCPT_PENDING);
+    if (pending)
+        job_final(j, RCPT_DONE, RCPT_DELIVERED);
+    if (pending && !j->remove_asked && !j->hold_asked && !j->bounce_asked && !j->delivery->draining)
         job_route(
             j); /* sent back: too many recipients at once, or the route is to be chosen again */
     else
@@ -715,6 +683,10 @@ struct delivery *delivery_create(struct shard *s)
 void delivery_turn_end(struct delivery *d)
 {
     hops_reap(d);
+    if (d->failback) {
+        d->failback = false;
+        sites_failback(d);
+    }
     if (d->refill) {
         d->refill = false;
         delivery_refill(d);

@@ -35,6 +35,7 @@ enum rcpt_state {
 struct job_rcpt {
     uint8_t state;
     bool expired;     /* FAIL because its time was over, with the verdict of the last attempt */
+    bool failover;    /* routed to a second choice, since the first is unhealthy */
     uint32_t verdict; /* index into job->verdicts, 0: none */
 };
 
@@ -76,6 +77,7 @@ struct task {
     struct site *site;
     struct list link; /* site->tasks while it waits */
     struct hop *hop;  /* the connection that works on it */
+    bool failover;    /* goes back to its first choice when one recovers (E36) */
     uint32_t rcpt_count;
     uint32_t *rcpts; /* indexes into job->env.rcpts */
     struct smtp_out_rcpt *out_rcpts;
@@ -114,6 +116,8 @@ struct site {
     bool was_unhealthy;
     struct why last_error;
     char last_remote[128];
+    uint64_t route_pass; /* of delivery->route_pass: a job being routed has recipients for it... */
+    uint32_t route_last; /* ...this one is the last so far */
     uint64_t retry_ns, used_ns;
     uint64_t delivered, deferred;
 };
@@ -178,6 +182,7 @@ struct delivery {
     struct shard *shard;
     struct list jobs;
     uint32_t job_count;
+    uint64_t route_pass; /* jobs routed so far */
     struct list sites;
     uint32_t site_count;
     struct site *site_hash[SITE_BUCKETS], *site_keys[SITE_BUCKETS];
@@ -189,7 +194,7 @@ struct delivery {
     struct list reap;         /* hops to be freed at the end of the turn */
     struct list run_queue;    /* hops to be run after the one that runs: runs never nest */
     bool run_active;
-    bool draining, refill;
+    bool draining, refill, failback; /* failback: a next hop recovered */
     uint32_t hop_count;
 };
 
@@ -217,6 +222,10 @@ void job_final_rcpts(struct job *j, const uint32_t *rcpts, uint32_t count, enum 
 bool job_has(const struct job *j, enum rcpt_state state);
 /* A failed recipient becomes a dead letter. False: there are too many of them already. */
 bool job_set_aside(struct job *j, uint32_t rcpt) __attribute__((warn_unused_result));
+/* The site that takes this recipient; NULL: it has its verdict. */
+struct site *job_route_rcpt(struct job *j, uint32_t rcpt);
+
+/* delivery_route.c */
 /* Routes every recipient that is PENDING again, for instance because a site became unhealthy. */
 void job_route(struct job *j);
 
@@ -245,6 +254,8 @@ bool site_is_over(const struct site *s);
 void site_task_back(struct task *t);
 /* Unused sites go; called once in a while. */
 void sites_sweep(struct delivery *d);
+/* A next hop recovered: mail that waits for a second choice is routed again. */
+void sites_failback(struct delivery *d);
 void sites_drain(struct delivery *d, bool force);
 void sites_config_changed(struct delivery *d);
 void sites_destroy(struct delivery *d);

@@ -174,6 +174,7 @@ bool site_enqueue(struct site *s, struct job *j, const uint32_t *rcpts, uint32_t
     t->rcpt_count = count;
     t->job = j;
     t->site = s;
+    t->failover = j->rcpts[rcpts[0]].failover;
     j->tasks_open++;
     list_push_back(&s->tasks, &t->link);
     s->depth++;
@@ -408,6 +409,29 @@ void sites_sweep(struct delivery *d)
         if (s->hop_count == 0 && list_empty(&s->tasks) && permit_borrower_is_idle(&s->permit) &&
             (old || now - s->used_ns > SITE_UNUSED_NS))
             site_free(s);
+    }
+}
+
+void sites_failback(struct delivery *d)
+{
+    struct list back, *l;
+    list_init(&back);
+    for (struct list *p = d->sites.next; p != &d->sites; p = p->next) {
+        struct site *s = container_of(p, struct site, link);
+        for (struct list *next, *t = s->tasks.next; t != &s->tasks; t = next) {
+            next = t->next;
+            if (!container_of(t, struct task, link)->failover)
+                continue;
+            list_remove(t);
+            list_push_back(&back, t);
+            s->depth--;
+        }
+    }
+    while ((l = list_pop_front(&back))) {
+        struct task *t = container_of(l, struct task, link);
+        for (uint32_t i = 0; i < t->rcpt_count; i++)
+            t->job->rcpts[t->rcpts[i]].state = RCPT_PENDING;
+        job_task_done(t);
     }
 }
 

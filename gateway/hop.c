@@ -79,6 +79,15 @@ void hop_op_ended(struct hop *h)
     list_push_back(&h->site->delivery->reap, &h->reap_link);
 }
 
+static void hop_tell(struct hop *h, enum site_outcome outcome)
+{
+    struct site *s = h->site;
+    bool was_down = s->hosts.hosts[h->host].down;
+    site_report(&s->hosts, h->host, outcome, io_now_ns(hop_io(h)), &s->delivery->shard->chance);
+    if (was_down && !s->hosts.hosts[h->host].down)
+        s->delivery->failback = true; /* mail that waits for a second choice comes back */
+}
+
 /* The host's account is settled: what this connection tells of its health, and its place among
  * connections_max. */
 static void hop_report(struct hop *h, enum site_outcome outcome)
@@ -87,7 +96,15 @@ static void hop_report(struct hop *h, enum site_outcome outcome)
     if (h->reported || h->hosts_version != s->hosts_version)
         return;
     h->reported = true;
-    site_report(&s->hosts, h->host, outcome, io_now_ns(hop_io(h)), &s->delivery->shard->chance);
+    hop_tell(h, outcome);
+}
+
+/* A message that it took tells as much as a greeting: one connection may be all that there is. */
+static void hop_report_taken(struct hop *h)
+{
+    struct site *s = h->site;
+    if (h->hosts_version == s->hosts_version && s->hosts.hosts[h->host].down)
+        hop_tell(h, SITE_UP);
 }
 
 void hop_close(struct hop *h)
@@ -608,6 +625,8 @@ static void hop_tx_done(struct hop *h, const struct smtp_out_event *ev)
     why_from_reply(&why, &ev->reply);
     if (why.smtp_code >= 400)
         site_note_error(s, &why, h->remote);
+    else
+        hop_report_taken(h);
     hop_task_end(h, &why, io_now_ns(hop_io(h)) - h->task_start_ns);
     h->rcpts_taken = 0;
     if (h->state == HOP_SMTP && !h->quitting)
