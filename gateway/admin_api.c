@@ -105,7 +105,7 @@ static void ask_done(void *arg, struct admin_request *r)
 
 /* Puts the same question to every shard; `finish` answers the call. */
 void admin_ask_all(struct admin_call *call, const struct admin_request *model,
-                    void (*finish)(struct admin_call *call))
+                   void (*finish)(struct admin_call *call))
 {
     struct control *c = call->admin->control;
     uint32_t n = control_gateway(c)->shard_count;
@@ -323,6 +323,7 @@ static void status(struct admin_call *call)
                  {"queue_unreachable", M_QUEUE_UNREACHABLE},
                  {"queue_poison", M_QUEUE_POISON},
                  {"outbound_connections", M_OUT_OPEN},
+                 {"drain_work", M_DRAIN_WORK},
                  {"spool_bytes", M_SPOOL_BYTES}};
     for (size_t i = 0; i < sizeof shown / sizeof *shown; i++) {
         uint64_t sum = 0;

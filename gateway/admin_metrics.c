@@ -105,6 +105,10 @@ void admin_metrics(struct admin_call *call)
             "gauge\nhikyaku_ready %d\n",
             admin_not_ready(c) == NULL);
     fprintf(f,
+            "# HELP hikyaku_draining Whether it was asked to stop.\n# TYPE hikyaku_draining "
+            "gauge\nhikyaku_draining %d\n",
+            control_state(c) == CONTROL_DRAINING);
+    fprintf(f,
             "# HELP hikyaku_config_generation Number of the configuration in force.\n"
             "# TYPE hikyaku_config_generation gauge\nhikyaku_config_generation %llu\n",
             (unsigned long long)control_generation(c)->number);

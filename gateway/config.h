@@ -129,7 +129,7 @@ struct config_file {
 struct config {
     char *path;
     struct config_file *files; /* includes, certificates, keys, secrets */
-    uint64_t generation; /* grows with every reload; set by the control thread */
+    uint64_t generation;       /* grows with every reload; set by the control thread */
     char *hostname;
     uint32_t shards; /* 0: auto */
     struct {
@@ -178,6 +178,9 @@ struct config {
         uint64_t queue_messages; /* 0: no limit */
         uint64_t delay_ns;       /* of answers to MAIL at medium pressure */
     } back_pressure;
+    struct {
+        uint64_t deliveries_ns; /* new ones begin for so long after a drain did */
+    } drain;
     struct {
         uint64_t *intervals_s;
         uint32_t interval_count;

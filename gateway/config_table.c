@@ -643,6 +643,17 @@ static const struct config_key retry_keys[] = {
      AT(config, retry.warn_after_s),
      .help = "After this long the sender is told of the delay. 0: never."}};
 
+static const struct config_key drain_keys[] = {
+    {.name = "deliveries",
+     .type = CONFIG_TYPE_TIME,
+     .standard = "0s",
+     .unit = 1,
+     .max = 3600 * NS_PER_S,
+     AT(config, drain.deliveries_ns),
+     .help =
+         "For so long a gateway that drains goes on with what is queued and due; then only what "
+         "is under way ends, in 30 seconds more. The rest waits in the spool."}};
+
 static const struct config_key reload_keys[] = {
     {.name = "watch",
      .type = CONFIG_TYPE_BOOL,
@@ -732,6 +743,10 @@ static const struct config_key top_keys[] = {
      .type = CONFIG_TYPE_GROUP,
      .keys = KEYS(retry_keys),
      .help = "Mail that could not be delivered yet."},
+    {.name = "drain",
+     .type = CONFIG_TYPE_GROUP,
+     .keys = KEYS(drain_keys),
+     .help = "Stopping (SIGTERM, hikyakuctl drain)."},
     {.name = "reload",
      .type = CONFIG_TYPE_GROUP,
      .keys = KEYS(reload_keys),

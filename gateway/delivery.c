@@ -699,6 +699,11 @@ void delivery_tick(struct delivery *d)
     homes_sweep(d, false);
 }
 
+uint64_t delivery_work(const struct delivery *d)
+{
+    return (uint64_t)d->job_count + !backlog_empty(d->backlog);
+}
+
 bool delivery_drain(struct delivery *d, bool force)
 {
     d->draining = true;

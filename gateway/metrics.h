@@ -64,6 +64,8 @@
       "Outbound connections that did not get as far as a transaction.")                            \
     X(M_OUT_OPEN, "outbound_connections", "gauge", "Outbound connections open now.")               \
     X(M_JOBS, "delivery_jobs", "gauge", "Messages with their envelope in memory.")                 \
+    X(M_DRAIN_WORK, "drain_work", "gauge",                                                         \
+      "While draining: sessions and messages being delivered that are left.")                      \
     X(M_SITES, "sites", "gauge", "Next hops known now.")                                           \
     X(M_QUEUE_MESSAGES, "queue_messages", "gauge", "Messages in the queue.")                       \
     X(M_QUEUE_BYTES, "queue_bytes", "gauge", "Bytes of the messages in the queue.")                \

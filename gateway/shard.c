@@ -409,9 +409,15 @@ static void shard_lane_closed(void *arg)
 
 static void shard_drain_step(struct shard *s)
 {
-    bool force = io_now_ns(s->io) >= s->drain_force_ns;
-    sessions_drain(s, force);
-    bool delivered = delivery_drain(s->delivery, force);
+    uint64_t now = io_now_ns(s->io);
+    sessions_drain(s, now >= s->drain_force_ns);
+    uint64_t work = s->session_count + delivery_work(s->delivery);
+    metric_set(s->metrics, M_DRAIN_WORK, work);
+    if (!s->drain_cut_ns && work && now < s->drain_deliver_ns)
+        return;
+    if (!s->drain_cut_ns)
+        s->drain_cut_ns = now + DRAIN_FORCE_NS;
+    bool delivered = delivery_drain(s->delivery, now >= s->drain_cut_ns);
     if (s->session_count || !delivered || s->stopping || !list_empty(&s->listeners))
         return;
     s->stopping = true;
@@ -428,6 +434,7 @@ static void shard_drain(struct shard *s)
         return;
     s->draining = true;
     s->drain_force_ns = io_now_ns(s->io) + DRAIN_FORCE_NS;
+    s->drain_deliver_ns = io_now_ns(s->io) + s->config->gen->config->drain.deliveries_ns;
     listeners_discard(s, &s->bound);
     listeners_stop(s, NULL);
     shard_drain_step(s);

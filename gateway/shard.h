@@ -101,7 +101,7 @@ struct shard {
     uint8_t *scratch_plain; /* decrypted input of the session being run */
     uint8_t *scratch_reply; /* replies to be encrypted */
     struct addr_counts *addr_counts;
-    struct list reap; /* sessions to be freed at the end of the turn */
+    struct list reap;          /* sessions to be freed at the end of the turn */
     struct list committing;    /* transactions whose sessions wait for the commit, oldest first */
     struct timer commit_timer; /* set while there are any: the oldest may have waited too long */
     uint32_t withdrawn;        /* commits under way of messages that were answered 451 */
@@ -122,10 +122,12 @@ struct shard {
     uint32_t hop_count_max; /* outbound connections that there are descriptors for */
     /* life */
     bool up, draining, stopping, stopped;
-    uint64_t drain_force_ns;
-    char admin_owner;     /* its address marks messages that an operator's request looks at */
-    struct timer tick;    /* once a second: gauges, drain progress */
-    struct list unposted; /* items that found a ring full, see shard_post */
+    uint64_t drain_force_ns;   /* sessions are cut */
+    uint64_t drain_deliver_ns; /* until then deliveries begin */
+    uint64_t drain_cut_ns;     /* deliveries under way are cut; 0: new ones still begin */
+    char admin_owner;          /* its address marks messages that an operator's request looks at */
+    struct timer tick;         /* once a second: gauges, drain progress */
+    struct list unposted;      /* items that found a ring full, see shard_post */
 };
 
 struct shard_start {
@@ -180,6 +182,8 @@ void delivery_operate(struct delivery *d, struct lane *l, struct queue_msg *m, b
 void delivery_config_changed(struct delivery *d);
 /* No new attempts; connections finish what they do. True when nothing is under way. */
 bool delivery_drain(struct delivery *d, bool force);
+/* Messages being delivered or due; idle connections do not count. */
+uint64_t delivery_work(const struct delivery *d);
 /* What waits for the end of a turn: freed connections, jobs from the backlog. */
 void delivery_turn_end(struct delivery *d);
 /* PEER_PERMIT_STATE, PEER_PERMIT_GRANT. */

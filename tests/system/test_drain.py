@@ -1,0 +1,108 @@
+#!/usr/bin/env python3
+# time-limit: 120
+"""Draining: deliveries go on for as long as was configured, progress shows, the rest stays."""
+import smtplib
+import time
+
+from lib.gateway import Gateway
+from lib.harness import case, expect, expect_equal, expect_match, main, until
+from lib.sink import Sink
+
+
+def queued(folder, count, eod_ms, deliveries):
+    """A gateway with `count` messages for a sink that takes them one by one, `eod_ms` each."""
+    sink = Sink(folder, "--delay-ms", f"eod={eod_ms}")
+    g = Gateway(folder, sink, shards=1)
+    g.send("out").update(max_connections=1)
+    g.config["drain"] = {"deliveries": deliveries}
+    g.start()
+    with smtplib.SMTP(g.host, g.port["relay"], timeout=20) as client:
+        for i in range(count):
+            client.sendmail(f"m{i}@sender.test", ["b@x.test"], b"Subject: x\r\n\r\nx\r\n")
+    sink.wait(1)
+    return g, sink
+
+
+def ends(g, seconds):
+    began = time.monotonic()
+    expect_equal(g.process.wait(seconds), 0, "exit status")
+    return time.monotonic() - began
+
+
+def exactly_once(sink, count):
+    got = [r["from"] for r in sink.wait(count)]
+    time.sleep(0.3)
+    got = [r["from"] for r in sink.records()]
+    expect_equal(len(got), count, "messages at the sink")
+    expect_equal(len(set(got)), count, "different ones")
+
+
+@case("deliveries go on until the queue is empty; status and metrics show how far it is")
+def goes_on(folder):
+    g, sink = queued(folder, 12, 200, "30s")
+    g.ctl("drain")
+    status = g.status()
+    expect_equal((status["state"], status["ready"]), ("draining", False))
+    seen = []
+
+    def watch():
+        try:
+            m = g.metrics()
+            expect_equal(m["hikyaku_draining"], 1.0)
+            seen.append((m["hikyaku_drain_work"], g.status()["queue_messages"]))
+        except OSError:
+            return True
+        return not g.process.alive()
+    until(watch, "the end of the drain", 25, 0.1)
+    took = ends(g, 20)
+    exactly_once(sink, 12)
+    expect(len(seen) > 4 and seen[0][0] > seen[-1][0], "progress", seen)
+    expect(max(s[1] for s in seen) > seen[-1][1], "the queue", seen)
+    expect(took < 1, "idle connections held up the end for", took)
+    g.config["drain"] = {}
+    g.start()
+    expect_equal(g.queued(), 0)
+    g.stop()
+
+
+@case("when the time is over the rest stays, and goes out at the next start, once")
+def time_over(folder):
+    g, sink = queued(folder, 20, 400, "2s")
+    began = time.monotonic()
+    g.process.signal(15)
+    ends(g, 30)
+    took = time.monotonic() - began
+    expect(1.5 < took < 10, "took", took)
+    got = len(sink.records())
+    expect(3 < got < 18, got, "of 20 were delivered")
+    g.start()
+    exactly_once(sink, 20)
+    g.wait_empty()
+    g.stop()
+
+
+@case("without it nothing new begins; a retry that is due later does not hold up the end")
+def at_once(folder):
+    g, sink = queued(folder, 8, 300, "0s")
+    began = time.monotonic()
+    g.process.signal(15)
+    ends(g, 20)
+    expect(time.monotonic() - began < 3, "nothing new begins")
+    expect(len(sink.records()) < 5, "delivered", len(sink.records()))
+    sink.restart("--reply", "rcpt=450 4.2.0 Later")
+    g.config["retry"]["intervals"] = ["1h"]
+    g.config["drain"] = {"deliveries": "60s"}
+    g.start()
+    until(lambda: [m["status"] for m in g.queue()].count("deferred") >= 5, "all wait for a retry")
+    until(lambda: g.metrics()["hikyaku_delivery_jobs"] == 0, "no attempts")
+    began = time.monotonic()
+    with smtplib.SMTP(g.host, g.port["relay"], timeout=20) as idle:
+        idle.ehlo()
+        g.ctl("drain")
+        expect_match("^4.3.2", idle.getreply()[1].decode())
+    ends(g, 20)
+    expect(time.monotonic() - began < 5, "took", time.monotonic() - began)
+
+
+if __name__ == "__main__":
+    main("drain")
