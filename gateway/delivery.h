@@ -194,6 +194,9 @@ struct delivery {
     struct list reap;         /* hops to be freed at the end of the turn */
     struct list run_queue;    /* hops to be run after the one that runs: runs never nest */
     bool run_active;
+    struct timer reroute; /* goes through the messages without a route */
+    uint32_t reroute_lane;
+    uint64_t reroute_cursor;
     bool draining, refill, failback; /* failback: a next hop recovered */
     uint32_t hop_count;
 };
