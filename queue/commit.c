@@ -287,7 +287,7 @@ static void batch_succeeded(struct lane *l, struct batch *b)
 
 void lane_when_durable(struct lane *l, struct lane_wait *w)
 {
-    w->batch = commit_quiet(l);
+    w->batch = l->dirty_count ? UINT64_MAX : commit_quiet(l);
     list_init(&w->link);
     list_push_back(&l->durable_waits, &w->link);
     if (l->filling->len)
@@ -317,7 +317,7 @@ void durable_check(struct lane *l)
     list_push_back(&l->durable_waits, &last);
     while ((link = list_pop_front(&l->durable_waits)) != &last) {
         struct lane_wait *w = container_of(link, struct lane_wait, link);
-        if (w->batch == UINT64_MAX && !l->stash_count) {
+        if (w->batch == UINT64_MAX && !l->stash_count && !l->dirty_count) {
             w->batch = commit_quiet(l);
             l->filling->urgent = l->filling->urgent || l->filling->len;
         }

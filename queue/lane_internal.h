@@ -187,6 +187,7 @@ struct lane {
     struct timer soon_timer;
     struct stashed *stash;
     uint32_t stash_count, stash_cap;
+    uint32_t dirty_count; /* messages with MSG_DIRTY */
     struct summary summary[2];
     struct summary *open_summary;
 

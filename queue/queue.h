@@ -234,7 +234,7 @@ void lane_attempt(struct lane *l, struct queue_msg *m, enum queue_attempt step);
 
 /* Embedded in the owner. */
 struct lane_wait {
-    /* All that was appended when the wait began is durable; not ok: the lane cannot write. */
+    /* All that was said when the wait began is durable; not ok: the lane cannot write. */
     void (*done)(struct lane_wait *w, bool ok);
     struct list link; /* lane's own, from here on */
     uint64_t batch;

@@ -137,6 +137,24 @@ static bool write_state(struct lane *l, struct queue_msg *m, uint8_t type, uint8
     return true;
 }
 
+/* Its record waits for the DSN's commit; who waits for the record waits as long. */
+static void mark_dirty(struct lane *l, struct queue_msg *m)
+{
+    l->dirty_count += !(m->flags & MSG_DIRTY);
+    m->flags |= MSG_DIRTY;
+}
+
+/* True when there is a record to be written now. */
+static bool unlock(struct lane *l, struct queue_msg *m)
+{
+    bool dirty = m->flags & MSG_DIRTY;
+
+    assert(l->dirty_count >= dirty);
+    l->dirty_count -= dirty;
+    m->flags &= (uint8_t) ~(MSG_LOCKED | MSG_DIRTY);
+    return dirty;
+}
+
 void state_append(struct lane *l, struct queue_msg *m, uint8_t type, uint8_t how,
                   struct slice error)
 {
@@ -144,7 +162,7 @@ void state_append(struct lane *l, struct queue_msg *m, uint8_t type, uint8_t how
 
     assert(!(m->flags & MSG_DOOMED));
     if (!gone && m->flags & MSG_LOCKED) {
-        m->flags |= MSG_DIRTY;
+        mark_dirty(l, m);
         return;
     }
     if (!(PLANT(REMOVED_IN_MEMORY) && how == RCPT_REMOVED) && !write_state(l, m, type, how, error))
@@ -269,9 +287,8 @@ void lane_set_aside(struct lane *l, struct queue_msg *m, enum queue_state state,
 void state_final_applied(struct lane *l, struct lane_final *f, const struct queue_msg *dsn)
 {
     struct queue_msg *m = f->parent;
-    bool dirty = m->flags & MSG_DIRTY;
+    bool dirty = unlock(l, m);
 
-    m->flags &= (uint8_t) ~(MSG_LOCKED | MSG_DIRTY);
     if (m->flags & MSG_DOOMED)
         return;
     for (uint32_t i = 0; i < f->count; i++)
@@ -294,7 +311,7 @@ void state_final_failed(struct lane *l, struct lane_final *f)
     struct queue_msg *m = f->parent;
 
     /* Its block may be on disk: the truth is written behind it. */
-    m->flags &= (uint8_t) ~(MSG_LOCKED | MSG_DIRTY);
+    (void)unlock(l, m);
     if (!(m->flags & MSG_DOOMED))
         state_stash(l, m->qid, false, 0);
 }
@@ -341,7 +358,7 @@ static bool write_stashed(struct lane *l, const struct stashed *e)
     if (!m)
         return true;
     if (m->flags & MSG_LOCKED) {
-        m->flags |= MSG_DIRTY;
+        mark_dirty(l, m);
         return true;
     }
     return write_state(l, m, RECORD_STATE, 0, slice_of(NULL, 0));
