@@ -187,6 +187,7 @@ struct delivery {
     uint32_t site_count;
     struct site *site_hash[SITE_BUCKETS], *site_keys[SITE_BUCKETS];
     struct home *homes[SITE_BUCKETS]; /* gateway/site_permit.c */
+    uint32_t home_count;
     struct slab job_slab, task_slab, site_slab, hop_slab, wire_slab, body_slab, mx_slab;
     struct backlog *backlog;  /* queue ids that wait for a job */
     struct backlog *suspects; /* those whose next crash would set them aside */

@@ -53,6 +53,7 @@ static struct home *home_get(struct delivery *d, const struct permit_message *m)
     permit_home_init(&h->permit, m->key, m->max, shards);
     h->next = *bucket;
     *bucket = h;
+    d->home_count++;
     return h;
 }
 
@@ -173,7 +174,7 @@ void delivery_permit_message(struct delivery *d, const struct ring_item *item)
 
 void homes_sweep(struct delivery *d, bool all)
 {
-    for (uint32_t i = 0; i < SITE_BUCKETS; i++) {
+    for (uint32_t i = 0; d->home_count && i < SITE_BUCKETS; i++) {
         for (struct home **p = &d->homes[i]; *p;) {
             struct home *h = *p;
             if (!all && !permit_home_is_idle(&h->permit)) {
@@ -182,6 +183,7 @@ void homes_sweep(struct delivery *d, bool all)
             }
             *p = h->next;
             io_timer_clear(d->shard->io, &h->timer);
+            d->home_count--;
             free(h);
         }
     }

@@ -31,6 +31,7 @@ struct entry {
 struct auth_cache {
     uint8_t key[32];
     uint32_t set_mask;
+    bool used; /* something was added: else there is nothing to wipe, and no page to touch */
     struct entry entries[];
 };
 
@@ -51,7 +52,9 @@ void auth_cache_destroy(struct auth_cache *c)
 {
     if (!c)
         return;
-    explicit_bzero(c, sizeof *c + ((size_t)c->set_mask + 1) * WAYS * sizeof c->entries[0]);
+    if (c->used)
+        explicit_bzero(c->entries, ((size_t)c->set_mask + 1) * WAYS * sizeof c->entries[0]);
+    explicit_bzero(c->key, sizeof c->key);
     free(c);
 }
 
@@ -126,4 +129,5 @@ void auth_cache_add(struct auth_cache *c, struct slice user, const char *hash,
     }
     memcpy(to->tag, tag, TAG_SIZE);
     to->expires_ns = now_ns + ttl_ns;
+    c->used = true;
 }
