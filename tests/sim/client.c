@@ -173,6 +173,8 @@ static uint32_t draw_size(struct client *c)
     const struct swarm *s = &c->w->swarm;
     if (chance(c, s->client.oversize))
         return (uint32_t)s->message_size_max + 1 + (uint32_t)prng_below(p, 5000);
+    if (s->bulk && s->message_size_max > 31000)
+        return 4000 + (uint32_t)prng_below(p, 25000);
     switch (prng_below(p, 4 + s->client.size_class)) {
     case 0: return 1 + (uint32_t)prng_below(p, 4);
     case 1:

@@ -20,7 +20,7 @@
 #define SIM_PAGE       4096u
 #define SIM_SECTOR     512u
 #define SIM_SITES      1024u /* a power of two; more places than that start operations: abort */
-#define SIM_FAIL_SLOTS 8u
+#define SIM_FAIL_SLOTS 24u
 #define SIM_NEVER      UINT64_MAX
 
 /* Says what its user did wrong, and aborts. */

@@ -78,8 +78,8 @@ static void name_of(uint64_t offset, char *out, size_t size)
 
 void sites_print(const struct site_table *t, FILE *out)
 {
-    char name[320];
-    fprintf(out, "%-58s %-10s", "place", "operation");
+    char name[512];
+    fprintf(out, "%-66s %-10s", "place", "operation");
     for (int k = 0; k < SIM_FAULT_COUNT; k++)
         fprintf(out, " %8s", sim_fault_name((enum sim_fault)k));
     fputc('\n', out);
@@ -87,7 +87,14 @@ void sites_print(const struct site_table *t, FILE *out)
         if (!t->sites[i].gateway)
             continue;
         name_of(t->sites[i].offset, name, sizeof name);
-        fprintf(out, "%-58s %-10s", name, sim_kind_name(t->sites[i].kind));
+        if (t->sites[i].done) { /* calls at the end of a function hide it: its callback does not */
+            size_t len = strlen(name);
+            char done[320], *space;
+            name_of(t->sites[i].done + 1, done, sizeof done);
+            space = strchr(done, ' ');
+            snprintf(name + len, sizeof name - len, " > %.100s", space ? space + 1 : done);
+        }
+        fprintf(out, "%-66s %-10s", name, sim_kind_name(t->sites[i].kind));
         for (int k = 0; k < SIM_FAULT_COUNT; k++)
             fprintf(out, " %8llu", (unsigned long long)t->sites[i].counts[k]);
         fputc('\n', out);

@@ -150,6 +150,15 @@ void swarm_draw(struct swarm *s, struct prng *p)
     s->jumps = rare(p, 3);
     s->outages = rare(p, 3);
     s->operations = some(p, 8);
+    s->single_faults = some(p, 8);
+    if (prng_below(p, 6) == 0) {
+        s->bulk = true;
+        s->sessions = 30 + (uint32_t)prng_below(p, 30);
+        s->segment_bytes = SEGMENT_BYTES_MIN;
+        s->shards = 1 + (uint32_t)prng_below(p, 2);
+        s->operations = 5 + (uint32_t)prng_below(p, 10);
+        s->client.rcpts_max = 2;
+    }
     if (prng_below(p, 2))
         draw_disk(&s->disk_and_net, p);
     if (prng_below(p, 2))

@@ -18,7 +18,17 @@
 #define OVER_NS   (700 * NS_PER_S)
 #define STEPS_MAX 3000000u
 
-enum what { DO_SESSION, DO_KILL, DO_CUT, DO_STOP, DO_RELOAD, DO_JUMP, DO_OUTAGE, DO_ORDER };
+enum what {
+    DO_SESSION,
+    DO_KILL,
+    DO_CUT,
+    DO_STOP,
+    DO_RELOAD,
+    DO_JUMP,
+    DO_OUTAGE,
+    DO_ORDER,
+    DO_FAULT
+};
 
 struct event {
     uint64_t at_ns;
@@ -92,6 +102,7 @@ static uint32_t plan_make(struct world *w, struct event *plan)
     n = plan_add(w, plan, n, DO_JUMP, s->jumps);
     n = plan_add(w, plan, n, DO_OUTAGE, s->outages);
     n = plan_add(w, plan, n, DO_ORDER, s->operations);
+    n = plan_add(w, plan, n, DO_FAULT, s->single_faults);
     qsort(plan, n, sizeof *plan, by_time);
     return n;
 }
@@ -104,7 +115,9 @@ static void order_draw(struct world *w)
         qid = w->msgs[prng_below(p, w->msg_count)]->qid;
     else if (w->report_count && prng_below(p, 2))
         qid = w->reports[prng_below(p, w->report_count)].qid;
-    if (qid || prng_below(p, 4) == 0)
+    if (w->swarm.bulk && prng_below(p, 2))
+        gateway_order(w, ADMIN_HOLD, qid);
+    else if (qid || prng_below(p, 4) == 0)
         gateway_order(w, (enum admin_change)prng_below(p, 5), qid);
 }
 
@@ -118,6 +131,24 @@ static void outage_draw(struct world *w)
     m->down = !m->down;
     TRACE(w, "hop %u: network is %s", m->number, m->down ? "down" : "up");
     sim_host_net(m->host, !m->down);
+}
+
+/* The next operation of some kind, or one soon after it, fails: so that each place meets it. */
+static void fault_draw(struct world *w)
+{
+    static const struct {
+        enum sim_kind kind;
+        enum sim_fault fault;
+    } faults[] = {
+        {SIM_OPEN, SIM_EIO},         {SIM_OPEN, SIM_NO_FD},     {SIM_READ, SIM_EIO},
+        {SIM_READ, SIM_SHORT},       {SIM_WRITE_SYNC, SIM_EIO}, {SIM_WRITE_SYNC, SIM_ENOSPC},
+        {SIM_WRITE_SYNC, SIM_SHORT}, {SIM_SYNC, SIM_EIO},       {SIM_ALLOCATE, SIM_EIO},
+        {SIM_ALLOCATE, SIM_ENOSPC},  {SIM_UNLINK, SIM_EIO},     {SIM_RENAME, SIM_EIO},
+        {SIM_FILE_SIZE, SIM_EIO},    {SIM_MKDIR, SIM_EIO},      {SIM_LIST_DIR, SIM_EIO},
+        {SIM_DISK_FREE, SIM_EIO},    {SIM_LOCK, SIM_EIO}};
+    uint32_t i = (uint32_t)prng_below(&w->chaos, sizeof faults / sizeof *faults);
+    uint32_t skip = (uint32_t)prng_below(&w->chaos, prng_below(&w->chaos, 2) ? 4 : 25);
+    sim_host_fail_next(w->gateway.host, faults[i].kind, skip, faults[i].fault);
 }
 
 static void crash(struct world *w, enum crash how)
@@ -156,6 +187,7 @@ static void happen(struct world *w, enum what what)
     }
     case DO_OUTAGE: outage_draw(w); break;
     case DO_ORDER: order_draw(w); break;
+    case DO_FAULT: fault_draw(w); break;
     }
 }
 
@@ -188,6 +220,8 @@ static void restart(struct world *w)
 {
     static const uint32_t counts[] = {1, 2, 3, 4};
     uint32_t shards = w->swarm.shards;
+    if (!w->calm && w->swarm.single_faults)
+        fault_draw(w);
     if (prng_below(&w->chaos, 3) == 0)
         shards = counts[prng_below(&w->chaos, 4)];
     gateway_start(w, shards);
@@ -216,7 +250,7 @@ static void step_to(struct world *w, uint64_t until_ns)
 
 static void chaos(struct world *w)
 {
-    struct event plan[256];
+    struct event plan[512];
     uint64_t end = sim_now_ns(w->sim) + w->swarm.chaos_ns;
     uint32_t count = plan_make(w, plan);
     for (uint32_t i = 0; i < count && !w->failed; i++) {
@@ -233,6 +267,8 @@ static void calm_begin(struct world *w)
     w->calm = true;
     w->armed = CRASH_NONE;
     sim_calm(w->sim, true);
+    for (int kind = 1; kind < SIM_KIND_COUNT; kind++)
+        sim_host_fail_next(w->gateway.host, (enum sim_kind)kind, 0, SIM_OK);
     sim_host_disk_limit(w->gateway.host, 1 * GIB, UINT64_MAX);
     for (uint32_t i = 0; i < w->swarm.hosts; i++)
         sim_host_net(w->hop_machines[i].host, true);

@@ -48,7 +48,8 @@ struct swarm {
     struct {
         uint16_t servfail, silent, nxdomain, bogus, null_mx;
     } dns;
-    uint32_t kills, cuts, stops, reloads, jumps, outages, operations, hosts_down;
+    uint32_t kills, cuts, stops, reloads, jumps, outages, operations, single_faults;
+    bool bulk; /* much mail of some size, some of it held: segments fill, die and are emptied */
     struct sim_faults disk_and_net; /* of the gateway's machine */
     struct sim_faults peers;        /* of the others */
 };
