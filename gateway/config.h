@@ -154,6 +154,7 @@ struct config {
         uint64_t timeout_ns;
     } dns;
     struct config_networks own_addresses; /* ours although no interface has them (FAULTS 74) */
+    uint64_t tls_memory_max; /* of each shard */
     char *users_file;
     char *postmaster; /* who hears of failed mail without a sender; NULL: nobody */
     struct {

@@ -715,6 +715,14 @@ static const struct config_key top_keys[] = {
      .example = "postmaster@example.com",
      .help = "Gets mail to <postmaster>, and reports of failed mail without a sender. Empty: it is "
              "held in the queue."},
+    {.name = "tls_memory",
+     .type = CONFIG_TYPE_SIZE,
+     .standard = "512MiB",
+     .min = TLS_MEMORY_MIN,
+     .max = 1024 * GIB,
+     AT(config, tls_memory_max),
+     .help = "Memory for TLS, for each shard: an open session takes about 6KiB, a handshake 60KiB. "
+             "Used up: STARTTLS is answered 454 4.7.0."},
     {.name = "own_addresses",
      .type = CONFIG_TYPE_NETWORKS,
      .standard = "[]",

@@ -101,10 +101,11 @@
 #define TLS_HELLO_RECORDS_MAX     16u     /* records it may be spread over */
 #define TLS_HANDSHAKE_BYTES_MAX   131072u /* received before the handshake is done */
 #define TLS_HANDSHAKE_RECORDS_MAX 512u
-#define TLS_IDLE_RECORDS_MAX      32u   /* in a row without data: KeyUpdate, empty ones */
-#define TLS_IDENTITY_MAX          64u   /* certificates of one receive connector */
-#define TLS_NAMES_MAX             1024u /* names of one certificate that are looked at */
-#define TLS_TICKET_SECONDS        7200u /* how long a session can be resumed */
+#define TLS_IDLE_RECORDS_MAX      32u       /* in a row without data: KeyUpdate, empty ones */
+#define TLS_IDENTITY_MAX          64u       /* certificates of one receive connector */
+#define TLS_NAMES_MAX             1024u     /* names of one certificate that are looked at */
+#define TLS_MEMORY_MIN            (1 * MIB) /* of tls_memory: contexts and a few sessions */
+#define TLS_TICKET_SECONDS        7200u     /* how long a session can be resumed */
 
 /* ---- spool ---- */
 #define SEGMENT_BYTES_DEFAULT (64 * MIB)

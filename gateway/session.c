@@ -288,6 +288,11 @@ static bool session_refusal(struct session *s, bool allowed, struct why *why)
         why_set(why, 421, "4.3.2", "Service is shutting down");
         return true;
     }
+    bool implicit = s->receive->conf->tls.mode == CONFIG_TLS_IMPLICIT;
+    if (implicit && shard_tls_is_short(sh)) {
+        why_set(why, 421, "4.3.1", "No memory for TLS, try again later");
+        return true;
+    }
     if (s->receive->state != CONNECTOR_ON) {
         why_set(why, 421, "4.3.2", "Service is not available now, try again later");
         return true;

@@ -391,6 +391,7 @@ void session_run(struct session *s)
     if (s->in_run || s->state != SESSION_OPEN)
         return;
     s->in_run = true;
+    s->smtp.tls_short = shard_tls_is_short(s->shard);
     while (s->state == SESSION_OPEN && !s->waits && !s->hard_close && session_step(s))
         ;
     s->in_run = false;

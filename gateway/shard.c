@@ -389,6 +389,7 @@ static void shard_config_commit(struct shard *s, bool adopt)
     }
     shard_config_keep_switches(next, old);
     s->config = next;
+    tls_memory_limit(next->gen->config->tls_memory_max);
     s->log.level = next->gen->config->log.level;
     listeners_start(s, &s->bound);
     listeners_stop(s, next); /* also what was disabled since it was bound */
@@ -533,6 +534,25 @@ static void shard_pressure(struct shard *s)
     s->pressure_level = pressure_worst(&s->pressure, NULL);
 }
 
+bool shard_tls_is_short(const struct shard *s)
+{
+    uint64_t max = s->config->gen->config->tls_memory_max;
+    return tls_memory() > max - max / 8;
+}
+
+static void shard_tls_trouble(struct shard *s)
+{
+    bool trouble = shard_tls_is_short(s);
+    if (trouble && !s->tls_trouble) {
+        struct log_line line;
+        log_begin(&line, &s->log, EV_WARNING);
+        log_str(&line, "reason", "tls_memory is used up: new sessions get no TLS (454, 421)");
+        log_u64(&line, "bytes", tls_memory());
+        log_end(&line);
+    }
+    s->tls_trouble = trouble;
+}
+
 static void shard_tick(struct timer *t)
 {
     struct shard *s = container_of(t, struct shard, tick);
@@ -540,6 +560,7 @@ static void shard_tick(struct timer *t)
         shard_gauges(s);
         shard_pressure(s);
     }
+    shard_tls_trouble(s);
     sessions_relieve(s);
     delivery_tick(s->delivery);
     if (s->draining)
@@ -673,6 +694,7 @@ static bool shard_init(struct shard *s, struct generation *gen, struct why *why)
     uint64_t seed;
     io_random(s->io, &seed, sizeof seed);
     prng_seed(&s->chance, seed);
+    tls_memory_limit(gen->config->tls_memory_max);
     s->config = shard_config_create(gen, gw->ticket_key, why);
     if (!s->config)
         return false;

@@ -115,7 +115,8 @@ struct shard {
     struct lane *write_lane;
     struct pressure pressure;
     enum pressure_level pressure_level; /* the highest of it */
-    bool lane_trouble; /* a lane was not well; its recovery is worth a line */
+    bool tls_trouble;                   /* it was said that memory for TLS is short */
+    bool lane_trouble;                  /* a lane was not well; its recovery is worth a line */
     /* outbound */
     struct dns *dns;
     struct delivery *delivery;
@@ -147,6 +148,10 @@ void *shard_thread(void *arg);
  */
 struct shard *shard_create(struct shard_start *start);
 void shard_destroy(struct shard *s);
+
+/* So much of tls_memory is taken that no handshake is to begin; what is left is for those that are
+ * open. */
+bool shard_tls_is_short(const struct shard *s);
 
 /* Posts, or keeps the item and posts it on a later turn. Never lost. */
 void shard_post(struct shard *s, uint32_t to, const struct ring_item *item);

@@ -78,6 +78,7 @@ struct smtp_in {
     const struct smtp_in_config *config;
     /* facts that owners read */
     bool tls, authenticated, esmtp;
+    bool tls_short; /* set by the owner: no memory for a handshake now, STARTTLS is answered 454 */
     bool in_transaction; /* MAIL was accepted */
     bool smtputf8;       /* of the current transaction */
     uint32_t rcpt_count; /* accepted in this transaction */

@@ -114,6 +114,8 @@ static bool starttls(struct smtp_in *s, struct slice arg, struct buf *out, struc
     } else if (!s->esmtp || s->in_transaction) {
         smtp_in_reply_bad(s, out, 503, "5.5.1",
                           s->esmtp ? "Not inside a mail transaction" : "Send EHLO first");
+    } else if (s->tls_short) {
+        smtp_in_reply_idle(s, out, 454, "4.7.0", "TLS is not available now, try again later");
     } else {
         smtp_in_reply(out, 220, "2.0.0", "Ready to start TLS");
         smtp_in_connection_set(s, CONNECTION_STARTTLS);

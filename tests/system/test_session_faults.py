@@ -217,6 +217,70 @@ def hoarders(folder):
     g.stop()
 
 
+def client_hello():
+    out = ssl.MemoryBIO()
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).wrap_bio(ssl.MemoryBIO(), out,
+                                                           server_hostname="gw.test")
+    try:
+        tls.do_handshake()
+    except ssl.SSLWantReadError:
+        pass
+    return out.read()
+
+
+@case("P5 TLS has a budget: 454 and a closed door when it is used up, and service again behind it")
+def tls_budget(folder):
+    g = Gateway(folder, Sink(folder), shards=1)
+    g.config["tls_memory"] = "2MiB"
+    g.start()
+
+    hello = client_hello()
+
+    def begun():  # a handshake that goes no further
+        line = Line(g.host, g.port["relay"])
+        line.wanted(220)
+        line.ask("EHLO client.test", 250)
+        line.send(b"STARTTLS\r\n")
+        code = line.reply()[0]
+        if code == 220:
+            line.sock.sendall(hello)
+            expect(line.sock.recv(1), "the server answers")
+        return line, code
+
+    done = Line(g.host, g.port["relay"])
+    done.wanted(220)
+    done.ask("EHLO client.test", 250)
+    done.ask("STARTTLS", 220)
+    done.tls()
+    done.ask("EHLO client.test", 250)
+    lines, refused = [], 0
+    while refused < 5 and len(lines) < 1500:
+        line, code = begun()
+        if code == 220:
+            lines.append(line)
+        else:
+            refused += 1
+            expect_equal(code, 454)
+            line.ask("NOOP", 250)
+            line.close()
+    expect(refused == 5 and len(lines) > 10, "refused", refused, "open", len(lines))
+    expect(g.metrics()["hikyaku_tls_memory_bytes"] <= 2 << 20, "it does not grow")
+    with Line(g.host, g.port["submissions"]) as line:
+        expect(line.closed(5), "no handshake where TLS is implicit")
+    done.ask("NOOP", 250)
+    until(lambda: "tls_memory is used up" in g.process.log(1000), "it is said", 5)
+    for line in [done, *lines]:
+        line.close()
+    until(lambda: g.metrics()["hikyaku_sessions"] == 0, "they are gone", 10)
+    with Line(g.host, g.port["relay"]) as line:
+        line.wanted(220)
+        line.ask("EHLO client.test", 250)
+        line.ask("STARTTLS", 220)
+        line.tls()
+        line.ask("EHLO client.test", 250)
+    g.stop()
+
+
 @case("F51 more connections than descriptors: 421, and all is well when they are gone")
 def descriptors(folder):
     sink = Sink(folder)

@@ -75,7 +75,7 @@ Test(config_faults, yaml)
         {"rewrite: &a [*a]", "t:1:10: maps and lists go deeper than 16"},
         {"<<: {shards: 1}",
          "t:1:1: unknown key <<; known here: include, hostname, shards, spool, admin, log, "
-         "dns, users, accepted_domains, postmaster, own_addresses, receive_connectors, "
+         "dns, users, accepted_domains, postmaster, tls_memory, own_addresses, receive_connectors, "
          "send_connectors, retry, reload, rewrite"},
     };
     refused(faults, COUNT(faults));
