@@ -16,7 +16,7 @@
 #include "routing/domain.h"
 
 #define PATH_TEXT_MAX   96
-#define KEYS_LISTED_MAX 16u /* a longer list does not help whoever made a mistake */
+#define KEYS_LISTED_MAX 20u /* a longer list does not help whoever made a mistake */
 
 /* Where a value goes and what messages call it. */
 struct slot {
