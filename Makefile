@@ -84,7 +84,7 @@ CC_CLANG := $(findstring clang,$(shell $(CC) --version 2>/dev/null))
 WERROR ?= $(if $(filter $(if $(CC_CLANG),14,12),$(CC_MAJOR)),-Werror)
 LTO ?=
 
-PKGS := liburing yaml-0.1 libunbound libmicrohttpd libcurl libidn2 jansson libcrypt
+PKGS := zlib liburing yaml-0.1 libunbound libmicrohttpd libcurl libidn2 jansson libcrypt
 PKG_CFLAGS = $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 PKG_LIBS = $(shell pkg-config --libs $(PKGS) 2>/dev/null)
 

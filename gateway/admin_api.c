@@ -302,6 +302,11 @@ static void status(struct admin_call *call)
         admin_put_member(b.f, "not_ready", not_ready);
     put_pressure(c, b.f);
     admin_put_member(b.f, "instance", gw->instance);
+    const char *tracking = control_generation(c)->config->log.tracking;
+    char *real = tracking ? realpath(tracking, NULL) : NULL;
+    if (real)
+        admin_put_member(b.f, "tracking", real);
+    free(real);
     admin_put_member(b.f, "config", control_generation(c)->config->path);
     fprintf(b.f, ",\"config_generation\":%llu,\"uptime_s\":%llu,\"shards\":%u",
             (unsigned long long)control_generation(c)->number,

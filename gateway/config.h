@@ -145,7 +145,8 @@ struct config {
     struct {
         uint8_t level; /* enum log_level */
         bool json;
-        char *tracking, *protocol; /* paths or NULL */
+        char *tracking, *protocol;                /* paths or NULL */
+        uint64_t tracking_bytes, tracking_keep_s; /* one file; packed ones */
     } log;
     struct {
         struct io_addr *servers;

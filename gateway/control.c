@@ -240,6 +240,8 @@ static bool control_writer_init(struct control *c, struct why *why)
     const struct config *conf = c->current->config;
     struct log_writer_params p = {.json = conf->log.json,
                                   .tracking = conf->log.tracking,
+                                  .tracking_bytes = conf->log.tracking_bytes,
+                                  .tracking_keep_s = conf->log.tracking_keep_s,
                                   .rings = c->gw.log_rings,
                                   .ring_count = c->gw.shard_count + 1};
     c->writer = log_writer_start(&p, why);

@@ -98,7 +98,8 @@ void log_end(struct log_line *l);
 struct log_writer;
 struct log_writer_params {
     bool json;
-    const char *tracking; /* path or NULL */
+    const char *tracking;                     /* path or NULL */
+    uint64_t tracking_bytes, tracking_keep_s; /* 0: never rotated; never removed */
     struct ring_bytes **rings;
     uint32_t ring_count;
 };

@@ -6,22 +6,29 @@
  * Runs on:  its own thread; start, reopen and stop are called by the control thread.
  * Contract: lines of one shard keep their order. Everything in the rings at stop is written.
  * Failure:  a blocked or failing sink holds up this thread alone; rings fill and shards count
- *           drops (FAULTS 69).
- * Bounds:   WRITER_PERIOD_US between looks at the rings; LOG_RING_BYTES a ring.
+ *           drops (FAULTS 69). A file that cannot be rotated or packed grows, or stays plain.
+ * Bounds:   WRITER_PERIOD_US between looks at the rings; LOG_RING_BYTES a ring; a file about
+ *           tracking_bytes, packed ones tracking_keep_s old.
  * Tests:    tests/system (logs)
  */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "gateway/log.h"
+#include "gateway/tracking.h"
 
-#define WRITER_PERIOD_US 20000
-#define WRITER_BATCH     65536u
+#define WRITER_PERIOD_US  20000
+#define PACKER_PERIOD_US  200000
+#define TRACKING_PATH_MAX 4096
+#define WRITER_BATCH      65536u
 
 struct log_writer {
     pthread_t thread;
@@ -29,6 +36,10 @@ struct log_writer {
     bool json;
     char *tracking_path;
     int tracking_fd;
+    uint64_t tracking_len, tracking_bytes, tracking_keep_s;
+    pthread_t packer;
+    bool packer_runs;
+    atomic_bool pack; /* a file was set aside, or some may be left of an earlier life */
     uint32_t ring_count;
     struct ring_bytes **rings;
     struct partial { /* bytes of a ring that do not end in a line yet */
@@ -94,6 +105,7 @@ static void put_lines(struct log_writer *w, const uint8_t *lines, size_t len)
         }
     }
     write_all(w->tracking_fd, w->tracked, tracked);
+    w->tracking_len += tracked;
     write_all(STDERR_FILENO, w->all, all);
 }
 
@@ -114,9 +126,98 @@ static bool drain(struct log_writer *w, uint32_t ring)
     return true;
 }
 
-static int tracking_open(const char *path)
+/* ---- rotation ---- */
+
+/* Opens the tracking file, and says how long it is. */
+static int tracking_open(const char *path, uint64_t *len)
 {
-    return path ? open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640) : -1;
+    struct stat st;
+    int fd = path ? open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640) : -1;
+    *len = fd >= 0 && fstat(fd, &st) == 0 ? (uint64_t)st.st_size : 0;
+    return fd;
+}
+
+static void tracking_reopen(struct log_writer *w)
+{
+    uint64_t len;
+    int fd = tracking_open(w->tracking_path, &len);
+    if (fd < 0)
+        return;
+    if (w->tracking_fd >= 0)
+        close(w->tracking_fd);
+    w->tracking_fd = fd;
+    w->tracking_len = len;
+}
+
+/* Long enough: PATH becomes PATH-TIME, to be packed, and a new one is begun. */
+static void tracking_rotate(struct log_writer *w)
+{
+    char aside[TRACKING_PATH_MAX];
+    struct timespec now;
+    struct tm tm;
+    if (w->tracking_fd < 0 || !w->tracking_bytes || w->tracking_len < w->tracking_bytes)
+        return;
+    clock_gettime(CLOCK_REALTIME, &now); /* tidy: clock, the writer is no shard */
+    gmtime_r(&now.tv_sec, &tm);
+    int n = snprintf(aside, sizeof aside, "%s-", w->tracking_path);
+    n += (int)strftime(aside + n, sizeof aside - (size_t)n, "%Y%m%dT%H%M%S", &tm);
+    snprintf(aside + n, sizeof aside - (size_t)n, ".%06ldZ", now.tv_nsec / 1000);
+    w->tracking_len = 0; /* if it fails, tried again after as much more */
+    if (rename(w->tracking_path, aside) != 0)
+        return;
+    tracking_reopen(w);
+    atomic_store(&w->pack, true);
+}
+
+/* One name in the folder of the tracking file: packed, or removed when it is too old. */
+static void tracking_visit(const struct log_writer *w, const char *folder, const char *name)
+{
+    const char *slash = strrchr(w->tracking_path, '/'),
+               *base = slash ? slash + 1 : w->tracking_path;
+    size_t len = strlen(base), n = strlen(name);
+    char path[TRACKING_PATH_MAX];
+    struct stat st;
+    struct why why;
+    if (strncmp(name, base, len) != 0 || name[len] != '-' ||
+        snprintf(path, sizeof path, "%s/%s", folder, name) >= (int)sizeof path ||
+        stat(path, &st) != 0)
+        return;
+    if (name[n - 1] == 'Z') {
+        if (!tracking_pack(path, &why))
+            fprintf(stderr, "hikyaku: %s\n", why.text);
+    } else if (w->tracking_keep_s && st.st_mtime + (time_t)w->tracking_keep_s <
+                                         time(NULL)) { /* tidy: clock, the writer is no shard */
+        unlink(path);
+    }
+}
+
+static void tracking_tidy(const struct log_writer *w)
+{
+    const char *slash = strrchr(w->tracking_path, '/');
+    char folder[TRACKING_PATH_MAX];
+    if (!slash)
+        snprintf(folder, sizeof folder, ".");
+    else
+        snprintf(folder, sizeof folder, "%.*s/", (int)(slash - w->tracking_path), w->tracking_path);
+    DIR *dir = opendir(folder);
+    struct dirent *e;
+    while (dir && (e = readdir(dir)))
+        tracking_visit(w, folder, e->d_name);
+    if (dir)
+        closedir(dir);
+}
+
+/* Packing takes as long as it takes: on a thread of its own, that rings do not fill meanwhile. */
+static void *packer_main(void *arg)
+{
+    struct log_writer *w = arg;
+    while (!atomic_load(&w->stop)) {
+        if (atomic_exchange(&w->pack, false))
+            tracking_tidy(w);
+        else
+            usleep(PACKER_PERIOD_US); /* tidy: clock, the packer is no shard */
+    }
+    return NULL;
 }
 
 static void *writer_main(void *arg)
@@ -124,15 +225,11 @@ static void *writer_main(void *arg)
     struct log_writer *w = arg;
     for (;;) {
         bool stop = atomic_load(&w->stop), any = false;
-        if (atomic_exchange(&w->reopen, false)) {
-            int fd = tracking_open(w->tracking_path);
-            if (fd >= 0 && w->tracking_fd >= 0)
-                close(w->tracking_fd);
-            if (fd >= 0)
-                w->tracking_fd = fd;
-        }
+        if (atomic_exchange(&w->reopen, false))
+            tracking_reopen(w);
         for (uint32_t i = 0; i < w->ring_count; i++)
             any |= drain(w, i);
+        tracking_rotate(w);
         if (!any && stop)
             return NULL;
         if (!any)
@@ -163,7 +260,9 @@ struct log_writer *log_writer_start(const struct log_writer_params *p, struct wh
     w->partial = calloc(p->ring_count, sizeof *w->partial);
     if (p->tracking) {
         w->tracking_path = strdup(p->tracking);
-        w->tracking_fd = tracking_open(p->tracking);
+        w->tracking_bytes = p->tracking_bytes;
+        w->tracking_keep_s = p->tracking_keep_s;
+        w->tracking_fd = tracking_open(p->tracking, &w->tracking_len);
         if (w->tracking_fd < 0) {
             why_set(why, 451, "4.3.0", "cannot write the tracking log %s: %s", p->tracking,
                     strerror(errno));
@@ -176,6 +275,8 @@ struct log_writer *log_writer_start(const struct log_writer_params *p, struct wh
         writer_free(w);
         return NULL;
     }
+    atomic_store(&w->pack, true);
+    w->packer_runs = p->tracking && pthread_create(&w->packer, NULL, packer_main, w) == 0;
     return w;
 }
 
@@ -188,5 +289,7 @@ void log_writer_stop(struct log_writer *w)
 {
     atomic_store(&w->stop, true);
     pthread_join(w->thread, NULL);
+    if (w->packer_runs)
+        pthread_join(w->packer, NULL);
     writer_free(w);
 }

@@ -18,6 +18,7 @@
 #include "gateway/auth/auth.h"
 #include "gateway/ctl/client.h"
 #include "gateway/ctl/print.h"
+#include "gateway/ctl/trace.h"
 #include "gateway/limits.h"
 
 #define EXIT_USE 2
@@ -40,19 +41,24 @@ static const char usage[] =
     "                                                (both hold until taken back, also over a "
     "restart)\n"
     "  route explain ADDRESS [--from SENDER] [--receive-connector NAME] [--size N]\n"
+    "  trace EXPR [--limit N] [--file PATH]          what became of messages, from the tracking "
+    "log\n"
     "  reload                                        read the configuration again\n"
     "  drain                                         finish what is under way and stop\n"
     "  hash-password                                 reads a password from standard input, prints "
     "its hash\n"
     "EXPR is field op value joined by 'and', such as: recipient~*@example.com and age>1h and "
     "last_error~*timeout*\n"
-    "fields: qid sender recipient domain connector site status size age retries last_error "
+    "fields of the queue: qid sender recipient domain connector site status size age retries "
+    "last_error "
     "source_ip account subject\n"
+    "fields of trace: qid sender recipient message_id session client account event connector time, "
+    "as in the log\n"
     "The socket is /run/hikyaku/ctl.sock, or HIKYAKU_SOCKET, or --socket.\n";
 
 struct command {
     struct client client;
-    const char *filter, *limit, *from, *size, *receive_connector, *kind;
+    const char *filter, *limit, *from, *size, *receive_connector, *kind, *file;
     int argc;
     char **argv;
 };
@@ -146,6 +152,28 @@ static int route(const struct command *c)
     return ask(c, "GET", "/api/v1/route", args, print_route);
 }
 
+/* From the files of the gateway that answers, or of --file without one. */
+static int trace(const struct command *c)
+{
+    unsigned long limit = c->limit ? strtoul(c->limit, NULL, 10) : 100;
+    uint32_t shown = limit > UINT32_MAX ? UINT32_MAX : (uint32_t)limit;
+    int status;
+    if (c->argc != 2)
+        return wrong_use("trace takes one expression", NULL);
+    if (c->file)
+        return trace_run(c->file, c->argv[1], shown, c->client.json);
+    json_t *j = client_call(&c->client, "GET", "/api/v1/status", NULL, &status);
+    if (!j)
+        return status;
+    const char *path = json_string_value(json_object_get(j, "tracking"));
+    if (path)
+        status = trace_run(path, c->argv[1], shown, c->client.json);
+    else
+        fputs("hikyakuctl: this gateway keeps no tracking log: set log.tracking\n", stderr);
+    json_decref(j);
+    return path ? status : 1;
+}
+
 static int hash_password(void)
 {
     char password[AUTH_PASSWORD_MAX + 2], hash[512];
@@ -168,7 +196,7 @@ static int hash_password(void)
 
 static int run(const struct command *c)
 {
-    static const char *const later[] = {"trace", "config", "probe", "doctor"};
+    static const char *const later[] = {"config", "probe", "doctor"};
     const char *what = c->argv[0];
     if (strcmp(what, "status") == 0)
         return ask(c, "GET", "/api/v1/status", NULL, print_status);
@@ -182,6 +210,8 @@ static int run(const struct command *c)
         return ask(c, "POST", "/api/v1/reload", NULL, print_generation);
     if (strcmp(what, "drain") == 0)
         return ask(c, "POST", "/api/v1/drain", NULL, print_status);
+    if (strcmp(what, "trace") == 0)
+        return trace(c);
     if (strcmp(what, "hash-password") == 0)
         return hash_password();
     for (size_t i = 0; i < sizeof later / sizeof *later; i++)
@@ -200,6 +230,7 @@ int main(int argc, char **argv)
                                             {"size", required_argument, NULL, 'z'},
                                             {"receive-connector", required_argument, NULL, 'r'},
                                             {"kind", required_argument, NULL, 'k'},
+                                            {"file", required_argument, NULL, 'i'},
                                             {"help", no_argument, NULL, 'h'},
                                             {NULL, 0, NULL, 0}};
     const char *env = getenv("HIKYAKU_SOCKET");
@@ -215,6 +246,7 @@ int main(int argc, char **argv)
         case 'z': c.size = optarg; break;
         case 'r': c.receive_connector = optarg; break;
         case 'k': c.kind = optarg; break;
+        case 'i': c.file = optarg; break;
         case 'h': fputs(usage, stdout); return 0;
         default: return EXIT_USE;
         }

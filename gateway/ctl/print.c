@@ -304,8 +304,7 @@ void print_switched(json_t *j)
 {
     printf("%s connector %s is %s\n", text(j, "kind"), text(j, "name"), text(j, "state"));
     if (json_object_get(j, "warning"))
-        fprintf(stderr, "hikyakuctl: it holds until the next start only: %s\n",
-                text(j, "warning"));
+        fprintf(stderr, "hikyakuctl: it holds until the next start only: %s\n", text(j, "warning"));
 }
 
 void print_changed(json_t *j)

@@ -1,0 +1,415 @@
+/*
+ * gateway/ctl/trace.c - finds messages in the tracking log and prints what became of them.
+ *
+ * Owns:     the lines of the messages that it found.
+ * Runs on:  hikyakuctl's only thread; the gateway takes no part.
+ * Contract: first the ids of messages of which some line meets the first term (an exact one where
+ *           there is one, which the index knows), then every line of these messages; a message is
+ *           printed when each term holds for one of its lines, and != and !~ for all.
+ * Failure:  one line on stderr, exit status 1; a wrong expression: 2.
+ * Bounds:   TRACE_TERMS_MAX, TRACE_MESSAGES_MAX; without an exact term every line is read.
+ * Tests:    tests/system/test_trace.py
+ */
+#include "gateway/ctl/trace.h"
+
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "gateway/ctl/trace_read.h"
+
+enum op { OP_EQ, OP_NE, OP_LIKE, OP_UNLIKE, OP_GE, OP_LE, OP_GT, OP_LT };
+
+struct term {
+    char key[32], value[512];
+    enum op op;
+};
+
+struct message {
+    char qid[32];
+    char *lines;
+    size_t len, cap;
+};
+
+struct trace {
+    struct term terms[TRACE_TERMS_MAX];
+    uint32_t count, first;
+    struct trace_want want;
+    uint64_t *hashes;
+    struct message *messages;
+    uint32_t message_count;
+    bool more;
+    char lower[TRACKING_BLOCK_BYTES]; /* of the block that is looked at */
+};
+
+/* ---- the expression ---- */
+
+/* The value as it stands in a line: quotes and backslashes escaped. */
+static const char *parse_value(struct term *t, const char *p)
+{
+    char end = *p == '"' ? '"' : ' ';
+    size_t n = 0;
+    if (end == '"')
+        p++;
+    for (; *p && *p != end && n < sizeof t->value - 2; p++) {
+        if (end == '"' && *p == '\\' && p[1])
+            p++;
+        if (*p == '\\' || *p == '"')
+            t->value[n++] = '\\';
+        t->value[n++] = *p;
+    }
+    t->value[n] = '\0';
+    if (end == '"' && *p++ != '"')
+        return NULL;
+    return *p && *p != ' ' ? NULL : p;
+}
+
+static bool parse(struct trace *t, const char *p)
+{
+    static const char *const ops[] = {"!=", "!~", ">=", "<=", "=", "~", ">", "<"};
+    static const enum op codes[] = {OP_NE, OP_UNLIKE, OP_GE, OP_LE, OP_EQ, OP_LIKE, OP_GT, OP_LT};
+    while (*p) {
+        p += strspn(p, " ");
+        if (t->count == TRACE_TERMS_MAX)
+            return false;
+        struct term *term = &t->terms[t->count++];
+        size_t n = strspn(p, "abcdefghijklmnopqrstuvwxyz_"), i = 0;
+        if (n == 0 || n >= sizeof term->key)
+            return false;
+        memcpy(term->key, p, n);
+        p += n + strspn(p + n, " ");
+        while (i < 8 && strncmp(p, ops[i], strlen(ops[i])) != 0)
+            i++;
+        if (i == 8)
+            return false;
+        term->op = codes[i];
+        p += strlen(ops[i]);
+        p = parse_value(term, p + strspn(p, " "));
+        if (!p)
+            return false;
+        p += strspn(p, " ");
+        if (*p && strncmp(p, "and ", 4) != 0)
+            return false;
+        p += *p ? 4 : 0;
+    }
+    return t->count > 0;
+}
+
+/* The first term is the one that finds the fewest: exact, and in the index. */
+static void choose_first(struct trace *t)
+{
+    static const char *const best[] = {"qid",       "about",  "message_id", "session",
+                                       "recipient", "sender", "account",    "client"};
+    for (size_t k = 0; k < sizeof best / sizeof *best; k++)
+        for (uint32_t i = 0; i < t->count; i++)
+            if (t->terms[i].op == OP_EQ && strcmp(t->terms[i].key, best[k]) == 0) {
+                t->first = i;
+                t->hashes[0] =
+                    tracking_hash(slice_str(t->terms[i].key), slice_str(t->terms[i].value));
+                t->want.hashes = t->hashes;
+                t->want.hash_count = 1;
+                return;
+            }
+}
+
+static void choose_times(struct trace *t)
+{
+    for (uint32_t i = 0; i < t->count; i++) {
+        const struct term *term = &t->terms[i];
+        if (strcmp(term->key, "time") != 0)
+            continue;
+        if (term->op == OP_GE || term->op == OP_GT)
+            snprintf(t->want.from, sizeof t->want.from, "%.19s", term->value);
+        if (term->op == OP_LE || term->op == OP_LT)
+            snprintf(t->want.until, sizeof t->want.until, "%.19s", term->value);
+    }
+}
+
+/* ---- terms and lines ---- */
+
+static bool like(struct slice pattern, struct slice text)
+{
+    size_t p = 0, t = 0, star = SIZE_MAX, mark = 0;
+    while (t < text.len) {
+        if (p < pattern.len && pattern.ptr[p] == '*') {
+            star = p++;
+            mark = t;
+        } else if (p < pattern.len && (pattern.ptr[p] == '?' ||
+                                       ascii_lower(pattern.ptr[p]) == ascii_lower(text.ptr[t]))) {
+            p++;
+            t++;
+        } else if (star != SIZE_MAX) {
+            p = star + 1;
+            t = ++mark;
+        } else {
+            return false;
+        }
+    }
+    while (p < pattern.len && pattern.ptr[p] == '*')
+        p++;
+    return p == pattern.len;
+}
+
+static bool value_matches(const struct term *t, struct slice value)
+{
+    struct slice want = slice_str(t->value);
+    size_t n = value.len < want.len ? value.len : want.len;
+    int order = n ? memcmp(value.ptr, want.ptr, n) : 0;
+    switch (t->op) {
+    case OP_EQ:
+    case OP_NE: return slice_eq_nocase(value, want);
+    case OP_LIKE:
+    case OP_UNLIKE: return like(want, value);
+    case OP_GE: return order >= 0; /* 2026-11-22 is before all that begins with it */
+    case OP_LT: return order < 0;
+    case OP_GT: return order > 0;
+    case OP_LE: return order <= 0;
+    }
+    return false;
+}
+
+static bool line_matches(const struct term *t, struct slice line)
+{
+    struct slice key, value;
+    while (tracking_member(&line, &key, &value))
+        if (slice_eq(key, slice_str(t->key)) && value_matches(t, value))
+            return true;
+    return false;
+}
+
+static bool message_matches(const struct trace *t, const struct message *m)
+{
+    for (uint32_t i = 0; i < t->count; i++) {
+        bool any = false;
+        for (struct slice rest = slice_of(m->lines, m->len); rest.len && !any;) {
+            size_t end = slice_find(rest, '\n');
+            any = line_matches(&t->terms[i], slice_head(rest, end));
+            rest = slice_from(rest, end + 1);
+        }
+        if (any == (t->terms[i].op == OP_NE || t->terms[i].op == OP_UNLIKE))
+            return false;
+    }
+    return true;
+}
+
+/* ---- first: which messages ---- */
+
+static struct message *message_find(struct trace *t, struct slice qid)
+{
+    for (uint32_t i = t->message_count; i > 0; i--)
+        if (slice_eq(slice_str(t->messages[i - 1].qid), qid))
+            return &t->messages[i - 1];
+    return NULL;
+}
+
+static bool note_line(struct trace *t, struct slice line)
+{
+    struct slice rest = line, key, value;
+    while (tracking_member(&rest, &key, &value)) {
+        if (!slice_eq(key, SLICE_LIT("qid")) && !slice_eq(key, SLICE_LIT("about")))
+            continue;
+        if (value.len >= sizeof t->messages->qid || message_find(t, value))
+            continue;
+        if (t->message_count == TRACE_MESSAGES_MAX) {
+            t->more = true;
+            return false;
+        }
+        struct message *m = &t->messages[t->message_count++];
+        memcpy(m->qid, value.ptr, value.len);
+    }
+    return true;
+}
+
+/* Most blocks do not have it at all, and need not be taken apart. */
+static bool block_has(struct trace *t, struct slice lines, const char *value)
+{
+    char needle[sizeof t->terms->value];
+    size_t n = strlen(value);
+    for (size_t i = 0; i < n; i++)
+        needle[i] = (char)ascii_lower((uint8_t)value[i]);
+    for (size_t i = 0; i < lines.len; i++) {
+        uint8_t c = lines.ptr[i];
+        t->lower[i] = (char)(c | (uint8_t)((uint8_t)(c - 'A') < 26) << 5);
+    }
+    return memmem(t->lower, lines.len, needle, n) != NULL;
+}
+
+static bool find_in_block(void *arg, struct slice lines)
+{
+    struct trace *t = arg;
+    const struct term *first = &t->terms[t->first];
+    if (first->op == OP_EQ && !block_has(t, lines, first->value))
+        return true;
+    while (lines.len) {
+        size_t end = slice_find(lines, '\n');
+        struct slice line = slice_head(lines, end);
+        bool excludes = first->op == OP_NE || first->op == OP_UNLIKE;
+        if (line_matches(first, line) != excludes && !note_line(t, line))
+            return false;
+        lines = slice_from(lines, end < lines.len ? end + 1 : end);
+    }
+    return true;
+}
+
+/* ---- then: all their lines ---- */
+
+static void message_add(struct message *m, struct slice line)
+{
+    if (m->len + line.len + 1 > m->cap) {
+        size_t cap = (m->len + line.len + 1) * 2;
+        char *more = realloc(m->lines, cap);
+        if (!more)
+            return;
+        m->lines = more;
+        m->cap = cap;
+    }
+    memcpy(m->lines + m->len, line.ptr, line.len);
+    m->len += line.len;
+    m->lines[m->len++] = '\n';
+}
+
+static int hash_order(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return (x > y) - (x < y);
+}
+
+#define NEEDLES_MAX 8u /* with more messages every line is looked at */
+
+static bool block_has_any(const struct trace *t, struct slice lines)
+{
+    for (uint32_t i = 0; i < t->message_count; i++)
+        if (memmem(lines.ptr, lines.len, t->messages[i].qid, strlen(t->messages[i].qid)))
+            return true;
+    return false;
+}
+
+static bool gather_in_block(void *arg, struct slice lines)
+{
+    struct trace *t = arg;
+    if (t->message_count <= NEEDLES_MAX && !block_has_any(t, lines))
+        return true;
+    while (lines.len) {
+        size_t end = slice_find(lines, '\n');
+        struct slice line = slice_head(lines, end), rest = line, key, value;
+        while (tracking_member(&rest, &key, &value)) {
+            if (!slice_eq(key, SLICE_LIT("qid")) && !slice_eq(key, SLICE_LIT("about")))
+                continue;
+            uint64_t hash = tracking_hash(key, value);
+            struct message *m = bsearch(&hash, t->hashes, t->message_count, sizeof hash, hash_order)
+                                    ? message_find(t, value)
+                                    : NULL;
+            if (m)
+                message_add(m, line);
+        }
+        lines = slice_from(lines, end < lines.len ? end + 1 : end);
+    }
+    return true;
+}
+
+/* ---- printing ---- */
+
+static const char *text_of(json_t *j, const char *key)
+{
+    const char *s = json_string_value(json_object_get(j, key));
+    return s ? s : "";
+}
+
+static void print_words(const char *s)
+{
+    for (; *s; s++)
+        putchar((unsigned char)*s < 0x20 || *s == 0x7f ? '?' : *s);
+}
+
+static void print_line(struct slice line)
+{
+    static const char *const shown[] = {"client", "account", "sender",     "recipient", "connector",
+                                        "remote", "tls",     "message_id", "kind",      "about",
+                                        "action", "status",  "reply",      "reason"};
+    json_t *j = json_loadb((const char *)line.ptr, line.len, 0, NULL);
+    if (!j)
+        return;
+    printf("  %.23s  %-11s", text_of(j, "time"), text_of(j, "event"));
+    for (size_t i = 0; i < sizeof shown / sizeof *shown; i++) {
+        if (!text_of(j, shown[i])[0])
+            continue;
+        printf(" %s=", shown[i]);
+        print_words(text_of(j, shown[i]));
+    }
+    putchar('\n');
+    json_decref(j);
+}
+
+static void print_message(const struct message *m, bool json, bool first)
+{
+    if (json)
+        printf("%s{\"qid\":\"%s\",\"events\":[", first ? "" : ",", m->qid);
+    else
+        printf("%s\n", m->qid);
+    for (struct slice rest = slice_of(m->lines, m->len); rest.len;) {
+        size_t end = slice_find(rest, '\n');
+        struct slice line = slice_head(rest, end);
+        if (json)
+            printf("%s%.*s", rest.ptr == (const uint8_t *)m->lines ? "" : ",", (int)line.len,
+                   (const char *)line.ptr);
+        else
+            print_line(line);
+        rest = slice_from(rest, end + 1);
+    }
+    if (json)
+        printf("]}");
+}
+
+static void print_all(const struct trace *t, uint32_t limit, bool json)
+{
+    uint32_t matched = 0;
+    if (json)
+        printf("{\"messages\":[");
+    for (uint32_t i = 0; i < t->message_count; i++) {
+        if (!message_matches(t, &t->messages[i]))
+            continue;
+        if (matched++ < limit)
+            print_message(&t->messages[i], json, matched == 1);
+    }
+    uint32_t out = matched < limit ? matched : limit;
+    if (json)
+        printf("],\"matched\":%u,\"shown\":%u,\"more\":%s}\n", matched, out,
+               t->more ? "true" : "false");
+    else
+        printf("%u messages, %u shown%s\n", matched, out,
+               t->more ? "; there are more, older ones were taken" : "");
+}
+
+int trace_run(const char *path, const char *expr, uint32_t limit, bool json)
+{
+    struct trace *t = calloc(1, sizeof *t);
+    struct why why;
+    bool ok = t && (t->messages = calloc(TRACE_MESSAGES_MAX, sizeof *t->messages)) &&
+              (t->hashes = calloc(TRACE_MESSAGES_MAX, sizeof *t->hashes));
+    if (!ok)
+        abort();
+    if (!parse(t, expr)) {
+        fprintf(stderr, "hikyakuctl: trace takes field op value joined by 'and', such as: "
+                        "recipient=a@example.com and time>=2026-11-22T08:00\n");
+        return 2;
+    }
+    choose_first(t);
+    choose_times(t);
+    ok = trace_read(path, &t->want, find_in_block, t, &why);
+    for (uint32_t i = 0; i < t->message_count; i++)
+        t->hashes[i] = tracking_hash(SLICE_LIT("qid"), slice_str(t->messages[i].qid));
+    qsort(t->hashes, t->message_count, sizeof *t->hashes, hash_order);
+    const struct trace_want all = {.hashes = t->hashes, .hash_count = t->message_count};
+    if (ok && t->message_count)
+        ok = trace_read(path, &all, gather_in_block, t, &why);
+    if (ok)
+        print_all(t, limit, json);
+    else
+        fprintf(stderr, "hikyakuctl: %s\n", why.text);
+    for (uint32_t i = 0; i < t->message_count; i++)
+        free(t->messages[i].lines);
+    free(t->messages);
+    free(t->hashes);
+    free(t);
+    return ok ? 0 : 1;
+}
