@@ -27,6 +27,7 @@ void conform_connect_errors(const struct conform *c);
 void conform_source_address(const struct conform *c);
 void conform_bad_fd(const struct conform *c);
 void conform_listen_errors(const struct conform *c);
+void conform_reuse_port(const struct conform *c);
 
 /* conform_load.c */
 void conform_many_connections(const struct conform *c);
@@ -45,6 +46,7 @@ void conform_cancel_receive(const struct conform *c);
 void conform_cancel_send(const struct conform *c);
 void conform_cancel_connect(const struct conform *c);
 void conform_cancel_idle(const struct conform *c);
+void conform_cancel_file(const struct conform *c);
 void conform_accept_stop(const struct conform *c);
 
 /* conform_turn.c */
@@ -54,6 +56,7 @@ void conform_turn_order(const struct conform *c);
 void conform_time_and_chance(const struct conform *c);
 void conform_restart_in_done(const struct conform *c);
 void conform_messages(const struct conform *c);
+void conform_messages_wait(const struct conform *c);
 
 /* conform_file.c */
 void conform_file_write_read(const struct conform *c);

@@ -112,6 +112,65 @@ void conform_cancel_idle(const struct conform *c)
     kit_close(&k);
 }
 
+/* One of each that names a file; what was opened is closed again. */
+static void start_file(struct kit *k, struct kit_op *o, int which, int32_t fd, const char *path,
+                       const char *other)
+{
+    static uint8_t data[5000];
+
+    switch (which) {
+    case 0: io_write(k->io, &o->op, fd, data, sizeof data, 0); break;
+    case 1: io_write_sync(k->io, &o->op, fd, data, sizeof data, 0); break;
+    case 2: io_sync(k->io, &o->op, fd); break;
+    case 3: io_allocate(k->io, &o->op, fd, 0, 20000); break;
+    case 4: io_open(k->io, &o->op, path, IO_READ); break;
+    case 5: io_file_size(k->io, &o->op, path); break;
+    default: io_rename(k->io, &o->op, path, other); break;
+    }
+}
+
+/* Ends once: with its result, or as if it had never been. */
+void conform_cancel_file(const struct conform *c)
+{
+    enum { ROUNDS = 350, KINDS = 7 };
+    char path[256], other[256];
+    struct kit k;
+    struct kit_op o;
+    int32_t fd;
+
+    kit_open(&k, c, 8, 0); /* an open that is lost would soon be missed */
+    fd = kit_open_file(&k, kit_path(&k, "file", path), IO_READ | IO_WRITE | IO_CREATE);
+    cr_assert(fd >= 0);
+    kit_path(&k, "other", other);
+    for (int i = 0; i < ROUNDS; i++) {
+        int which = i % KINDS;
+        int32_t res;
+        kit_op_init(&k, &o);
+        START(&k, start_file(&k, &o, which, fd, path, other));
+        for (int turns = 0; turns < i / KINDS % 3; turns++)
+            io_turn(k.io, false);
+        START(&k, io_cancel(k.io, &o.op));
+        START(&k, io_cancel(k.io, &o.op));
+        res = kit_wait(&o);
+        cr_assert_eq(o.done_count, 1);
+        if (which < 2)
+            cr_assert(res == 5000 || res == -ECANCELED, "%d: %d", which, res);
+        else
+            cr_assert(res == 0 || res == -ECANCELED || (which == 4 && res > 0), "%d: %d", which,
+                      res);
+        if (which == 4 && res >= 0)
+            io_close(k.io, res);
+        if (which == 6 && res == 0) { /* and back */
+            START(&k, io_rename(k.io, &o.op, other, path));
+            cr_assert_eq(kit_wait(&o), 0);
+        }
+    }
+    for (int turns = 0; turns < 10; turns++) /* nothing more comes of it */
+        io_turn(k.io, false);
+    io_close(k.io, fd);
+    kit_close(&k);
+}
+
 void conform_accept_stop(const struct conform *c)
 {
     struct kit k;

@@ -217,3 +217,43 @@ void conform_listen_errors(const struct conform *c)
     kit_unlisten(&l);
     kit_close(&k);
 }
+
+/* Several listeners on an address: each connection comes to one of them. */
+void conform_reuse_port(const struct conform *c)
+{
+    enum { COUNT = 40 };
+    struct io_listen_opts opts = {.backlog = 100, .reuse_port = true};
+    struct kit k;
+    struct kit_listener one, two;
+    struct kit_op ops[COUNT];
+    struct why why = {0};
+    int32_t fd;
+
+    kit_open(&k, c, 0, 0);
+    kit_listen(&k, &one, COUNT);
+    two = (struct kit_listener){.kit = &k,
+                                .acceptor = one.acceptor,
+                                .conns = calloc(COUNT, sizeof *two.conns),
+                                .conn_max = COUNT};
+    cr_assert(io_listen(k.io, &one.addr, &opts, &two.fd, &why), "%s", why.text);
+    START(&k, io_accept_start(k.io, &two.acceptor, two.fd));
+    opts.reuse_port = false;
+    cr_assert_not(io_listen(k.io, &one.addr, &opts, &fd, &why), "not for one that will not share");
+    for (int i = 0; i < COUNT; i++) {
+        kit_op_init(&k, &ops[i]);
+        START(&k, io_connect(k.io, &ops[i].op, &one.addr, NULL));
+    }
+    for (int i = 0; i < COUNT; i++)
+        cr_assert(kit_wait(&ops[i]) >= 0, "%d", ops[i].res);
+    KIT_UNTIL(&k, one.conn_count + two.conn_count == COUNT);
+    cr_assert(one.conn_count > 0 && two.conn_count > 0);
+    for (int i = 0; i < COUNT; i++)
+        io_close(k.io, ops[i].res);
+    for (uint32_t i = 0; i < one.conn_count; i++)
+        io_close(k.io, one.conns[i].fd);
+    for (uint32_t i = 0; i < two.conn_count; i++)
+        io_close(k.io, two.conns[i].fd);
+    kit_unlisten(&one);
+    kit_unlisten(&two);
+    kit_close(&k);
+}

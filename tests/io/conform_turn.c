@@ -291,3 +291,32 @@ void conform_messages(const struct conform *c)
         c->destroy(ios[i]);
     io_group_destroy(group);
 }
+
+/* What is posted to a peer that has no io yet waits for it, and for its handler. */
+void conform_messages_wait(const struct conform *c)
+{
+    struct io_group *group = io_group_create(3);
+    struct io_params params = {.group = group, .peer = 2, .fd_count_max = 8, .cpu = -1};
+    struct inbox inbox = {0};
+    struct io *early, *late;
+    struct ring_item item = {.kind = 42};
+
+    cr_assert_not_null(group);
+    early = c->create(&params);
+    for (item.a = 0; item.a < 50; item.a++) {
+        item.b = ~item.a;
+        cr_assert(io_post(early, 1, &item));
+    }
+    io_turn(early, false);
+    params.peer = 1;
+    late = c->create(&params);
+    io_turn(late, false); /* without a handler */
+    io_on_message(late, on_message, &inbox);
+    for (int turns = 0; inbox.count < 50 && turns < 100; turns++)
+        c->turn(late);
+    cr_assert_eq(inbox.count, 50u);
+    cr_assert_eq(inbox.next[2], 50u);
+    c->destroy(early);
+    c->destroy(late);
+    io_group_destroy(group);
+}
