@@ -28,7 +28,7 @@ GOING_DOWN, NO_LOG_FLUSH = 0x8004587D, 2
 MS_REC, MS_PRIVATE, CLONE_NEWNS = 0x4000, 1 << 18, 0x20000
 SHM, SHM_NEEDS = "/dev/shm", 4 << 30
 MIB = 1 << 20
-_private = []
+_private, _usable = [], {}
 
 
 def private_mounts():
@@ -44,14 +44,44 @@ def private_mounts():
 
 
 def needs(fs):
-    """Skip, unless loop devices and mkfs for this file system are there."""
+    """Skip, unless a file system of this kind can be made, mounted and shut down here; tried once.
+    Before threads are started: they share the mounts of the one that starts them."""
+    if fs not in _usable:
+        _usable[fs] = missing(fs)
+    if _usable[fs]:
+        raise Skip(_usable[fs])
+
+
+def missing(fs):
     for tool in (f"mkfs.{fs}", "losetup", "mount"):
         if not shutil.which(tool, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin"):
-            raise Skip(f"{tool} is not installed")
+            return f"{tool} is not installed"
     private_mounts()
-    done = run(["losetup", "-f"], status=None)
-    if done.returncode != 0:
-        raise Skip(f"no loop devices here: {done.stderr.strip()}")
+    folder = tempfile.mkdtemp(prefix="hikyaku-disk-")
+    try:
+        image, place = os.path.join(folder, "image"), os.path.join(folder, "place")
+        os.mkdir(place)
+        Disk.make(image, fs, 320, ())
+        done = run(["mount", "-t", fs, "-o", "loop", image, place], status=None)
+        if done.returncode != 0:
+            return f"{fs} on a loop device cannot be mounted here: {done.stderr.strip()}"
+        try:
+            shut_down(place)
+        except OSError as error:
+            return f"{fs} cannot be shut down here: {error.strerror}"
+        finally:
+            run(["umount", "-l", place])
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return None
+
+
+def shut_down(path):
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.ioctl(fd, GOING_DOWN, struct.pack("I", NO_LOG_FLUSH))
+    finally:
+        os.close(fd)
 
 
 def images_folder(folder):
@@ -127,11 +157,7 @@ class Disk:
     # ---- what happens to it ----
 
     def cut(self):
-        fd = os.open(self.below if self.cache else self.path, os.O_RDONLY)
-        try:
-            fcntl.ioctl(fd, GOING_DOWN, struct.pack("I", NO_LOG_FLUSH))
-        finally:
-            os.close(fd)
+        shut_down(self.below if self.cache else self.path)
         self.down = True
 
     def power_on(self):

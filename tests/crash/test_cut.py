@@ -17,6 +17,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import socket
 import sys
 import tempfile
@@ -80,19 +81,28 @@ class Series:
     def round(self):
         loads = self.loads()
         time.sleep(self.chance.uniform(0.15, 0.8))
-        self.books.cut_begins()
-        since = time.time()
-        self.disk.cut()
-        if self.chance.random() < 0.7:
-            self.without_a_disk()
-        self.gateway.kill()
-        self.books.died(since, time.time())
-        self.disk.power_on()
-        self.books.cut_ended()
+        self.cut(self.without_a_disk if self.chance.random() < 0.7 else None)
+        if self.chance.random() < 0.25:  # and again while it recovers
+            self.gateway.launch()
+            time.sleep(self.chance.uniform(0, 0.15))
+            self.cut()
+            self.books.summary["cut at the start"] += 1
         self.start()
         for load in loads:
             self.books.ended(load, load.wait())
         self.cuts += 1
+
+    def cut(self, meanwhile=None):
+        """The power goes, then comes back; nothing runs."""
+        self.books.cut_begins()
+        since = time.time()
+        self.disk.cut()
+        if meanwhile:
+            meanwhile()
+        self.gateway.kill()
+        self.books.died(since, time.time())
+        self.disk.power_on()
+        self.books.cut_ended()
 
     def without_a_disk(self):
         """What clients and operators see of a gateway whose disk is gone."""
@@ -167,6 +177,7 @@ def main():
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--summary", help="the figures so far, as JSON")
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     kinds = [(fs, shards, cache) for cache in (0, 1) for shards in (1, 2, 4)
              for fs in ("ext4", "xfs")
              if args.fs in (None, fs) and args.shards in (None, shards) and
