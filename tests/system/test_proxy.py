@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 # time-limit: 180
+# waits: for headers that do not come
 """The PROXY protocol: whose header is believed, which address the rules then look at, HAProxy."""
 import os
 import socket

@@ -38,11 +38,28 @@ def installs(folder):
                        ("lib/systemd/system/hikyaku.socket", 0o644),
                        ("lib/sysusers.d/hikyaku.conf", 0o644),
                        ("lib/tmpfiles.d/hikyaku.conf", 0o644),
+                       ("share/bash-completion/completions/hikyakuctl", 0o644),
                        ("share/doc/hikyaku/examples/hikyaku.yaml", 0o644)):
         found = os.path.join(root, "usr", path)
         expect(os.path.isfile(found), path, "is missing")
         expect_equal(os.stat(found).st_mode & 0o777, mode, path)
     expect_match("hikyaku 0", run([os.path.join(root, "usr/sbin/hikyaku"), "--version"]).stdout)
+
+
+@case("bash completes the commands, words and options of hikyakuctl")
+def completion(_):
+    script = ('. deploy/completion/hikyakuctl; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); '
+              '_hikyakuctl; echo "${COMPREPLY[*]}"')
+
+    def completed(*words):
+        return run(["bash", "-c", script, "bash", os.path.abspath(program("hikyakuctl")), *words],
+                   cwd=ROOT).stdout.split()
+    expect_equal(completed("q"), ["queue"])
+    expect_equal(completed("queue", "re"), ["release", "remove", "retry"])
+    expect({"status", "reload", "drain", "hash-password"} <= set(completed("")), "commands")
+    expect_equal(completed("--socket", "/tmp/x", "queue", "hold", "--"), ["--filter"])
+    expect("--from" in completed("route", "explain", "a@b.test", "--"), "options of route explain")
+    expect_equal(completed("--js"), ["--json"])
 
 
 @case("the unit is well-formed and exposes less than 2.0")
@@ -122,6 +139,12 @@ def unit_filter(folder):
     with open(names, "w", encoding="utf-8") as file:
         file.write("\n".join(sorted(allowed)))
     relays_under(folder, *filtered("allow", names))
+
+
+@case("and under the container's profile, which allows what it names and nothing else")
+def container_filter(folder):
+    relays_under(folder, *filtered("profile",
+                                   os.path.join(ROOT, "deploy/container/seccomp.json")))
 
 
 @case("sockets that were handed over are used; a restart makes clients wait, refuses nobody")
