@@ -46,6 +46,18 @@ def installs(folder):
     expect_match("hikyaku 0", run([os.path.join(root, "usr/sbin/hikyaku"), "--version"]).stdout)
 
 
+@case("the package is built with what the build needs")
+def dependencies(_):
+    def text(*path):
+        with open(os.path.join(ROOT, *path), encoding="utf-8") as file:
+            return file.read()
+    listed = text("deploy/packages/packages.list")
+    wanted = set(re.findall(r"^build +(\S+-dev)", listed, re.M)) - {"libc6-dev"}
+    expect(len(wanted) > 8, wanted)
+    built_with = set(re.findall(r"[a-z0-9.+-]+-dev", text("deploy/debian/control")))
+    expect_equal(wanted - built_with, set(), "not in Build-Depends")
+
+
 @case("bash completes the commands, words and options of hikyakuctl")
 def completion(_):
     script = ('. deploy/completion/hikyakuctl; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); '
