@@ -223,6 +223,33 @@ static void queue_show(struct admin_call *call, const char *qid)
         admin_ask_all(call, &r, finish_show);
 }
 
+/* The bytes as they are; a message that nobody has is an error in JSON. */
+static void finish_export(struct admin_call *call)
+{
+    for (uint32_t i = 0; i < call->asked; i++) {
+        struct admin_request *r = call->requests[i];
+        if (!r->matched)
+            continue;
+        if (r->why.smtp_code) {
+            admin_error_why(call, 409, &r->why);
+            return;
+        }
+        char *bytes = r->json;
+        r->json = NULL; /* the answer's now */
+        admin_answer(call, 200, "message/rfc822", bytes, r->json_len);
+        return;
+    }
+    admin_error(call, 404, "no message has this queue id");
+}
+
+static void queue_export(struct admin_call *call)
+{
+    struct admin_request r = {.op = ADMIN_QUEUE_EXPORT};
+    const char *qid = admin_arg(call, "qid");
+    if (query_qid(call, qid ? qid : "", &r))
+        admin_ask_all(call, &r, finish_export);
+}
+
 static void queue_change(struct admin_call *call, enum admin_change change)
 {
     struct admin_request r = {.op = ADMIN_QUEUE_CHANGE, .change = change};
@@ -365,6 +392,39 @@ static void reload(struct admin_call *call)
     }
 }
 
+static void put_difference(void *arg, const char *key, const char *what, bool restart)
+{
+    FILE *f = arg;
+    fputs(ftell(f) > 12 ? ",{\"key\":" : "{\"key\":", f);
+    admin_put_string(f, slice_str(key));
+    admin_put_member(f, "change", what);
+    fprintf(f, ",\"restart\":%s}", restart ? "true" : "false");
+}
+
+/* What a reload of another file would change. It is read as a reload would read it. */
+static void config_difference(struct admin_call *call)
+{
+    const char *path = admin_arg(call, "file");
+    struct admin_body b;
+    struct why why;
+    if (!path || path[0] != '/') {
+        admin_error(call, 400, "give file=PATH, from the root");
+        return;
+    }
+    struct config *next = config_load(path, &why);
+    if (!next) {
+        admin_error_why(call, 422, &why);
+        return;
+    }
+    if (admin_body_open(call, &b)) {
+        fputs("{\"changes\":[", b.f);
+        config_diff(control_generation(call->admin->control)->config, next, put_difference, b.f);
+        fputs("]}", b.f);
+        admin_body_answer(call, &b);
+    }
+    config_free(next);
+}
+
 static void drain(struct admin_call *call)
 {
     struct admin_body b;
@@ -429,7 +489,9 @@ static const struct {
     {"GET", "/api/v1/status", status},
     {"GET", "/api/v1/queue", queue_list},
     {"GET", "/api/v1/progress", progress},
+    {"GET", "/api/v1/export", queue_export},
     {"GET", "/api/v1/sites", queue_sites},
+    {"GET", "/api/v1/config/diff", config_difference},
     {"GET", "/api/v1/connectors", admin_connectors},
     {"GET", "/api/v1/route", admin_route_explain},
     {"POST", "/api/v1/queue/hold", hold},

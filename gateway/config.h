@@ -155,7 +155,7 @@ struct config {
         uint64_t timeout_ns;
     } dns;
     struct config_networks own_addresses; /* ours although no interface has them (FAULTS 74) */
-    uint64_t tls_memory_max; /* of each shard */
+    uint64_t tls_memory_max;              /* of each shard */
     char *users_file;
     char *postmaster; /* who hears of failed mail without a sender; NULL: nobody */
     struct {
@@ -207,6 +207,11 @@ bool config_reload_possible(const struct config *now, const struct config *next,
     __attribute__((warn_unused_result));
 /* A number that is another one when the file at `path` was replaced or written. */
 uint64_t config_file_seen(const char *path);
+/* Calls `each` for every key that differs: "retry.expire", "send_connectors[out].enabled"; `what`
+ * is changed, added or removed. Values are not told: some are secrets. */
+void config_diff(const struct config *now, const struct config *next,
+                 void (*each)(void *arg, const char *key, const char *what, bool restart),
+                 void *arg);
 /* Warnings (certificate names, expiry): one line each to `each`. */
 void config_warnings(const struct config *c, void (*each)(void *arg, const char *line), void *arg);
 /* YAML with every key, its default and its help. */

@@ -129,8 +129,9 @@
 
 #define SPOOL_SHARD_BYTES_MIN (2 * SEGMENT_BYTES_DEFAULT) /* of spool.max_size, for each shard */
 
-#define INSTANCE_LEN   8u    /* letters of the name that tells spools apart */
-#define LANE_COUNT_MAX 1024u /* lanes of one spool */
+#define EXPORT_MAX     (256 * MIB) /* a message that queue export gives out; larger: 500 */
+#define INSTANCE_LEN   8u          /* letters of the name that tells spools apart */
+#define LANE_COUNT_MAX 1024u       /* lanes of one spool */
 
 /* ---- delivery ---- */
 #define OUT_CONNECT_NS                      (30 * NS_PER_S)

@@ -58,6 +58,7 @@ enum admin_op {
     ADMIN_QUEUE_LIST,
     ADMIN_QUEUE_SHOW,
     ADMIN_QUEUE_SITES,
+    ADMIN_QUEUE_EXPORT, /* the message's bytes in `json` */
     ADMIN_QUEUE_CHANGE, /* hold, release, retry, remove, bounce, by qid or filter */
     ADMIN_CONNECTOR,    /* suspend, resume, enable, disable: `connector`, `kind`, `state` */
     ADMIN_CONNECTORS,   /* what each connector does: `counts` */

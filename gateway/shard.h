@@ -205,6 +205,8 @@ void shard_admin_done(struct shard *s, struct admin_request *r);
  * memory. */
 #define ADMIN_ROW_MAX 65536u
 bool shard_admin_room(struct admin_request *r, struct buf *b) __attribute__((warn_unused_result));
+/* shard_admin_export.c */
+void shard_admin_export(struct shard *s, struct admin_request *r);
 /* shard_admin_connector.c */
 void shard_admin_connector(struct shard *s, struct admin_request *r);
 void shard_admin_connectors(struct shard *s, struct admin_request *r);

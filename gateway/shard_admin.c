@@ -455,6 +455,7 @@ void shard_admin_request(struct shard *s, struct admin_request *r)
     case ADMIN_QUEUE_SHOW:
     case ADMIN_QUEUE_CHANGE: walk_start(s, r); break;
     case ADMIN_QUEUE_SITES: sites_list(s, r); break;
+    case ADMIN_QUEUE_EXPORT: shard_admin_export(s, r); break;
     case ADMIN_CONNECTOR: shard_admin_connector(s, r); break;
     case ADMIN_CONNECTORS: shard_admin_connectors(s, r); break;
     case ADMIN_ROUTE: shard_admin_route(s, r); break;

@@ -85,33 +85,59 @@ static json_t *judge(const struct client *c, CURLcode did, long code, const stru
     return j;
 }
 
-json_t *client_call(const struct client *c, const char *method, const char *path,
-                    const struct client_arg *args, int *status)
+/* Asks; the answer is in `a`, `code` its status. False: no memory, told. */
+static bool perform(const struct client *c, const char *method, const char *path,
+                    const struct client_arg *args, struct answer *a, CURLcode *did, long *code)
 {
     CURL *curl = curl_easy_init();
     char *url = curl ? make_url(curl, path, args) : NULL;
-    struct answer a = {0};
-    long code = 0;
     if (!url) {
         fputs("hikyakuctl: out of memory\n", stderr);
-        *status = 1;
-        return NULL;
+        return false;
     }
     curl_easy_setopt(curl, CURLOPT_URL, url);
     curl_easy_setopt(curl, CURLOPT_UNIX_SOCKET_PATH, c->socket);
     curl_easy_setopt(curl, CURLOPT_PROXY, "");
     curl_easy_setopt(curl, CURLOPT_TIMEOUT, CLIENT_TIMEOUT_S);
     curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, take);
-    curl_easy_setopt(curl, CURLOPT_WRITEDATA, &a);
+    curl_easy_setopt(curl, CURLOPT_WRITEDATA, a);
     if (strcmp(method, "POST") == 0) {
         curl_easy_setopt(curl, CURLOPT_POST, 1L);
         curl_easy_setopt(curl, CURLOPT_POSTFIELDSIZE, 0L);
     }
-    CURLcode did = curl_easy_perform(curl);
-    curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &code);
-    json_t *j = judge(c, did, code, &a, status);
-    free(a.text);
+    *did = curl_easy_perform(curl);
+    curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, code);
     free(url);
     curl_easy_cleanup(curl);
+    return true;
+}
+
+json_t *client_call(const struct client *c, const char *method, const char *path,
+                    const struct client_arg *args, int *status)
+{
+    struct answer a = {0};
+    CURLcode did;
+    long code = 0;
+    *status = 1;
+    if (!perform(c, method, path, args, &a, &did, &code))
+        return NULL;
+    json_t *j = judge(c, did, code, &a, status);
+    free(a.text);
     return j;
+}
+
+int client_copy(const struct client *c, const char *path, const struct client_arg *args)
+{
+    struct answer a = {0};
+    CURLcode did;
+    long code = 0;
+    int status = 1;
+    if (!perform(c, "GET", path, args, &a, &did, &code))
+        return 1;
+    if (did == CURLE_OK && code < 400)
+        status = fwrite(a.text, 1, a.len, stdout) == a.len && fflush(stdout) == 0 ? 0 : 1;
+    else
+        json_decref(judge(c, did, code, &a, &status));
+    free(a.text);
+    return status;
 }

@@ -24,4 +24,8 @@ struct client_arg {
 json_t *client_call(const struct client *c, const char *method, const char *path,
                     const struct client_arg *args, int *status);
 
+/* The same for an answer that is no JSON: its bytes go to standard output. Returns the exit status.
+ */
+int client_copy(const struct client *c, const char *path, const struct client_arg *args);
+
 #endif

@@ -28,6 +28,7 @@ static const char usage[] =
     "  status                                        what the gateway does\n"
     "  queue list [--filter EXPR] [--limit N]        queued messages\n"
     "  queue show QID                                one message\n"
+    "  queue export QID                              the message itself, to standard output\n"
     "  queue sites                                   next hops: depth, state, last error, retry "
     "time\n"
     "  queue progress                                how far listings and changes under way are\n"
@@ -43,6 +44,7 @@ static const char usage[] =
     "  route explain ADDRESS [--from SENDER] [--receive-connector NAME] [--size N]\n"
     "  trace EXPR [--limit N] [--file PATH]          what became of messages, from the tracking "
     "log\n"
+    "  config diff FILE                              what a reload of FILE would change\n"
     "  reload                                        read the configuration again\n"
     "  drain                                         finish what is under way and stop\n"
     "  hash-password                                 reads a password from standard input, prints "
@@ -115,11 +117,17 @@ static int queue(const struct command *c)
         snprintf(path, sizeof path, "/api/v1/queue/%s", c->argv[2]);
         return ask(c, "GET", path, NULL, print_message);
     }
+    if (strcmp(what, "export") == 0) {
+        struct client_arg qid[] = {{"qid", c->argc == 3 ? c->argv[2] : NULL}, {NULL, NULL}};
+        return qid->value ? client_copy(&c->client, "/api/v1/export", qid)
+                          : wrong_use("queue export takes one queue id", NULL);
+    }
     for (size_t i = 0; i < sizeof changes / sizeof *changes; i++)
         if (strcmp(what, changes[i]) == 0)
             return queue_change(c, changes[i]);
     return wrong_use(
-        "queue: list, show, sites, progress, hold, release, retry, remove or bounce, not", what);
+        "queue: list, show, export, sites, progress, hold, release, retry, remove or bounce, not",
+        what);
 }
 
 static int connector(const struct command *c)
@@ -174,6 +182,21 @@ static int trace(const struct command *c)
     return path ? status : 1;
 }
 
+static int config(const struct command *c)
+{
+    if (c->argc != 3 || strcmp(c->argv[1], "diff") != 0)
+        return wrong_use("config diff takes one file", NULL);
+    char *path = realpath(c->argv[2], NULL); /* the gateway's folder is another one */
+    if (!path) {
+        fprintf(stderr, "hikyakuctl: %s: there is no such file\n", c->argv[2]);
+        return 1;
+    }
+    struct client_arg args[] = {{"file", path}, {NULL, NULL}};
+    int status = ask(c, "GET", "/api/v1/config/diff", args, print_changes);
+    free(path);
+    return status;
+}
+
 static int hash_password(void)
 {
     char password[AUTH_PASSWORD_MAX + 2], hash[512];
@@ -196,7 +219,7 @@ static int hash_password(void)
 
 static int run(const struct command *c)
 {
-    static const char *const later[] = {"config", "probe", "doctor"};
+    static const char *const later[] = {"probe", "doctor"};
     const char *what = c->argv[0];
     if (strcmp(what, "status") == 0)
         return ask(c, "GET", "/api/v1/status", NULL, print_status);
@@ -210,6 +233,8 @@ static int run(const struct command *c)
         return ask(c, "POST", "/api/v1/reload", NULL, print_generation);
     if (strcmp(what, "drain") == 0)
         return ask(c, "POST", "/api/v1/drain", NULL, print_status);
+    if (strcmp(what, "config") == 0)
+        return config(c);
     if (strcmp(what, "trace") == 0)
         return trace(c);
     if (strcmp(what, "hash-password") == 0)

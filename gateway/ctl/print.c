@@ -312,6 +312,20 @@ void print_changed(json_t *j)
     printf("%lld changed\n", number(j, "changed"));
 }
 
+void print_changes(json_t *j)
+{
+    json_t *c, *changes = json_object_get(j, "changes");
+    size_t i;
+    json_array_foreach(changes, i, c)
+    {
+        cell(text(c, "change"), 8);
+        printf("%s%s\n", text(c, "key"),
+               json_is_true(json_object_get(c, "restart")) ? "  (needs a restart)" : "");
+    }
+    if (json_array_size(changes) == 0)
+        puts("no difference");
+}
+
 void print_generation(json_t *j)
 {
     printf("reloaded: configuration %lld is in force\n", number(j, "config_generation"));

@@ -16,6 +16,7 @@ void print_connectors(json_t *j);
 void print_route(json_t *j);
 void print_changed(json_t *j);
 void print_switched(json_t *j);
+void print_changes(json_t *j);
 void print_generation(json_t *j);
 
 #endif
