@@ -486,6 +486,8 @@ static const struct {
     {"GET", "/metrics", admin_metrics},
     {"GET", "/healthz", healthz},
     {"GET", "/readyz", admin_ready},
+    {"GET", "/.well-known/autoconfig/mail/config-v1.1.xml", admin_autoconfig},
+    {"GET", "/api/v1/client-settings", admin_client_settings},
     {"GET", "/api/v1/status", status},
     {"GET", "/api/v1/queue", queue_list},
     {"GET", "/api/v1/progress", progress},

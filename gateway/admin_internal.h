@@ -93,6 +93,10 @@ void admin_connectors(struct admin_call *call);
 void admin_connector_switch(struct admin_call *call, enum connector_switch_action action);
 void admin_route_explain(struct admin_call *call);
 
+/* admin_client.c */
+void admin_client_settings(struct admin_call *call);
+void admin_autoconfig(struct admin_call *call);
+
 /* admin_api.c: routes a call; the answer may come later. */
 void admin_dispatch(struct admin_call *call);
 void admin_call_free(struct admin_call *call);

@@ -33,7 +33,7 @@ static const char usage[] =
     "time\n"
     "  queue progress                                how far listings and changes under way are\n"
     "  queue hold|release|retry|remove|bounce QID|--filter EXPR\n"
-    "  connector list                                state, health, sessions, connections\n"
+    "  connector list [--client-settings]            state, health, sessions, connections\n"
     "  connector suspend|resume NAME                 send: its mail waits; receive: 421 to "
     "clients\n"
     "  connector disable|enable NAME                 send: as if it were not there; receive: does "
@@ -61,6 +61,7 @@ static const char usage[] =
 struct command {
     struct client client;
     const char *filter, *limit, *from, *size, *receive_connector, *kind, *file;
+    bool client_settings;
     int argc;
     char **argv;
 };
@@ -137,6 +138,8 @@ static int connector(const struct command *c)
     struct client_arg args[] = {
         {"name", c->argc > 2 ? c->argv[2] : NULL}, {"kind", c->kind}, {NULL, NULL}};
     char path[64];
+    if (strcmp(what, "list") == 0 && c->argc == 2 && c->client_settings)
+        return ask(c, "GET", "/api/v1/client-settings", NULL, print_client_settings);
     if (strcmp(what, "list") == 0 && c->argc == 2)
         return ask(c, "GET", "/api/v1/connectors", NULL, print_connectors);
     for (size_t i = 0; c->argc == 3 && i < sizeof switches / sizeof *switches; i++) {
@@ -256,6 +259,7 @@ int main(int argc, char **argv)
                                             {"receive-connector", required_argument, NULL, 'r'},
                                             {"kind", required_argument, NULL, 'k'},
                                             {"file", required_argument, NULL, 'i'},
+                                            {"client-settings", no_argument, NULL, 'c'},
                                             {"help", no_argument, NULL, 'h'},
                                             {NULL, 0, NULL, 0}};
     const char *env = getenv("HIKYAKU_SOCKET");
@@ -271,6 +275,7 @@ int main(int argc, char **argv)
         case 'z': c.size = optarg; break;
         case 'r': c.receive_connector = optarg; break;
         case 'k': c.kind = optarg; break;
+        case 'c': c.client_settings = true; break;
         case 'i': c.file = optarg; break;
         case 'h': fputs(usage, stdout); return 0;
         default: return EXIT_USE;

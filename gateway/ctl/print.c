@@ -326,6 +326,21 @@ void print_changes(json_t *j)
         puts("no difference");
 }
 
+void print_client_settings(json_t *j)
+{
+    json_t *s;
+    size_t i;
+    json_array_foreach(json_object_get(j, "settings"), i, s)
+    {
+        cell(text(s, "host"), 40);
+        printf("%-5lld ", number(s, "port"));
+        cell(text(s, "encryption"), 0);
+    }
+    if (json_array_size(json_object_get(j, "dns")))
+        puts("\nfor the name server (RFC 6186):");
+    json_array_foreach(json_object_get(j, "dns"), i, s) puts(json_string_value(s));
+}
+
 void print_generation(json_t *j)
 {
     printf("reloaded: configuration %lld is in force\n", number(j, "config_generation"));

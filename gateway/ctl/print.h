@@ -17,6 +17,7 @@ void print_route(json_t *j);
 void print_changed(json_t *j);
 void print_switched(json_t *j);
 void print_changes(json_t *j);
+void print_client_settings(json_t *j);
 void print_generation(json_t *j);
 
 #endif

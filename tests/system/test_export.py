@@ -6,6 +6,7 @@ import json
 import os
 import smtplib
 import subprocess
+import xml.etree.ElementTree
 
 from lib import harness
 from lib.gateway import Gateway, smart_host
@@ -79,6 +80,26 @@ def diff(folder):
     expect_match(r"next.yaml:\d+:\d+: ", g.ctl("config", "diff", path, status=1).stderr)
     g.ctl("config", "diff", g.path("none"), status=1)
     g.ctl("config", "frob", status=2)
+    g.stop()
+
+
+@case("E5 what users enter: host, port, encryption, SRV records, autoconfig without a token")
+def client_settings(folder):
+    g = Gateway(folder).start()
+    text = g.ctl("connector", "list", "--client-settings").stdout
+    port, secure = g.port["submission"], g.port["submissions"]
+    expect_match(rf"gw.test +{port} +starttls\n", text)
+    expect_match(rf"gw.test +{secure} +tls\n", text)
+    expect(str(g.port["relay"]) not in text, "servers' port is not for users")
+    expect_match(rf"_submission._tcp.local.test. IN SRV 0 1 {port} gw.test.\n", text)
+    expect_match(rf"_submissions._tcp.local.test. IN SRV 0 1 {secure} gw.test.\n", text)
+    answer = g.request("GET", "/.well-known/autoconfig/mail/config-v1.1.xml", token=False)
+    expect_equal(answer.status, 200)
+    root = xml.etree.ElementTree.fromstring(answer.body)
+    expect_equal([d.text for d in root.iter("domain")], ["local.test"])
+    expect_equal([(s.findtext("port"), s.findtext("socketType"))
+                  for s in root.iter("outgoingServer")],
+                 [(str(port), "STARTTLS"), (str(secure), "SSL")])
     g.stop()
 
 
