@@ -184,6 +184,7 @@ $(B)/hikyaku-bench: $(O)/bench/main.o $(BENCH_LIB) $(LIB)
 $(B)/tests/unit/%: $(O)/tests/unit/%.o $(TESTER_LIB) $(CTL_LIB) $(BENCH_LIB) $(LIB)
 	$(link) $(LIBS) $(if $(TSAN),,-lcriterion)
 # All objects of the simulator come first: none of the real backend may be taken in their place.
+$(B)/tests/unit/test_lane_direct: LDFLAGS += -Wl,--wrap=io_write_sync
 $(B)/tests/sim/%: $(O)/tests/sim/%.o $(call obj,$(SIM_SRC)) $(TESTER_LIB) $(LIB)
 	$(link) $(LIBS) $(if $(TSAN),,-lcriterion)
 $(B)/tests/sim/sim: $(call obj,tests/sim/main.c $(SIM_SRC)) $(call planted,$(PLANTED_SRC)) $(LIB)

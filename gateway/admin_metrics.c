@@ -78,6 +78,12 @@ static void write_certificates(FILE *f, const struct config *conf)
     }
 }
 
+/* 0: nothing to compare with. */
+static double ratio(uint64_t a, uint64_t b)
+{
+    return b ? (double)a / (double)b : 0;
+}
+
 void admin_metrics(struct admin_call *call)
 {
     struct control *c = call->admin->control;
@@ -100,6 +106,16 @@ void admin_metrics(struct admin_call *call)
             write_value(f, id, label, metric_get(&gw->metrics[i], id));
         }
     }
+    fprintf(
+        f,
+        "# HELP hikyaku_spool_write_amplification Bytes written to the log for each byte of mail "
+        "taken.\n# TYPE hikyaku_spool_write_amplification gauge\n"
+        "hikyaku_spool_write_amplification %.3f\n"
+        "# HELP hikyaku_spool_space_amplification Bytes of segment files for each byte of mail "
+        "queued.\n# TYPE hikyaku_spool_space_amplification gauge\n"
+        "hikyaku_spool_space_amplification %.3f\n",
+        ratio(total(gw, M_SPOOL_WRITTEN), total(gw, M_SPOOL_BODY)),
+        ratio(total(gw, M_SPOOL_BYTES), total(gw, M_QUEUE_BYTES)));
     fprintf(f,
             "# HELP hikyaku_ready Whether new mail is accepted.\n# TYPE hikyaku_ready "
             "gauge\nhikyaku_ready %d\n",

@@ -121,6 +121,9 @@
 #define SPOOL_SYNC_FAILED_MAX 2u         /* in a row: the lane stops accepting */
 #define SPOOL_RESERVE_BYTES   (16 * MIB) /* kept free for state records and DSNs */
 
+#define SPOOL_PINNED_BYTES_MAX \
+    (4 * GIB) /* kept by one upload when room is short, without spool.max_size: 452 4.3.1 */
+
 /* Back pressure begins with so much left; MEDIUM delays answers to MAIL, HIGH: 452 4.3.1. */
 #define PRESSURE_DISK_MEDIUM   (64 * MIB)
 #define PRESSURE_DISK_HIGH     (8 * MIB)

@@ -76,6 +76,11 @@
     X(M_SPOOL_SEGMENTS, "spool_segments", "gauge", "Segment files.")                               \
     X(M_SPOOL_BYTES, "spool_bytes", "gauge", "Bytes of the segment files.")                        \
     X(M_SPOOL_WRITTEN, "spool_written_bytes_total", "counter", "Bytes appended to the log.")       \
+    X(M_SPOOL_BODY, "spool_body_bytes_total", "counter", "Bytes of the messages made durable.")    \
+    X(M_SPOOL_COPIED, "spool_copied_bytes_total", "counter",                                       \
+      "Bytes of records copied forward out of segments that were mostly dead.")                    \
+    X(M_SPOOL_UPLOADS_CUT, "spool_uploads_cut_total", "counter",                                   \
+      "Uploads answered 452 because they kept the room of a full spool from being used again.")    \
     X(M_SPOOL_COMMITS, "spool_commits_total", "counter", "Commits: one write and one sync each.")  \
     X(M_SPOOL_SYNC_NS, "spool_sync_seconds_total", "counter",                                      \
       "Time from the start of a commit's write to the end of its sync.")                           \

@@ -446,34 +446,40 @@ static void shard_drain(struct shard *s)
 
 static void shard_gauges(struct shard *s)
 {
+    enum { GAUGES = 16 };
     struct metrics *m = s->metrics;
     const struct io_stats *io = io_stats(s->io);
-    uint64_t sum[12] = {0};
+    uint64_t sum[GAUGES] = {0};
     enum lane_health worst = LANE_RECOVERING;
     for (uint32_t i = 0; i < s->lane_count; i++) {
         const struct lane_stats *l = lane_stats(s->lanes[i]);
-        const uint64_t add[12] = {l->messages,
-                                  l->bytes,
-                                  l->by_state[QUEUE_DEFERRED],
-                                  l->by_state[QUEUE_HELD],
-                                  l->by_state[QUEUE_UNREACHABLE],
-                                  l->by_state[QUEUE_POISON],
-                                  l->segments,
-                                  l->segment_bytes,
-                                  l->appended_bytes,
-                                  l->commits,
-                                  l->sync_ns_total,
-                                  l->sync_failed};
-        for (int k = 0; k < 12; k++)
+        const uint64_t add[GAUGES] = {l->messages,
+                                      l->bytes,
+                                      l->by_state[QUEUE_DEFERRED],
+                                      l->by_state[QUEUE_HELD],
+                                      l->by_state[QUEUE_UNREACHABLE],
+                                      l->by_state[QUEUE_POISON],
+                                      l->segments,
+                                      l->segment_bytes,
+                                      l->appended_bytes,
+                                      l->commits,
+                                      l->sync_ns_total,
+                                      l->sync_failed,
+                                      l->body_bytes,
+                                      l->copied_forward_bytes,
+                                      l->uploads_cut,
+                                      l->damaged};
+        for (int k = 0; k < GAUGES; k++)
             sum[k] += add[k];
         enum lane_health h = lane_health(s->lanes[i]);
         worst = h > worst ? h : worst;
     }
-    static const enum metric ids[12] = {M_QUEUE_MESSAGES, M_QUEUE_BYTES,       M_QUEUE_DEFERRED,
-                                        M_QUEUE_HELD,     M_QUEUE_UNREACHABLE, M_QUEUE_POISON,
-                                        M_SPOOL_SEGMENTS, M_SPOOL_BYTES,       M_SPOOL_WRITTEN,
-                                        M_SPOOL_COMMITS,  M_SPOOL_SYNC_NS,     M_SPOOL_SYNC_FAILED};
-    for (int k = 0; k < 12; k++)
+    static const enum metric ids[GAUGES] = {
+        M_QUEUE_MESSAGES,    M_QUEUE_BYTES,   M_QUEUE_DEFERRED,    M_QUEUE_HELD,
+        M_QUEUE_UNREACHABLE, M_QUEUE_POISON,  M_SPOOL_SEGMENTS,    M_SPOOL_BYTES,
+        M_SPOOL_WRITTEN,     M_SPOOL_COMMITS, M_SPOOL_SYNC_NS,     M_SPOOL_SYNC_FAILED,
+        M_SPOOL_BODY,        M_SPOOL_COPIED,  M_SPOOL_UPLOADS_CUT, M_SPOOL_DAMAGED};
+    for (int k = 0; k < GAUGES; k++)
         metric_set(m, ids[k], sum[k]);
     metric_set(m, M_SPOOL_HEALTH, s->withdrawn ? LANE_STOPPED : worst);
     metric_set(m, M_TURNS, io->turns);

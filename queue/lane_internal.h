@@ -291,6 +291,8 @@ void tx_fail(struct lane *l, struct lane_tx *tx, uint16_t code);
 /* Open transactions with extents in this batch. */
 void tx_fail_extents(struct lane *l, uint64_t batch);
 void tx_report_failing(struct lane *l);
+/* Room is short: an upload that keeps too many segments from going gives way. */
+void tx_relieve(struct lane *l);
 
 /* ---- state.c ---- */
 void state_append(struct lane *l, struct queue_msg *m, uint8_t type, uint8_t how,

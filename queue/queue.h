@@ -297,6 +297,7 @@ struct lane_stats {
     uint64_t appended_bytes, body_bytes, commits, syncs, sync_ns_total, sync_failed,
         commit_waiters_max;
     uint64_t damaged, recovered, copied_forward_bytes;
+    uint64_t uploads_cut; /* transactions that gave way because room was short */
 };
 const struct lane_stats *lane_stats(const struct lane *l);
 

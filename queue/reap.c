@@ -62,6 +62,7 @@ void reap_look(struct lane *l)
     if (io_now_ns(l->io) < l->reap.next_check_ns)
         return;
     l->reap.next_check_ns = io_now_ns(l->io) + REAP_CHECK_NS;
+    tx_relieve(l);
     reap_kick(l);
 }
 

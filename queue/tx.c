@@ -481,3 +481,33 @@ void tx_report_failing(struct lane *l)
         tx->done(tx, NULL, &why);
     }
 }
+
+/* ---- slow uploads ---- */
+
+/*
+ * An open transaction keeps every segment from its first extent on, so one slow upload beside fast
+ * traffic could fill the spool with dead segments. When less than a quarter of the lane is left,
+ * the oldest one that keeps more than a quarter gives way: its client hears 452 and sends again.
+ */
+void tx_relieve(struct lane *l)
+{
+    uint64_t quarter = l->p.bytes_max ? l->p.bytes_max / 4 : SPOOL_PINNED_BYTES_MAX;
+    struct lane_tx *oldest = NULL;
+    uint32_t kept = 0;
+
+    if (list_empty(&l->extent_txs) || !l->open || l->recovering || lane_room(l, false) >= quarter)
+        return;
+    for (struct list *p = l->extent_txs.next; p != &l->extent_txs; p = p->next) {
+        struct lane_tx *tx = container_of(p, struct lane_tx, link);
+        if (tx->first_segment && (!oldest || tx->first_segment < oldest->first_segment))
+            oldest = tx;
+    }
+    for (uint32_t i = l->segments.count; oldest && i-- > 0;)
+        kept += l->segments.items[i]->id >= oldest->first_segment;
+    if (!oldest || kept < 3 || kept * l->p.segment_bytes <= quarter)
+        return;
+    give_up(l, oldest);
+    oldest->fail_code = 452;
+    l->stats.uploads_cut++;
+    reap_kick(l);
+}

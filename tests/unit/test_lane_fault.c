@@ -105,6 +105,45 @@ Test(lane_fault, extents_on_both_sides_of_a_failed_batch)
     lane_kit_end(&k);
 }
 
+static void small_lane(struct lane_params *p)
+{
+    p->bytes_max = 10 * 8 * MIB;
+}
+
+/* One slow upload beside traffic that comes and goes: it may not fill the lane with dead segments.
+ */
+Test(lane_fault, slow_upload_gives_way_when_room_is_short)
+{
+    struct lane_kit k;
+    struct lane_kit_tx slow, fresh;
+
+    lane_kit_open(&k, small_lane);
+    lane_kit_begin(&k, &slow);
+    lane_kit_append(&k, &slow, 1, 40000); /* its first extent */
+    for (uint32_t i = 0; i < 6000 && lane_stats(k.lane)->uploads_cut == 0; i++) {
+        struct lane_kit_tx t;
+        lane_kit_send(&k, &t, i, 30000, 1);
+        LANE_KIT_UNTIL(&k, t.done);
+        cr_assert_eq(t.code, 0, "message %u", i);
+        lane_kit_deliver(&k, t.qid);
+    }
+    cr_assert_eq(lane_stats(k.lane)->uploads_cut, 1);
+    cr_assert_geq(lane_stats(k.lane)->segments, 3, "not before room is short");
+    lane_kit_commit(&k, &slow, 1);
+    LANE_KIT_UNTIL(&k, slow.done);
+    cr_assert_eq(slow.code, 452);
+    for (int i = 0; i < 20 && lane_stats(k.lane)->segments > 4; i++)
+        lane_kit_settle(&k);
+    cr_assert_leq(lane_stats(k.lane)->segments, 4, "%lu", lane_stats(k.lane)->segments);
+    lane_kit_begin(&k, &fresh); /* one that keeps little is let alone */
+    lane_kit_append(&k, &fresh, 2, 40000);
+    lane_kit_settle(&k);
+    lane_kit_commit(&k, &fresh, 1);
+    LANE_KIT_UNTIL(&k, fresh.done);
+    cr_assert_eq(fresh.code, 0);
+    lane_kit_end(&k);
+}
+
 /* Twice in a row: mail is refused, changes of state are kept, and all goes on by itself when the
  * disk is back. */
 Test(lane_fault, stops_and_recovers)
