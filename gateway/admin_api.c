@@ -334,6 +334,7 @@ static void status(struct admin_call *call)
     if (real)
         admin_put_member(b.f, "tracking", real);
     free(real);
+    admin_put_member(b.f, "spool", control_generation(c)->config->spool.path);
     admin_put_member(b.f, "config", control_generation(c)->config->path);
     fprintf(b.f, ",\"config_generation\":%llu,\"uptime_s\":%llu,\"shards\":%u",
             (unsigned long long)control_generation(c)->number,

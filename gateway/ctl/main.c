@@ -17,6 +17,7 @@
 
 #include "gateway/auth/auth.h"
 #include "gateway/ctl/client.h"
+#include "gateway/ctl/doctor.h"
 #include "gateway/ctl/print.h"
 #include "gateway/ctl/trace.h"
 #include "gateway/limits.h"
@@ -34,6 +35,7 @@ static const char usage[] =
     "  queue progress                                how far listings and changes under way are\n"
     "  queue hold|release|retry|remove|bounce QID|--filter EXPR\n"
     "  connector list [--client-settings]            state, health, sessions, connections\n"
+    "  connector check-dns                           do names and addresses of ours agree\n"
     "  connector suspend|resume NAME                 send: its mail waits; receive: 421 to "
     "clients\n"
     "  connector disable|enable NAME                 send: as if it were not there; receive: does "
@@ -47,6 +49,7 @@ static const char usage[] =
     "  config diff FILE                              what a reload of FILE would change\n"
     "  reload                                        read the configuration again\n"
     "  drain                                         finish what is under way and stop\n"
+    "  doctor                                        machine, disk, names, next hops: what to do\n"
     "  hash-password                                 reads a password from standard input, prints "
     "its hash\n"
     "EXPR is field op value joined by 'and', such as: recipient~*@example.com and age>1h and "
@@ -138,6 +141,8 @@ static int connector(const struct command *c)
     struct client_arg args[] = {
         {"name", c->argc > 2 ? c->argv[2] : NULL}, {"kind", c->kind}, {NULL, NULL}};
     char path[64];
+    if (strcmp(what, "check-dns") == 0 && c->argc == 2)
+        return doctor_check_dns(&c->client);
     if (strcmp(what, "list") == 0 && c->argc == 2 && c->client_settings)
         return ask(c, "GET", "/api/v1/client-settings", NULL, print_client_settings);
     if (strcmp(what, "list") == 0 && c->argc == 2)
@@ -222,7 +227,6 @@ static int hash_password(void)
 
 static int run(const struct command *c)
 {
-    static const char *const later[] = {"probe", "doctor"};
     const char *what = c->argv[0];
     if (strcmp(what, "status") == 0)
         return ask(c, "GET", "/api/v1/status", NULL, print_status);
@@ -236,15 +240,16 @@ static int run(const struct command *c)
         return ask(c, "POST", "/api/v1/reload", NULL, print_generation);
     if (strcmp(what, "drain") == 0)
         return ask(c, "POST", "/api/v1/drain", NULL, print_status);
+    if (strcmp(what, "doctor") == 0)
+        return doctor_run(&c->client);
     if (strcmp(what, "config") == 0)
         return config(c);
     if (strcmp(what, "trace") == 0)
         return trace(c);
     if (strcmp(what, "hash-password") == 0)
         return hash_password();
-    for (size_t i = 0; i < sizeof later / sizeof *later; i++)
-        if (strcmp(what, later[i]) == 0)
-            return wrong_use("this command is not supported yet:", what);
+    if (strcmp(what, "probe") == 0)
+        return wrong_use("this command is not supported yet:", what);
     return wrong_use("there is no command", what);
 }
 
