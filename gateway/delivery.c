@@ -299,14 +299,14 @@ void delivery_accept(struct delivery *d, struct lane *l, struct queue_msg *m, st
     struct job *j = job_create(d, l, m);
     if (!j) {
         if (!backlog_push(d->backlog, m->qid))
-            lane_defer(l, m, io_wall_ns(d->shard->io) / NS_PER_S + 60, false, slice_of(NULL, 0));
+            lane_defer(l, m, lane_wall_s(l) + 60, false, slice_of(NULL, 0));
         return;
     }
     arena_move(&j->arena, arena);
     j->env = *env;
     if (!job_rcpts_alloc(j)) {
         job_end(j);
-        lane_defer(l, m, io_wall_ns(d->shard->io) / NS_PER_S + 60, false, slice_of(NULL, 0));
+        lane_defer(l, m, lane_wall_s(l) + 60, false, slice_of(NULL, 0));
         return;
     }
     job_begin(j);
@@ -336,7 +336,7 @@ static void job_envelope_read(struct lane_envelope_read *r, const struct envelop
     log_end(&line);
     job_end(j);
     if (!damaged) { /* memory, or a disk that may yet give its bytes */
-        lane_defer(l, m, io_wall_ns(sh->io) / NS_PER_S + 60, false, slice_of(NULL, 0));
+        lane_defer(l, m, lane_wall_s(l) + 60, false, slice_of(NULL, 0));
         return;
     }
     metric_add(sh->metrics, M_POISONED, 1);
@@ -351,7 +351,7 @@ void delivery_due(struct delivery *d, struct lane *l, struct queue_msg *m)
     struct job *j = later ? NULL : job_create(d, l, m);
     if (!j) {
         if (!backlog_push(later ? d->suspects : d->backlog, m->qid))
-            lane_defer(l, m, io_wall_ns(d->shard->io) / NS_PER_S + 60, false, slice_of(NULL, 0));
+            lane_defer(l, m, lane_wall_s(l) + 60, false, slice_of(NULL, 0));
         return;
     }
     j->read.done = job_envelope_read;
@@ -403,8 +403,8 @@ static void delivery_refill(struct delivery *d)
             struct queue_msg *m = lane_find(d->shard->lanes[i], qid);
             if (m && m->owner == &d->shard->admin_owner && !m->schedule_index) {
                 if (!backlog_push(d->backlog, qid)) /* looked at by an operator just now */
-                    lane_defer(d->shard->lanes[i], m, io_wall_ns(d->shard->io) / NS_PER_S + 60,
-                               false, slice_of(NULL, 0));
+                    lane_defer(d->shard->lanes[i], m, lane_wall_s(d->shard->lanes[i]) + 60, false,
+                               slice_of(NULL, 0));
                 break;
             }
             if (m && !m->owner && !m->schedule_index && m->state != QUEUE_HELD &&
@@ -491,11 +491,23 @@ bool job_has(const struct job *j, enum rcpt_state state)
     return false;
 }
 
-static bool job_is_over_age(const struct job *j)
+/*
+ * Older than that by the wall clock and by its attempts: neither a clock that jumps nor a long stop
+ * of the gateway makes mail old (FAULTS 68). Attempts take time, too: three quarters are enough.
+ */
+static bool job_is_older(const struct job *j, uint64_t limit_s)
 {
     const struct shard *sh = j->delivery->shard;
-    return io_wall_ns(sh->io) / NS_PER_S >=
-           j->m->accepted_wall_s + sh->config->gen->config->retry.expire_s;
+    const struct config *conf = sh->config->gen->config;
+    uint64_t waited_s = retry_waited_s(conf->retry.intervals_s, conf->retry.interval_count,
+                                       (uint32_t)j->m->attempts);
+    return io_wall_ns(sh->io) / NS_PER_S >= j->m->accepted_wall_s + limit_s &&
+           waited_s >= limit_s - limit_s / 4;
+}
+
+static bool job_is_over_age(const struct job *j)
+{
+    return job_is_older(j, j->delivery->shard->config->gen->config->retry.expire_s);
 }
 
 /*
@@ -523,9 +535,8 @@ static bool job_warned(const struct job *j)
 {
     const struct shard *sh = j->delivery->shard;
     const struct config *conf = sh->config->gen->config;
-    uint64_t now_s = io_wall_ns(sh->io) / NS_PER_S;
     return j->m->warned || conf->retry.warn_after_s == 0 ||
-           now_s < j->m->accepted_wall_s + conf->retry.warn_after_s;
+           !job_is_older(j, conf->retry.warn_after_s);
 }
 
 /* The attempt is over: DSN first if one is due (it comes back here through bounce.c), then the next
@@ -621,10 +632,11 @@ void job_settle(struct job *j)
         struct slice error = job_words(j, RCPT_DEFER, RCPT_UNREACHED);
         uint64_t delay = retry_delay_s(conf->retry.intervals_s, conf->retry.interval_count,
                                        m->attempts + 1u, &sh->chance);
-        uint64_t now_s = io_wall_ns(sh->io) / NS_PER_S, next_s = now_s + delay;
+        uint64_t now_s = io_wall_ns(sh->io) / NS_PER_S;
         uint64_t end_s = m->accepted_wall_s + conf->retry.expire_s;
-        if (end_s > now_s && end_s < next_s)
-            next_s = end_s; /* the last attempt */
+        if (end_s > now_s && end_s < now_s + delay)
+            delay = end_s - now_s; /* the last attempt */
+        uint64_t next_s = lane_wall_s(l) + delay;
         m->owner = NULL;
         if (unreached && !defer)
             lane_defer_unreachable(l, m, next_s, error);

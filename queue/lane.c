@@ -192,10 +192,20 @@ void lane_msg_free(struct lane *l, struct queue_msg *m)
     slab_free(&l->msg_slab, m);
 }
 
+static uint64_t lane_wall_ns(const struct lane *l)
+{
+    return l->opened_wall_ns + (io_now_ns(l->io) - l->opened_ns);
+}
+
+uint64_t lane_wall_s(const struct lane *l)
+{
+    return lane_wall_ns(l) / NS_PER_S;
+}
+
 void lane_due_arm(struct lane *l)
 {
     struct queue_msg *m = schedule_first(&l->schedule);
-    uint64_t wall_ns = io_wall_ns(l->io), delay_s;
+    uint64_t wall_ns = lane_wall_ns(l), delay_s;
 
     if (!m) {
         io_timer_clear(l->io, &l->due_timer);
@@ -214,7 +224,7 @@ void lane_due_arm(struct lane *l)
 void lane_due_fire(struct timer *t)
 {
     struct lane *l = container_of(t, struct lane, due_timer);
-    uint64_t wall_s = io_wall_ns(l->io) / NS_PER_S;
+    uint64_t wall_s = lane_wall_s(l);
     struct queue_msg *m;
 
     for (uint32_t i = 0; i < DUE_PER_TURN_MAX && !l->closing; i++) {
@@ -381,6 +391,8 @@ struct lane *lane_open(const struct lane_params *p)
         return NULL;
     l->p = *p;
     l->io = p->io;
+    l->opened_ns = io_now_ns(l->io);
+    l->opened_wall_ns = io_wall_ns(l->io);
     l->dir_fd = -1;
     l->spool = strdup(p->spool);
     if (!l->p.segment_bytes)

@@ -21,7 +21,7 @@
 
 #define LANE_PATH_MAX        512u
 #define LANE_INODES_MIN      16u /* fewer are free: no new segment */
-#define COMMIT_BATCHES       8u /* one fills, one is written, the others may be read from */
+#define COMMIT_BATCHES       8u  /* one fills, one is written, the others may be read from */
 #define COMMIT_RESERVE       (COMMIT_BUF_SIZE / 8) /* of a buffer, for state records */
 #define COMMIT_EARLY_BYTES   (COMMIT_BUF_SIZE / 4) /* written although nobody waits yet */
 #define COMMIT_STATE_NS      (50 * NS_PER_MS)      /* a state record nobody waits for */
@@ -155,7 +155,8 @@ struct lane {
     enum lane_health health, health_told;
     struct why health_why;
     bool is_open, closing, recovering, open_told;
-    struct why open_why; /* code set: the lane could not be opened */
+    uint64_t opened_ns, opened_wall_ns; /* see lane_wall_s */
+    struct why open_why;                /* code set: the lane could not be opened */
     bool full;
 
     struct slab msg_slab, chunk_slab;
@@ -180,9 +181,9 @@ struct lane {
     bool paused; /* stopped: no segment is opened before prepare_timer fires */
     int32_t last_error;
     struct timer state_timer;
-    struct list waiting;    /* struct lane_tx that found no room, first come first served */
-    struct list extent_txs; /* open ones with extents */
-    struct list failing;    /* their `done` is called by soon_timer */
+    struct list waiting;       /* struct lane_tx that found no room, first come first served */
+    struct list extent_txs;    /* open ones with extents */
+    struct list failing;       /* their `done` is called by soon_timer */
     struct list durable_waits; /* struct lane_wait */
     struct timer soon_timer;
     struct stashed *stash;

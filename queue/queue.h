@@ -212,8 +212,13 @@ void lane_tx_abort(struct lane_tx *tx);
 enum rcpt_final_how { RCPT_DELIVERED = 1, RCPT_FAILED = 2, RCPT_EXPIRED = 3, RCPT_REMOVED = 4 };
 void lane_rcpts_final(struct lane *l, struct queue_msg *m, const uint32_t *rcpts, uint32_t count,
                       enum rcpt_final_how how);
-/* Next attempt at `wall_s`; attempts grows by one if `counted`. `error`: the last error in words,
- * kept on disk. */
+/*
+ * The schedule's clock: the wall clock of when the lane was opened and the time since then, so that
+ * a step of the wall clock moves no attempt (FAULTS 68).
+ */
+uint64_t lane_wall_s(const struct lane *l);
+/* Next attempt at `wall_s` of the schedule's clock; attempts grows by one if `counted`. `error`:
+ * the last error in words, kept on disk. */
 void lane_defer(struct lane *l, struct queue_msg *m, uint64_t wall_s, bool counted,
                 struct slice error);
 /* The same for a message without a route: UNREACHABLE, looked at again at `wall_s`. */

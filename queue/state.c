@@ -273,7 +273,7 @@ void lane_set_aside(struct lane *l, struct queue_msg *m, enum queue_state state,
         return;
     change_state(l, m, state);
     if (state == QUEUE_READY) {
-        m->next_attempt_wall_s = io_wall_ns(l->io) / NS_PER_S;
+        m->next_attempt_wall_s = lane_wall_s(l);
         schedule_set(&l->schedule, m);
         lane_due_arm(l);
     } else {

@@ -394,7 +394,7 @@ void tx_durable(struct lane *l, struct lane_tx *tx)
     l->tx_count--;
     tx->done(tx, m, &why);
     if (!(m->flags & MSG_DOOMED) && m->state == QUEUE_READY && !m->owner && !m->schedule_index) {
-        m->next_attempt_wall_s = io_wall_ns(l->io) / NS_PER_S;
+        m->next_attempt_wall_s = lane_wall_s(l);
         schedule_set(&l->schedule, m);
         lane_due_arm(l);
     }

@@ -209,3 +209,14 @@ uint64_t retry_delay_s(const uint64_t *intervals_s, uint32_t count, uint32_t att
         interval = intervals_s[attempt == 0 ? 0 : attempt > count ? count - 1 : attempt - 1];
     return jittered(interval, chance);
 }
+
+uint64_t retry_waited_s(const uint64_t *intervals_s, uint32_t count, uint32_t attempts)
+{
+    uint64_t waited = 0;
+
+    for (uint32_t i = 0; i < count && i < attempts; i++)
+        waited += intervals_s[i];
+    if (attempts > count)
+        waited += (attempts - count) * (count ? intervals_s[count - 1] : RETRY_DEFAULT_S);
+    return waited;
+}

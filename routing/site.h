@@ -73,5 +73,10 @@ bool site_is_unhealthy(const struct site_hosts *s, uint64_t now_ns);
  */
 uint64_t retry_delay_s(const uint64_t *intervals_s, uint32_t count, uint32_t attempt,
                        struct prng *chance);
+/*
+ * Seconds that a message with so many attempts behind it has waited at the least, by the same
+ * intervals: an age that no step of a clock changes.
+ */
+uint64_t retry_waited_s(const uint64_t *intervals_s, uint32_t count, uint32_t attempts);
 
 #endif

@@ -14,7 +14,8 @@ struct rig {
     struct io *io;
     struct lane *lane;
     bool opened, recovered, committed;
-    uint32_t found;
+    uint32_t found, due_count;
+    uint64_t qid;
 };
 
 static void opened(void *arg, struct lane *l, const struct why *why)
@@ -42,9 +43,10 @@ static void recovered(void *arg, struct lane *l)
 
 static void due(void *arg, struct lane *l, struct queue_msg *m)
 {
-    (void)arg;
+    struct rig *r = arg;
     (void)l;
     (void)m;
+    r->due_count++;
 }
 
 static void turn_end(void *arg)
@@ -100,6 +102,7 @@ static void taken(struct lane_tx *tx, struct queue_msg *m, const struct why *why
     struct taking *t = (struct taking *)tx;
     cr_assert(m && why->smtp_code == 0, "%s", why->text);
     t->rig->committed = true;
+    t->rig->qid = m->qid;
 }
 
 static void begin_message(struct rig *r, struct taking *t)
@@ -170,4 +173,30 @@ Test(lane_sim, a_read_that_fails_once_loses_nothing)
 Test(lane_sim, a_read_cut_short_loses_nothing)
 {
     failing(SIM_READ, SIM_SHORT);
+}
+
+/* FAULTS 68: the retry comes as long after the failure as was meant, whatever the clock shows. */
+static void clock_steps(int64_t by_s)
+{
+    struct rig r;
+    make(&r, 40);
+    message(&r);
+    struct queue_msg *m = lane_find(r.lane, r.qid);
+    cr_assert(m);
+    lane_defer(r.lane, m, lane_wall_s(r.lane) + 600, true, SLICE_LIT("later"));
+    r.due_count = 0;
+    (void)sim_run_until(r.sim, sim_now_ns(r.sim) + 60 * NS_PER_S);
+    sim_clock_jump(r.host, by_s * (int64_t)NS_PER_S);
+    (void)sim_run_until(r.sim, sim_now_ns(r.sim) + 500 * NS_PER_S);
+    cr_assert_eq(r.due_count, 0, "not before its time, after a step of %lld s", (long long)by_s);
+    (void)sim_run_until(r.sim, sim_now_ns(r.sim) + 100 * NS_PER_S);
+    cr_assert_eq(r.due_count, 1, "in time, after a step of %lld s", (long long)by_s);
+    sim_destroy(r.sim);
+}
+
+Test(lane_sim, f68_a_clock_step_moves_no_retry)
+{
+    clock_steps(0);
+    clock_steps(5 * 86400);
+    clock_steps(-3600);
 }

@@ -224,3 +224,16 @@ Test(site, the_first_choice_gets_its_mail_back)
     end(0, SITE_DOWN, due);
     cr_assert_not(site_has_better(&site, 1, due + 1));
 }
+
+/* FAULTS 68: what the attempts alone tell of a message's age. */
+Test(site, f68_attempts_tell_an_age)
+{
+    static const uint64_t intervals[] = {60, 300, 600, 3600};
+    cr_assert_eq(retry_waited_s(intervals, 4, 0), 0);
+    cr_assert_eq(retry_waited_s(intervals, 4, 1), 60);
+    cr_assert_eq(retry_waited_s(intervals, 4, 3), 960);
+    cr_assert_eq(retry_waited_s(intervals, 4, 4), 4560);
+    cr_assert_eq(retry_waited_s(intervals, 4, 14), 4560 + 10 * 3600);
+    cr_assert_eq(retry_waited_s(intervals, 1, 65535), 65535 * 60);
+    cr_assert_eq(retry_waited_s(NULL, 0, 2), 600);
+}
