@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 # time-limit: 150
+# also: asan
 """What becomes of mail on its way out: limits that span shards, delay and expiry notifications,
 mail without a route, what is in a body.
 """

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 # time-limit: 240
+# also: asan
 """What operators do: reload, stop, look at the queue and change it, ask about routes, scrape."""
 import json
 import os
@@ -407,7 +408,7 @@ def blocked_log(folder):
         until(g.ready, "ready", 20)
         done = harness.run([program("hikyaku-bench"), "load", "--to",
                             f"{g.host}:{g.port['relay']}", "--sessions", "4", "--messages", "1500",
-                            "--json"], seconds=40)
+                            "--json"], seconds=120 if harness.SANITIZED else 40)
         expect_equal(json.loads(done.stdout)["acked"], 1500)
         until(lambda: len(sink.records()) == 1500, "all arrive", 20)
     finally:

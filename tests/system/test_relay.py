@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 # time-limit: 120
+# also: asan
 """Receive connectors as operators of Exchange know them; the rows are those of EXCHANGE.md."""
 import smtplib
 import ssl

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 # time-limit: 120
+# also: asan
 """A reload is over when it says so: on every shard, for users, addresses and files."""
 import base64
 import os
