@@ -19,8 +19,8 @@
 #define BENCH_LINE_BYTES 78u /* of the body, with CRLF */
 
 static const char *const state_names[BENCH_CLIENT_STATE_COUNT] = {
-    "banner", "ehlo", "starttls", "tls",  "auth", "mail",
-    "rcpt",   "data", "eod",      "rset", "hold", "wait", "quit"};
+    "banner", "ehlo", "starttls", "tls",  "auth", "mail", "rcpt",
+    "data",   "eod",  "rset",     "hold", "wait", "quit"};
 
 const char *bench_client_state_name(enum bench_client_state state)
 {

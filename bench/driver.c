@@ -170,8 +170,7 @@ static bool session_reply(struct driver *d, struct driver_session *s)
     case BENCH_CLIENT_DONE: session_done(d, s); return false;
     case BENCH_CLIENT_ERROR: session_fail(d, s, s->client.error); return false;
     }
-    if (!s->up &&
-        (s->client.state == BENCH_CLIENT_MAIL || s->client.state == BENCH_CLIENT_WAIT))
+    if (!s->up && (s->client.state == BENCH_CLIENT_MAIL || s->client.state == BENCH_CLIENT_WAIT))
         session_up(d, s);
     if (s->client.state == BENCH_CLIENT_WAIT && !s->idle) {
         s->idle = true;

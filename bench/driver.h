@@ -57,7 +57,7 @@ struct driver {
     uint32_t connecting_max; /* sessions that may be on their way up at once */
     uint64_t timeout_ms;
     uint64_t interval_ns; /* open loop: a message is due this often; 0: closed loop */
-    int record_fd; /* -1: none */
+    int record_fd;        /* -1: none */
     /* the driver's own */
     struct driver_session *sessions;
     struct driver_session_list waiting; /* to connect now */

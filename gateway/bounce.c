@@ -212,7 +212,7 @@ static void bounce_done(struct lane_tx *tx, struct queue_msg *m, const struct wh
     if (PLANT(DSN_APART) && b->final_count)
         job_final_rcpts(j, b->finals, b->final_count, RCPT_FAILED);
     if (b->dsn.kind == DSN_DELAYED)
-        j->m->warned = 1;          /* written with the next attempt's time */
+        j->m->warned = 1;                  /* written with the next attempt's time */
     if (j->m && j->m->rcpt_pending == 0) { /* they were the last: the lane frees it */
         j->m->owner = NULL;
         j->m = NULL;

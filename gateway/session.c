@@ -299,8 +299,7 @@ static bool session_refusal(struct session *s, bool allowed, struct why *why)
     }
     uint32_t count = addr_counts_add(sh->addr_counts, &s->peer);
     s->counted = count > 0;
-    if (count == 0 || count > SESSION_PER_ADDRESS_MAX ||
-        sh->session_free < SESSION_REFUSE_ROOM) {
+    if (count == 0 || count > SESSION_PER_ADDRESS_MAX || sh->session_free < SESSION_REFUSE_ROOM) {
         why_set(why, 421, "4.7.0", "Too many connections, try again later");
         return true;
     }

@@ -426,8 +426,7 @@ static void tx_withdrawn_done(struct session_tx *tx, struct queue_msg *m)
     log_begin(&line, &tx->shard->log, EV_WITHDRAWN);
     log_str(&line, "qid", qid_text(tx->lane_tx.qid, qid));
     log_slice(&line, "sender", tx->env.sender);
-    log_u64(&line, "durable_us",
-            m ? (io_now_ns(tx->shard->io) - tx->data_end_ns) / NS_PER_US : 0);
+    log_u64(&line, "durable_us", m ? (io_now_ns(tx->shard->io) - tx->data_end_ns) / NS_PER_US : 0);
     log_end(&line);
     arena_reset(&tx->arena);
     slab_free(&tx->shard->tx_slab, tx);

@@ -75,7 +75,7 @@ struct queue_msg {
         uint64_t *rcpt_final;     /* bitmap, with more than 64 recipients */
         uint64_t rcpt_final_bits; /* bitmap, with fewer */
     };
-    void *owner;                          /* the delivery that works on it; NULL: nobody */
+    void *owner; /* the delivery that works on it; NULL: nobody */
     struct queue_msg *hash_next;
     struct list segment_link; /* messages of one segment */
 };
