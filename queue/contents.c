@@ -134,6 +134,11 @@ static void tell_one(struct recover *r, struct queue_msg *m)
 
     assert(m->flags & MSG_HIDDEN && r->hidden > 0);
     r->hidden--;
+    if (m->flags & MSG_ENDED) {
+        index_remove(&l->index, m);
+        lane_msg_free(l, m);
+        return;
+    }
     m->flags &= (uint8_t)~MSG_HIDDEN;
     if (m->attempt != ATTEMPT_NONE && l->found_unclosed && m->crashes < QUEUE_CRASHES_MAX)
         m->crashes++;

@@ -42,7 +42,8 @@ enum {
     MSG_HIDDEN = 1, /* recovery has not told of it yet */
     MSG_LOCKED = 2, /* a DSN that ends some of its recipients waits for its commit */
     MSG_DIRTY = 4,  /* changed while locked */
-    MSG_DOOMED = 8  /* over; freed when nobody owns it */
+    MSG_DOOMED = 8, /* over; freed when nobody owns it */
+    MSG_ENDED = MSG_DIRTY /* while HIDDEN: a report ended it; a later state takes that back */
 };
 
 enum tx_state {

@@ -35,6 +35,7 @@ static void apply_state(struct lane *l, struct segment *s, struct queue_msg *m,
         pending += (uint32_t)__builtin_popcountll(bits[i]);
     }
     m->rcpt_pending = (uint16_t)(m->rcpt_count - pending);
+    m->flags &= (uint8_t)~MSG_ENDED;
     segments_state_moved(&l->segments, m->state_segment, s->id, 0);
     m->state_segment = s->id;
     m->state_offset = offset;
@@ -47,8 +48,9 @@ static void over(struct lane *l, struct segment *s, struct queue_msg *m)
     lane_msg_free(l, m);
 }
 
+/* `by_report`: the block lies in the record of a report about this message. */
 static enum replay_result replay_state(struct lane *l, struct segment *s, struct slice block,
-                                       uint32_t offset, struct queue_msg **touched)
+                                       uint32_t offset, bool by_report, struct queue_msg **touched)
 {
     struct record_state_view v;
     struct queue_msg *m;
@@ -61,6 +63,11 @@ static enum replay_result replay_state(struct lane *l, struct segment *s, struct
         return REPLAY_OK;
     if (!(m->flags & MSG_HIDDEN)) /* told already: the records are not those that were counted */
         return REPLAY_DAMAGED;
+    if (v.state.gone && by_report) { /* unless its commit failed: then the truth follows */
+        segment_depend(&l->segments, s, m->segment);
+        m->flags |= MSG_ENDED;
+        return REPLAY_OK;
+    }
     if (v.state.gone) {
         over(l, s, m);
         return REPLAY_OK;
@@ -150,13 +157,13 @@ enum replay_result replay_record(struct lane *l, struct segment *s, const struct
     case RECORD_MESSAGE:
     case RECORD_MOVED:
         if (d->final_block.len)
-            first = replay_state(l, s, d->final_block, d->offset, &other);
+            first = replay_state(l, s, d->final_block, d->offset, true, &other);
         second = replay_message(l, s, d, touched);
         return second == REPLAY_OK ? first : second;
     case RECORD_RCPT_FINAL:
     case RECORD_DEFER:
     case RECORD_STATE:
-    case RECORD_ATTEMPT: return replay_state(l, s, d->state_block, d->offset, touched);
+    case RECORD_ATTEMPT: return replay_state(l, s, d->state_block, d->offset, false, touched);
     default: return REPLAY_OK;
     }
 }

@@ -200,3 +200,48 @@ Test(lane_sim, f68_a_clock_step_moves_no_retry)
     clock_steps(5 * 86400);
     clock_steps(-3600);
 }
+
+static void refused(struct lane_tx *tx, struct queue_msg *m, const struct why *why)
+{
+    struct taking *t = (struct taking *)tx;
+    (void)m;
+    cr_assert(why->smtp_code >= 400);
+    t->rig->committed = true;
+}
+
+/*
+ * A report ends its message in one record. When that commit fails, the record may be on disk all
+ * the same: the message is not over, and its sender knows nothing yet.
+ */
+Test(lane_sim, a_report_that_failed_ends_nothing)
+{
+    for (uint64_t seed = 100; seed < 130; seed++) {
+        struct rig r;
+        struct taking t = {.rig = &r};
+        struct envelope_rcpt to = {.mailbox = SLICE_LIT("me@example.com")};
+        struct envelope env = {.rcpt_count = 1, .rcpts = &to};
+        struct why why;
+        uint64_t cursor = 0;
+        uint32_t first = 0;
+        make(&r, seed);
+        message(&r);
+        (void)sim_run_until(r.sim, sim_now_ns(r.sim) + NS_PER_S); /* no other write is under way */
+        struct queue_msg *m = lane_next(r.lane, &cursor);
+        m->owner = &r;
+        t.tx.done = refused;
+        t.tx.internal = true;
+        r.committed = false;
+        cr_assert(lane_tx_begin(r.lane, &t.tx, &why));
+        cr_assert_eq(lane_tx_append(&t.tx, SLICE_LIT("failed\r\n")), LANE_APPEND_OK);
+        sim_host_fail_next(r.host, SIM_SYNC, 0, SIM_EIO);
+        lane_tx_commit(&t.tx, &env, m, &first, 1);
+        lane_turn_end(r.lane);
+        while (!r.committed)
+            cr_assert(sim_step(r.sim));
+        m->owner = NULL;
+        (void)sim_run_until(r.sim, sim_now_ns(r.sim) + NS_PER_S);
+        sim_host_kill(r.host);
+        cr_assert_eq(start(&r), 1, "seed %u", (unsigned)seed);
+        sim_destroy(r.sim);
+    }
+}
