@@ -139,13 +139,12 @@ static void fault_draw(struct world *w)
     static const struct {
         enum sim_kind kind;
         enum sim_fault fault;
-    } faults[] = {
-        {SIM_OPEN, SIM_EIO},         {SIM_OPEN, SIM_NO_FD},     {SIM_READ, SIM_EIO},
-        {SIM_READ, SIM_SHORT},       {SIM_WRITE_SYNC, SIM_EIO}, {SIM_WRITE_SYNC, SIM_ENOSPC},
-        {SIM_WRITE_SYNC, SIM_SHORT}, {SIM_SYNC, SIM_EIO},       {SIM_ALLOCATE, SIM_EIO},
-        {SIM_ALLOCATE, SIM_ENOSPC},  {SIM_UNLINK, SIM_EIO},     {SIM_RENAME, SIM_EIO},
-        {SIM_FILE_SIZE, SIM_EIO},    {SIM_MKDIR, SIM_EIO},      {SIM_LIST_DIR, SIM_EIO},
-        {SIM_DISK_FREE, SIM_EIO},    {SIM_LOCK, SIM_EIO}};
+    } faults[] = {{SIM_OPEN, SIM_EIO},        {SIM_OPEN, SIM_NO_FD}, {SIM_READ, SIM_EIO},
+                  {SIM_READ, SIM_SHORT},      {SIM_WRITE, SIM_EIO},  {SIM_WRITE, SIM_ENOSPC},
+                  {SIM_WRITE, SIM_SHORT},     {SIM_SYNC, SIM_EIO},   {SIM_ALLOCATE, SIM_EIO},
+                  {SIM_ALLOCATE, SIM_ENOSPC}, {SIM_UNLINK, SIM_EIO}, {SIM_RENAME, SIM_EIO},
+                  {SIM_FILE_SIZE, SIM_EIO},   {SIM_MKDIR, SIM_EIO},  {SIM_LIST_DIR, SIM_EIO},
+                  {SIM_DISK_FREE, SIM_EIO},   {SIM_LOCK, SIM_EIO}};
     uint32_t i = (uint32_t)prng_below(&w->chaos, sizeof faults / sizeof *faults);
     uint32_t skip = (uint32_t)prng_below(&w->chaos, prng_below(&w->chaos, 2) ? 4 : 25);
     sim_host_fail_next(w->gateway.host, faults[i].kind, skip, faults[i].fault);
