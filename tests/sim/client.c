@@ -60,7 +60,8 @@ struct client {
     struct list link;
     struct world *w;
     uint32_t messages, sent; /* to be sent, begun */
-    bool pipelining, greeted, gone, quit_sent, data_asked, refused;
+    bool pipelining, greeted, gone, quit_sent;
+    bool open; /* a transaction that came to nothing is open on the other side */
     struct msg *m;
     uint32_t taken;     /* recipients answered 250 */
     uint8_t *text;      /* of m */
@@ -231,6 +232,9 @@ static void message_begin(struct client *c)
     c->sent++;
     if (chance(c, s->client.size_param))
         snprintf(size, sizeof size, " SIZE=%u", c->m->size);
+    if (c->open)
+        todo(c, C_RSET, 1, "RSET");
+    c->open = false;
     todo(c, C_MAIL, 0, "MAIL FROM:<%s>%s", from, size);
     for (uint32_t i = 0; i < rcpts; i++) {
         draw_rcpt(c, &c->m->rcpts[i]);
@@ -347,12 +351,16 @@ static void answered(struct client *c, enum command kind, uint32_t rcpt, struct 
         m->rcpts[rcpt].offered = ok;
         c->taken += ok;
         break;
-    case C_RSET: message_over(c, m); break;
+    case C_RSET:
+        if (rcpt == 0)
+            message_over(c, m);
+        break;
     case C_DATA:
         if (ok)
             text_send(c);
         else
             message_over(c, m);
+        c->open = !ok;
         break;
     case C_END: end_answered(c, m, ok, code, line); break;
     case C_QUIT: client_leave(c); break;

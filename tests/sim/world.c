@@ -276,7 +276,7 @@ static void calm_begin(struct world *w)
 static bool quiet(struct world *w)
 {
     struct simgw *g = &w->gateway;
-    if (!gateway_up(w) || w->clients_open || gateway_queued(w) || g->asks || g->next)
+    if (!gateway_up(w) || g->draining || w->clients_open || gateway_queued(w) || g->asks || g->next)
         return false;
     for (uint32_t i = 0; i < g->gw.shard_count; i++)
         for (uint32_t k = 0; k < g->shards[i]->lane_count; k++)
