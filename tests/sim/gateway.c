@@ -191,7 +191,7 @@ bool gateway_start(struct world *w, uint32_t shards)
     memset(g->dirty, 0, sizeof g->dirty);
     g->epoch++;
     g->running = true;
-    g->draining = g->failed = false;
+    g->draining = g->failed = g->strict = false;
     g->answers = g->refusals = g->shards_up = g->shards_down = g->asks = 0;
     g->next = NULL;
     w->stats.starts++;
@@ -288,7 +288,7 @@ void gateway_look(struct world *w)
             g->dirty[i] = !ledger_settle(w, i);
         }
         if (s->stopped) {
-            if (w->calm)
+            if (g->strict)
                 (void)ledger_settle(w, i); /* its lanes are closed: all is on disk */
             sim_host_enter(g->host);
             shard_destroy(s);
@@ -339,6 +339,7 @@ void gateway_drain(struct world *w)
         return;
     TRACE(w, "gateway: drain");
     g->draining = true;
+    g->strict = w->calm; /* else a full or broken disk may keep the last words */
     atomic_store(&g->gw.draining, true);
     control_all(g, &item);
 }

@@ -201,7 +201,7 @@ void world_domain_name(uint32_t domain, char out[32]);
 struct simgw {
     struct world *w;
     struct sim_host *host;
-    bool running, draining;
+    bool running, draining, strict;
     uint32_t epoch; /* grows with every process */
     struct gateway gw;
     struct io *io; /* control's */
