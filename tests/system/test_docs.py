@@ -147,7 +147,7 @@ def rule_faults():
         for words in (test.split() for test in cells[4].split(",") if test.strip()):
             count += 1
             paths = [p for p in (f"tests/unit/test_{words[0]}.c", f"tests/fuzz/{words[0]}.c",
-                                 f"tests/system/test_{words[0]}.py",
+                                 f"tests/system/test_{words[0]}.py", f"tests/sim/test_{words[0]}.c",
                                  f"tests/{words[0]}.dialog", words[0])
                      if os.path.exists(os.path.join(ROOT, p))]
             if not paths:
