@@ -61,30 +61,6 @@ struct filter {
 
 /* ---- matching ---- */
 
-/* Glob with * and ?, linear in practice: only the last star is ever gone back to. */
-static bool like(struct slice pattern, struct slice text)
-{
-    size_t p = 0, t = 0, star = SIZE_MAX, mark = 0;
-    while (t < text.len) {
-        if (p < pattern.len && pattern.ptr[p] == '*') {
-            star = p++;
-            mark = t;
-        } else if (p < pattern.len && (pattern.ptr[p] == '?' ||
-                                       ascii_lower(pattern.ptr[p]) == ascii_lower(text.ptr[t]))) {
-            p++;
-            t++;
-        } else if (star != SIZE_MAX) {
-            p = star + 1;
-            t = ++mark;
-        } else {
-            return false;
-        }
-    }
-    while (p < pattern.len && pattern.ptr[p] == '*')
-        p++;
-    return p == pattern.len;
-}
-
 static int compare_text(struct slice a, struct slice b)
 {
     for (size_t i = 0; i < a.len && i < b.len; i++) {
@@ -112,7 +88,7 @@ static bool text_matches(const struct term *t, struct slice v)
 {
     struct slice want = slice_of(t->value, t->len);
     if (t->op == OP_LIKE || t->op == OP_UNLIKE)
-        return like(want, v) == (t->op == OP_LIKE);
+        return slice_glob_nocase(want, v) == (t->op == OP_LIKE);
     return order_matches((enum op)t->op, compare_text(v, want));
 }
 

@@ -82,4 +82,31 @@ static inline struct slice slice_after_last(struct slice s, uint8_t c)
     return slice_of(NULL, 0);
 }
 
+/*
+ * Does the glob fit the whole text, whatever the ASCII case? * is any bytes, ? any one. Linear in
+ * practice: only the last star is ever gone back to.
+ */
+static inline bool slice_glob_nocase(struct slice pattern, struct slice text)
+{
+    size_t p = 0, t = 0, star = SIZE_MAX, mark = 0;
+    while (t < text.len) {
+        if (p < pattern.len && pattern.ptr[p] == '*') {
+            star = p++;
+            mark = t;
+        } else if (p < pattern.len && (pattern.ptr[p] == '?' ||
+                                       ascii_lower(pattern.ptr[p]) == ascii_lower(text.ptr[t]))) {
+            p++;
+            t++;
+        } else if (star != SIZE_MAX) {
+            p = star + 1;
+            t = ++mark;
+        } else {
+            return false;
+        }
+    }
+    while (p < pattern.len && pattern.ptr[p] == '*')
+        p++;
+    return p == pattern.len;
+}
+
 #endif

@@ -127,29 +127,6 @@ static void choose_times(struct trace *t)
 
 /* ---- terms and lines ---- */
 
-static bool like(struct slice pattern, struct slice text)
-{
-    size_t p = 0, t = 0, star = SIZE_MAX, mark = 0;
-    while (t < text.len) {
-        if (p < pattern.len && pattern.ptr[p] == '*') {
-            star = p++;
-            mark = t;
-        } else if (p < pattern.len && (pattern.ptr[p] == '?' ||
-                                       ascii_lower(pattern.ptr[p]) == ascii_lower(text.ptr[t]))) {
-            p++;
-            t++;
-        } else if (star != SIZE_MAX) {
-            p = star + 1;
-            t = ++mark;
-        } else {
-            return false;
-        }
-    }
-    while (p < pattern.len && pattern.ptr[p] == '*')
-        p++;
-    return p == pattern.len;
-}
-
 static bool value_matches(const struct term *t, struct slice value)
 {
     struct slice want = slice_str(t->value);
@@ -159,7 +136,7 @@ static bool value_matches(const struct term *t, struct slice value)
     case OP_EQ:
     case OP_NE: return slice_eq_nocase(value, want);
     case OP_LIKE:
-    case OP_UNLIKE: return like(want, value);
+    case OP_UNLIKE: return slice_glob_nocase(want, value);
     case OP_GE: return order >= 0; /* 2026-11-22 is before all that begins with it */
     case OP_LT: return order < 0;
     case OP_GT: return order > 0;
