@@ -290,7 +290,7 @@ def descriptors(folder):
     g.process = Program(["prlimit", "--nofile=640:640", program("hikyaku"), "--config",
                          g.config_path], g.log_path)
     until(g.ready, "the gateway is ready", 30)
-    expect("LimitNOFILE" in g.process.log(), "a warning says so")
+    until(lambda: "LimitNOFILE" in g.process.log(), "a warning says so", 5)
     lines, codes = [], []
     for _ in range(250):
         lines.append(Line(g.host, g.port["relay"]))
