@@ -123,11 +123,6 @@ static void session_close_now(struct session *s)
 static void session_linger(struct session *s)
 {
     session_tx_drop(s);
-    if (s->tls && !s->tls_notified && !s->hard_close && !s->eof) {
-        s->tls_notified = true;
-        if (session_tls_notify(s))
-            return; /* comes back here when that is sent */
-    }
     if (s->hard_close || s->eof) {
         session_close_now(s);
         return;
@@ -144,6 +139,7 @@ void session_finish(struct session *s, bool hard)
         return;
     if (s->state != SESSION_LINGER) {
         session_set_state(s, SESSION_LINGER);
+        session_tls_notify(s);
         s->deadline_ns = io_now_ns(s->shard->io) + SESSION_LAST_REPLY_NS;
         io_timer_set(s->shard->io, &s->timer, s->deadline_ns);
     }

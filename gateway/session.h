@@ -159,8 +159,8 @@ void session_out_end(struct session *s, struct buf *out);
 void session_greet(struct session *s, const struct why *why);
 /* The handshake begins (state HANDSHAKE). */
 void session_tls_begin(struct session *s);
-/* Puts close_notify out; false: there was no room for it. */
-bool session_tls_notify(struct session *s);
+/* Puts close_notify behind the last reply, once, where TLS is used and somebody still reads. */
+void session_tls_notify(struct session *s);
 
 /* session_event.c */
 /* `rest`: input behind the command that made the event. */

@@ -155,17 +155,14 @@ static void session_send_done(struct io_op *op, int32_t res, uint32_t flags)
         session_resume(s);
 }
 
-bool session_tls_notify(struct session *s)
+void session_tls_notify(struct session *s)
 {
-    if (!wire_need(s))
-        return false;
+    if (!s->tls || s->tls_notified || s->hard_close || s->eof || !wire_need(s))
+        return;
     struct buf wire = wire_tail(s);
+    s->tls_notified = true;
     tls_close(s->tls, &wire);
     s->out_len += wire.len;
-    if (s->out_len == s->out_sent)
-        return false;
-    session_flush(s);
-    return true;
 }
 
 /* ---- TLS ---- */

@@ -154,6 +154,27 @@ def behind_close(folder):
     g.stop()
 
 
+def data_segments(sock):
+    """How many segments with data came in so far (struct tcp_info, tcpi_data_segs_in)."""
+    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 192)
+    return struct.unpack_from("I", info, 152)[0]
+
+
+@case("the last reply and close_notify leave in one piece")
+def last_piece(folder):
+    g = Gateway(folder, Sink(folder), shards=1).start()
+    with Line(g.host, g.port["submissions"]) as line:
+        line.tls()
+        line.wanted(220)
+        before = data_segments(line.sock)
+        line.ask("NOOP", 250)
+        expect_equal(data_segments(line.sock), before + 1, "a reply is a segment")
+        line.ask("QUIT", 221)
+        expect(line.closed(5), "close_notify and the end")
+        expect_equal(data_segments(line.sock), before + 2, "segments with 221 and close_notify")
+    g.stop()
+
+
 @case("F47 replies that are not read stop the reading of commands; then all come, in order", 100)
 def unread(folder):
     g = Gateway(folder, Sink(folder), shards=1)
