@@ -222,7 +222,7 @@ static bool job_is_to_be_held(const struct job *j)
 
 static void job_uncertain(struct job *j, bool held)
 {
-    static const char words[] = "May have been delivered by the attempt that a crash cut off";
+    static const char words[] = "May have been delivered before: a crash or damage hides it";
     struct shard *sh = j->delivery->shard;
     struct lane *l = j->lane;
     struct queue_msg *m = j->m;

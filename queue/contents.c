@@ -100,6 +100,8 @@ static void segment_unread(struct recover *r, int32_t error)
 {
     quarantine_tell(r->lane, r->segment->id, r->window_at, strerror(-error));
     r->segment->unread = true;
+    if (r->lane->unread_last < r->segment->id)
+        r->lane->unread_last = r->segment->id;
     r->segment->scanned = true; /* what was seen of it is replayed */
     r->lane->found_unclosed = true;
     segment_over(r);
@@ -143,6 +145,8 @@ static void tell_one(struct recover *r, struct queue_msg *m)
     if (m->attempt != ATTEMPT_NONE && l->found_unclosed && m->crashes < QUEUE_CRASHES_MAX)
         m->crashes++;
     m->attempt = ATTEMPT_NONE;
+    if (m->segment <= l->unread_last && m->state_segment <= l->unread_last)
+        m->uncertain = 1; /* what could not be read may have said that it was delivered */
     m->careful = l->found_unclosed;
     l->stats.messages++;
     l->stats.bytes += m->body_size;

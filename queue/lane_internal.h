@@ -170,6 +170,7 @@ struct lane {
     uint64_t qid_next;   /* sequence part */
     bool found_unclosed; /* the run before this one did not end in lane_close */
     uint32_t segment_next;
+    uint32_t unread_last; /* the youngest segment that could not be read, 0: none */
 
     /* commit.c */
     struct segment *open; /* NULL: none; state goes to the stash */

@@ -215,6 +215,10 @@ static void fetch(struct lane_read *r, uint32_t segment, uint32_t offset, uint32
     j->offset = offset;
     j->want = want;
     j->filled = 0;
+    if (s && s->headless) { /* its seed is not known */
+        fail_later(r, -EIO);
+        return;
+    }
     if (!s || !j->bytes || s->state == SEGMENT_DYING) {
         fail_later(r, s && s->state != SEGMENT_DYING ? -ENOMEM : -ENOENT);
         return;

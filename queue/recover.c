@@ -189,9 +189,49 @@ static void next_header(struct recover *r)
     io_open(l->io, &r->op, r->path, IO_READ);
 }
 
+/*
+ * The limit of this segment's queue ids is not known: each segment's is at most QID_BLOCK and what
+ * was under way above the one before. So none is given out twice, should the file be read again.
+ */
+static void pass_unknown_limit(struct recover *r)
+{
+    uint32_t before = r->at ? r->ids[r->at - 1] : 0;
+
+    r->lane->qid_next += (uint64_t)(r->ids[r->at] - before) * 2 * QID_BLOCK;
+}
+
+/*
+ * Nothing of it is known but its place: its messages, and what ends those of others, may be back at
+ * the next start. So it stays in the table, and holds what is younger.
+ */
+static void unreadable_header(struct recover *r, int32_t error)
+{
+    struct lane *l = r->lane;
+    struct segment *s = segment_create(r->ids[r->at], l->p.segment_bytes);
+
+    quarantine_tell(l, r->ids[r->at], 0, strerror(-error));
+    if (!s || !segments_add(&l->segments, s)) {
+        if (s)
+            segment_destroy(s);
+        recover_fail(r, "", 0);
+        return;
+    }
+    s->lane = l;
+    s->state = SEGMENT_SEALED;
+    s->unread = s->headless = true;
+    l->unread_last = s->id;
+    l->found_unclosed = true;
+    pass_unknown_limit(r);
+    r->at++;
+    next_header(r);
+}
+
 static void move_away(struct recover *r)
 {
     struct lane *l = r->lane;
+
+    pass_unknown_limit(r);
+    l->unread_last = r->ids[r->at];
 
     r->phase = RECOVER_MOVE_AWAY;
     snprintf(r->to, sizeof r->to, "%s/quarantine/lane-%02u-%08x.seg", l->spool, l->p.lane,
@@ -271,9 +311,7 @@ static void opened_or_read(struct recover *r, int32_t res)
         if (header_again(r, res))
             return;
         if (res < 0) {
-            quarantine_tell(l, r->ids[r->at], 0, strerror(-res));
-            r->at++;
-            next_header(r);
+            unreadable_header(r, res);
             return;
         }
         r->fd = res;
@@ -293,9 +331,7 @@ static void opened_or_read(struct recover *r, int32_t res)
         io_close(l->io, r->fd);
         r->fd = -1;
         if (res < 0) {
-            quarantine_tell(l, r->ids[r->at], 0, strerror(-res));
-            r->at++;
-            next_header(r);
+            unreadable_header(r, res);
             return;
         }
         header_read(r);

@@ -211,7 +211,7 @@ struct segment *segments_next_dead(const struct segments *t, uint32_t *at, uint6
 {
     /* An open transaction needs every segment from its first extent on. */
     for (uint32_t i = 0; i < *at && i < t->count; i++)
-        if (t->items[i]->pins || t->items[i]->strays)
+        if (t->items[i]->pins || t->items[i]->strays || t->items[i]->unread)
             return NULL;
     /* The newest always stays: its qid_limit is what keeps queue ids from being used twice. */
     for (; *at + 1 < t->count; (*at)++) {
@@ -222,7 +222,7 @@ struct segment *segments_next_dead(const struct segments *t, uint32_t *at, uint6
             (*at)++;
             return s;
         }
-        if (s->strays)
+        if (s->strays || s->unread) /* younger ones may end, or tell of, what it holds */
             return NULL;
     }
     return NULL;

@@ -37,7 +37,8 @@ struct segment {
     uint32_t dep_count, dep_cap;
     bool deps_all;        /* no memory for the list: all older ones */
     bool unreadable;      /* a record in it is damaged: not emptied by copying */
-    bool unread;          /* not all of it is known: not deleted in this run */
+    bool unread;          /* not all of it is known: nothing from it on is deleted in this run */
+    bool headless;        /* not even its header: only its place in the order is known */
     bool strays;          /* may hold copies that no one knows of: nothing younger goes before it */
     struct list messages; /* struct queue_msg by segment_link */
     /* while it is read at start */

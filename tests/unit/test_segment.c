@@ -144,3 +144,15 @@ Test(segment, strays_go_first)
     cr_assert_eq(dead(&t, 0), 1u << 3 | 1u << 4);
     segments_destroy(&t);
 }
+
+/* What could not be read stays, and all that is younger. */
+Test(segment, unread_ones_hold_the_younger)
+{
+    struct segments t = {0};
+
+    for (uint32_t id = 1; id <= 5; id++)
+        add(&t, id);
+    t.items[2]->unread = true;
+    cr_assert_eq(dead(&t, 0), 1u << 1 | 1u << 2);
+    segments_destroy(&t);
+}
