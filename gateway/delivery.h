@@ -243,6 +243,9 @@ bool site_enqueue(struct site *s, struct job *j, const uint32_t *rcpts, uint32_t
 void site_pump(struct site *s);
 /* For route_choose: are all its hosts down? */
 bool site_unhealthy(void *arg, uint32_t connector, struct slice domain);
+/* For people: all its hosts failed and none has greeted since, be a pause over or not (site-down in
+ * the log, until site-up). */
+bool site_is_down(const struct site *s);
 void site_note_error(struct site *s, const struct why *why, const char *remote);
 /* Mail for this site's domain can never be delivered: every waiting task fails. */
 void site_give_up(struct site *s, const struct why *why);

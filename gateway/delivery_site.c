@@ -138,6 +138,11 @@ void site_note_error(struct site *s, const struct why *why, const char *remote)
         snprintf(s->last_remote, sizeof s->last_remote, "%s", remote);
 }
 
+bool site_is_down(const struct site *s)
+{
+    return s->was_unhealthy || site_is_unhealthy(&s->hosts, io_now_ns(s->delivery->shard->io));
+}
+
 static void site_log_health(struct site *s)
 {
     uint64_t now = io_now_ns(s->delivery->shard->io);

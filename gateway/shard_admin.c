@@ -410,7 +410,7 @@ static void walk_start(struct shard *s, struct admin_request *r)
 static void site_write(struct buf *b, const struct site *s)
 {
     uint64_t now = io_now_ns(s->delivery->shard->io);
-    bool down = site_is_unhealthy(&s->hosts, now);
+    bool down = site_is_down(s);
     buf_add_str(b, "{\"connector\":");
     json_string(b, slice_str(s->send->conf->name), 256);
     json_member(b, "domain", slice_str(s->domain));

@@ -41,9 +41,9 @@ void shard_admin_connector(struct shard *s, struct admin_request *r)
 
 /* ---- counting ---- */
 
-static void count_site(struct connector_counts *n, const struct site *site, uint64_t now_ns)
+static void count_site(struct connector_counts *n, const struct site *site)
 {
-    bool down = site_is_unhealthy(&site->hosts, now_ns);
+    bool down = site_is_down(site);
     n->connections += site->hop_count;
     n->waiting += site->depth;
     n->delivered += site->delivered;
@@ -71,7 +71,7 @@ void shard_admin_connectors(struct shard *s, struct admin_request *r)
         const struct site *site = container_of(p, struct site, link);
         for (uint32_t k = 0; k < c->send_count; k++)
             if (strcmp(site->send->conf->name, c->send[k].conf->name) == 0)
-                count_site(&r->counts[c->receive_count + k], site, io_now_ns(s->io));
+                count_site(&r->counts[c->receive_count + k], site);
     }
     shard_admin_done(s, r);
 }
