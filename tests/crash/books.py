@@ -58,7 +58,7 @@ class Load:
 
     def wait(self):
         """What it counted."""
-        self.process.wait(60)
+        self.process.wait(90)
         return json.loads(self.process.log().strip().split("\n")[-1])
 
 

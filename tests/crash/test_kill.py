@@ -21,7 +21,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 from lib import harness  # noqa: E402
 from lib.gateway import Gateway  # noqa: E402
-from lib.harness import Program, expect, program  # noqa: E402
+from lib.harness import Program, expect, patient, program, until  # noqa: E402
 from lib.sink import Sink  # noqa: E402
 from books import Books, Load  # noqa: E402
 
@@ -59,6 +59,8 @@ class Crash:
     def round(self, number):
         g, size = self.gateway, self.chance.choice(SIZES)
         load, process = self.load(number, size)
+        until(lambda: os.path.exists(load.path) and os.path.getsize(load.path) or
+              process.process.poll() is not None, "the first 250")
         for _ in range(2):  # two deaths a round
             time.sleep(self.chance.uniform(0.3, 0.9))
             since = time.time()
@@ -67,7 +69,7 @@ class Crash:
             self.kills += 1
             began = time.monotonic()
             g.start()
-            expect(time.monotonic() - began < 10, "ready within 10 s")
+            expect(time.monotonic() - began < patient(10), "ready within 10 s, more or less")
         process.wait(60)
         result = json.loads(process.log().strip().split("\n")[-1])
         self.books.ended(load, result)

@@ -12,7 +12,7 @@ import time
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from lib import certs
 from lib.gateway import Gateway, users_file
-from lib.harness import case, expect, expect_equal, main, program, run
+from lib.harness import case, expect, expect_equal, main, program, run, until
 
 CONTEXT = ssl.create_default_context(cafile=certs.authority())
 CONTEXT.check_hostname = False
@@ -20,12 +20,13 @@ PASSWORDS = {"alice": "wonder land", "bob": "b:uilder", "carol": "sing"}
 FREE = 10  # failures before attempts have turns
 
 
-def login(g, name, password, source=None, seconds=60):
-    """(reply code of AUTH, seconds it took)."""
-    with smtplib.SMTP(g.host, g.port["submission"], timeout=seconds,
+def login(g, name, password, source=None, seconds=120):
+    """(reply code of AUTH, seconds it took); code 0: none within so many seconds."""
+    with smtplib.SMTP(g.host, g.port["submission"], timeout=120,
                       source_address=(source, 0) if source else None) as client:
         client.starttls(context=CONTEXT)
         client.ehlo()
+        client.sock.settimeout(seconds)
         start = time.monotonic()
         try:
             client.user, client.password = name, password
@@ -37,13 +38,27 @@ def login(g, name, password, source=None, seconds=60):
         return code, time.monotonic() - start
 
 
+def at_most(limit_s, g, name, source, what):
+    """A login that nobody delays: on a busy machine one of a few is quick. Who is delayed is so
+    each time."""
+    tried = []
+    while len(tried) < 5 and (not tried or tried[-1][1] >= limit_s):
+        tried.append(login(g, name, PASSWORDS[name], source))
+        expect_equal(tried[-1][0], 235, what)
+    expect(tried[-1][1] < limit_s, what, tried)
+
+
 def at_once(count, what):
     """Runs what(i) in threads that begin together; the results."""
     barrier, results = threading.Barrier(count), [None] * count
 
     def one(i):
         barrier.wait()
-        results[i] = what(i)
+        try:
+            results[i] = what(i)
+        except AssertionError as error:
+            print("#", error, flush=True)
+            results[i] = "failed"
     threads = [threading.Thread(target=one, args=(i,)) for i in range(count)]
     for thread in threads:
         thread.start()
@@ -65,19 +80,16 @@ def guesses(folder):
     failed = at_once(3, lambda i: login(g, f"other{i}", "guess", there))
     waits = sorted(seconds for _, seconds in failed)
     expect(waits[2] > waits[0] + 1, "turns, one after another", waits)
-    code, seconds = login(g, "carol", PASSWORDS["carol"], there)
-    expect(code == 235 and seconds < 1, "a customer behind the same address", code, seconds)
-    code, seconds = login(g, "alice", PASSWORDS["alice"], there)
+    at_most(1, g, "carol", there, "a customer behind the same address")
+    code, _ = login(g, "alice", PASSWORDS["alice"], there)
     expect_equal(code, 235, "one who never logged in from there has a turn too")
-    code, seconds = login(g, "bob", PASSWORDS["bob"], elsewhere)
-    expect(code == 235 and seconds < 1, "another address", code, seconds)
-    flood = at_once(60, lambda i: login(g, "carol", PASSWORDS["carol"], there) if i == 59 else
-                    login(g, f"flood{i}", "guess", there, seconds=4))
-    refused = [seconds for code, seconds in flood if code == 421]
+    at_most(1, g, "bob", elsewhere, "another address")
+    flood = at_once(60, lambda i: at_most(2, g, "carol", there, "a customer in the flood")
+                    if i == 59 else login(g, f"flood{i}", "guess", there, seconds=4))
+    expect(flood[59] != "failed", "a customer in the flood")
+    refused = [code for code, _ in flood[:59] if code == 421]
     expect(len(refused) >= 20, "too many wait: 421", len(refused))
-    expect(g.metrics()["hikyaku_auth_limited_total"] >= 20, "counted")
-    code, seconds = flood[59]
-    expect(code == 235 and seconds < 2, "a customer in the flood", code, seconds)
+    g.wait_metric("auth_limited_total", 20)
     g.kill()  # answers held back would make a stop wait for them
 
 
@@ -91,17 +103,18 @@ def equal_passwords(folder):
     count = 40
     clients = []
     for _ in range(count):
-        client = smtplib.SMTP(g.host, g.port["submission"], timeout=30)
+        client = smtplib.SMTP(g.host, g.port["submission"], timeout=120)
         client.starttls(context=CONTEXT)
         client.ehlo()
         clients.append(client)
     codes = at_once(count, lambda i: clients[i].login("dave", "costly one")[0])
     expect_equal(set(codes), {235})
-    metrics = g.metrics()
-    shared = metrics["hikyaku_auth_merged_total"]
+    shared = g.wait_metric("auth_merged_total")["hikyaku_auth_merged_total"]
     expect(shared >= 1, "some waited for the check of another", shared)
-    checked = count - shared - metrics["hikyaku_auth_cached_total"]
-    expect_equal(checked, 1, "checks")
+    until(lambda: (m := g.metrics())["hikyaku_auth_merged_total"] +
+          m["hikyaku_auth_cached_total"] >= count - 1, "all but one cost no check")
+    expect_equal(sum(g.metrics()[f"hikyaku_auth_{kind}_total"] for kind in ("merged", "cached")),
+                 count - 1, "and one did")
     for client in clients:
         client.quit()
     wrong = at_once(2, lambda i: login(g, "dave", "costly too"))

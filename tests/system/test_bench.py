@@ -9,6 +9,7 @@ import smtplib
 import subprocess
 import sys
 import tempfile
+import time
 import zlib
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -25,14 +26,14 @@ class Server:
 
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
-        out, _ = self.process.communicate(timeout=20)
+        out, _ = self.process.communicate(timeout=120)
         assert self.process.returncode == 0, f"exit status {self.process.returncode}"
         return json.loads(out.strip().split("\n")[-1])
 
 
 def load(address, *options, status=0):
     done = subprocess.run([BENCH, "load", "--to", address, "--json", *options], text=True,
-                          stdout=subprocess.PIPE, timeout=60, check=False)
+                          stdout=subprocess.PIPE, timeout=600, check=False)
     assert done.returncode == status, f"exit status {done.returncode}: {done.stdout}"
     return json.loads(done.stdout)
 
@@ -133,18 +134,18 @@ def test_a_server_killed_under_load(folder, _):
     sink = Server("sink", "--record", took)
     running = subprocess.Popen(
         [BENCH, "load", "--to", sink.address, "--sessions", "10", "--messages-per-session", "5",
-         "--seconds", "3", "--keep-going", "--record", acked, "--json"],
+         "--seconds", "8", "--keep-going", "--record", acked, "--json"],
         stdout=subprocess.PIPE, text=True)
     for _ in range(3):
-        try:
-            running.wait(timeout=0.5)
-        except subprocess.TimeoutExpired:
-            pass
+        before = os.path.getsize(acked) if os.path.exists(acked) else 0
+        while running.poll() is None and not (
+                os.path.exists(acked) and os.path.getsize(acked) > before + 1000):
+            time.sleep(0.02)
         sink.process.kill()
         sink.process.wait()
         sink.process = subprocess.Popen([BENCH, "sink", "--bind", sink.address, "--record", took],
                                         stdout=subprocess.PIPE, text=True)
-    out, _ = running.communicate(timeout=30)
+    out, _ = running.communicate(timeout=120)
     result = json.loads(out)
     sink.stop()
     ids = [json.loads(line)["id"] for line in lines(took)]
@@ -157,7 +158,7 @@ def test_a_server_killed_under_load(folder, _):
 def test_delays_are_in_the_latency(folder, _):
     _, _, result, _ = audit(folder, ["--messages", "8", "--sessions", "4"],
                             ["--delay-ms", "eod=200"])
-    assert 199 < result["eod_ms"]["p50"] < 2000, result["eod_ms"]
+    assert 199 < result["eod_ms"]["p50"] < 20000, result["eod_ms"]
 
 
 def test_null_holds_the_conversation(*_):
@@ -186,7 +187,7 @@ def test_wrong_use_is_status_2_and_one_line(*_):
                   ["load", "--to", "127.0.0.1:1", "--size", "1"], ["disk"], ["tls-handshake"],
                   ["sink", "--bind", "127.0.0.1:0", "--reply", "mail=x"]):
         done = subprocess.run([BENCH, *words], stderr=subprocess.PIPE, stdout=subprocess.PIPE,
-                              text=True, timeout=20, check=False)
+                              text=True, timeout=60, check=False)
         assert done.returncode == 2 and done.stderr.count("\n") == 1, (words, done.stderr)
 
 

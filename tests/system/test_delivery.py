@@ -18,7 +18,7 @@ MESSAGE = "From: alice@client.test\r\nSubject: to be late\r\n\r\nHello\r\n"
 
 
 def send(g, recipient, message=MESSAGE, sender="alice@client.test", options=()):
-    with smtplib.SMTP(g.host, g.port["relay"], timeout=20) as client:
+    with smtplib.SMTP(g.host, g.port["relay"], timeout=60) as client:
         client.sendmail(sender, [recipient], message, mail_options=options)
 
 
@@ -44,8 +44,8 @@ def permits(folder):
     g.start()
     done = subprocess.run([program("hikyaku-bench"), "load", "--to", f"{g.host}:{g.port['relay']}",
                            "--sessions", "40", "--messages-per-session", "25", "--messages", "3000",
-                           "--size", "2000", "--seconds", "30", "--json"], check=True,
-                          capture_output=True, text=True, timeout=60)
+                           "--size", "2000", "--seconds", "300", "--json"], check=True,
+                          capture_output=True, text=True, timeout=harness.patient(60))
     acknowledged = json.loads(done.stdout)["acked"]
     expect_equal(acknowledged, 3000, "acknowledged")
     sink.wait(3000, 30)

@@ -11,8 +11,8 @@ import sys
 import time
 
 from lib.gateway import Gateway, smart_host
-from lib.harness import (ROOT, case, expect, expect_equal, expect_match, main, run, together,
-                         until)
+from lib.harness import (ROOT, case, expect, expect_equal, expect_match, main, patient, run,
+                         together, until)
 from lib.sink import Sink
 
 sys.path.insert(0, os.path.join(ROOT, "tests", "crash"))
@@ -29,7 +29,7 @@ class Client:
     """One SMTP session, line by line; replies are their codes."""
 
     def __init__(self, gateway):
-        self.socket = socket.create_connection((gateway.host, gateway.port["relay"]), 30)
+        self.socket = socket.create_connection((gateway.host, gateway.port["relay"]), patient(30))
         self.file = self.socket.makefile("rwb")
         expect_equal(self.reply(), 220, "greeting")
         expect_equal(self.say("HELO client.test"), 250, "HELO")
@@ -70,7 +70,7 @@ class Client:
         except TimeoutError:
             pass
         finally:
-            self.socket.settimeout(30)
+            self.socket.settimeout(patient(30))
 
     def close(self):
         self.socket.close()
@@ -100,6 +100,8 @@ class Rig:
         name = f"{os.path.basename(self.gateway.dir)}.{self.loads}"
         load = Load(name, os.path.join(self.folder, f"acked.{name}"), **options)
         self.books.add(load)
+        if "--messages" in words:  # it ends with them
+            seconds = patient(30)
         result = load.start(self.gateway, seconds, *words).wait()
         self.books.ended(load, result)
         return result
@@ -107,7 +109,7 @@ class Rig:
     def load_until_refused(self, *words):
         """How fast the disk fills is the machine's business."""
         answers = {}
-        end = time.monotonic() + 40
+        end = time.monotonic() + patient(40)
         while not answers:
             expect(time.monotonic() < end, "something is refused")
             answers = self.load("--sessions", "8", *words, seconds=2)["refusals"]
@@ -276,13 +278,13 @@ class Frozen:
         Client(self.gateway).close()
         expect_equal(self.gateway.get("/healthz").status, 200, "healthz")
         took = time.monotonic() - began
-        expect(took < 2, "other sessions are answered at once:", took)
+        expect(took < COMMIT_WAIT_S / 2, "other sessions are answered at once:", took)
         self.waits.quiet(0.05)
 
     def given_up(self):
         expect_equal(self.waits.reply(), 451, "the answer of a disk that stands still")
         took = time.monotonic() - self.since
-        expect(COMMIT_WAIT_S - 0.5 < took < COMMIT_WAIT_S + 5, "451 after a time:", took)
+        expect(COMMIT_WAIT_S - 0.5 < took < COMMIT_WAIT_S + 45, "451 after a time:", took)
         self.rig.refuses("^451 4.3.0")
         expect_equal(self.waits.mail("late"), 451, "the next message")
 
@@ -307,7 +309,7 @@ def frozen_file_system(folder):
             both.append(Frozen(folder, fs))
         for f in both:
             expect_equal(f.waits.send("before"), 250, "before")
-        for name, seconds in (("short", 1), ("late", COMMIT_WAIT_S - 1)):
+        for name, seconds in (("short", 1), ("late", COMMIT_WAIT_S - 6)):
             for f in both:
                 f.put(name)
             while time.monotonic() - both[0].since < seconds:

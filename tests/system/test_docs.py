@@ -99,7 +99,7 @@ def rule_options():
     """every option of a program stands in its man page"""
     for name, man in (("hikyaku", "hikyaku.8"), ("hikyakuctl", "hikyakuctl.8")):
         usage = subprocess.run([program(name), "--help"], capture_output=True, text=True,
-                               timeout=20, check=True).stdout
+                               timeout=60, check=True).stdout
         text = page(man)
         for option in sorted(set(re.findall(r"--([a-z][a-z-]+)", usage))):
             if not re.search(rf"Fl -{option}\b|-{option}\b", text):
@@ -109,7 +109,7 @@ def rule_options():
 def rule_commands():
     """every command of hikyakuctl stands in its man page"""
     usage = subprocess.run([program("hikyakuctl"), "--help"], capture_output=True, text=True,
-                           timeout=20, check=True).stdout
+                           timeout=60, check=True).stdout
     text = plain(page("hikyakuctl.8"))
     count = 0
     for line in re.findall(r"^  ([a-z][a-z|-]*(?: [a-z|-]+)?)", usage, re.M):

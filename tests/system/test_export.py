@@ -27,7 +27,7 @@ def export(folder):
     large = b"Subject: large\r\n\r\n" + b"".join(
         os.urandom(35).hex().encode() + b"\r\n" for _ in range(40000))
     for text in (small, large):
-        with smtplib.SMTP(g.host, g.port["relay"], timeout=20) as client:
+        with smtplib.SMTP(g.host, g.port["relay"], timeout=60) as client:
             client.sendmail("a@sender.test", ["b@x.test"], text)
     until(lambda: len(g.queue("status=deferred")) == 2, "both wait", 30)
     for row in g.queue():

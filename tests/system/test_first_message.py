@@ -68,7 +68,7 @@ def demo(folder):
     until(lambda: "curl --url" in demo_run.log() or not demo_run.alive(), "the demo's hint", 40)
     expect(demo_run.alive(), "the demo runs:", demo_run.log())
     hint = re.search(r"^ *(curl --url(?:.*\\\n)*.*)$", demo_run.log(), re.M)[1]
-    subprocess.run(["bash", "-c", hint], cwd=folder, check=True, timeout=20,
+    subprocess.run(["bash", "-c", hint], cwd=folder, check=True, timeout=60,
                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     new = os.path.join(folder, "run", "mail", "new")
     until(lambda: os.listdir(new), "the message in run/mail/new")

@@ -74,7 +74,7 @@ def broken_sessions(folder):
     for _ in range(100 // SCALE):
         open_now = []
         for piece in pieces:
-            s = socket.create_connection((g.host, g.port["relay"]), timeout=5)
+            s = socket.create_connection((g.host, g.port["relay"]), timeout=60)
             s.sendall(piece)
             open_now.append(s)
         for s in open_now:

@@ -64,7 +64,7 @@ class World:
 
     def send(self, *recipients):
         g = self.gateway
-        with smtplib.SMTP(g.host, g.port["relay"], timeout=20) as client:
+        with smtplib.SMTP(g.host, g.port["relay"], timeout=60) as client:
             client.sendmail("a@sender.test", list(recipients), b"Subject: x\r\n\r\nx\r\n")
 
     def report_text(self):

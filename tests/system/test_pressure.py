@@ -18,13 +18,13 @@ def nowhere():
 
 
 def send(g, count=1):
-    with smtplib.SMTP(g.host, g.port["relay"], timeout=20) as client:
+    with smtplib.SMTP(g.host, g.port["relay"], timeout=60) as client:
         for i in range(count):
             client.sendmail("a@sender.test", [f"b{i}@x.test"], TEXT)
 
 
 def mail_reply(g):
-    with smtplib.SMTP(g.host, g.port["relay"], timeout=20) as client:
+    with smtplib.SMTP(g.host, g.port["relay"], timeout=60) as client:
         client.ehlo()
         begun = time.monotonic()
         code, text = client.mail("a@sender.test")
@@ -46,15 +46,15 @@ def queue_depth(folder):
     g.start()
     send(g, 60)
     until(lambda: g.status()["queue_messages"] == 60, "queued")
-    time.sleep(1.2)
+    time.sleep(1.2)  # the pressure is looked at once a second
     expect_equal(level(g), ("normal", "normal"))
-    expect(mail_reply(g)[2] < 0.6, "no delay yet")
+    expect(min(mail_reply(g)[2] for _ in range(5)) < 0.6, "no delay yet")
     send(g, 25)
     until(lambda: level(g) == ("medium", "medium"), "medium")
     expect_equal(g.get("/readyz").status, 200, "ready, slowly")
     code, _, took = mail_reply(g)
     expect(code == 250 and took >= 0.7, "delayed", code, took)
-    expect(g.metrics()["hikyaku_pressure_delayed_total"] >= 1, "counted")
+    g.wait_metric("pressure_delayed_total")
     g.config["back_pressure"]["delay"] = "0s"
     g.reload()
     send(g, 12)
@@ -63,8 +63,8 @@ def queue_depth(folder):
     expect_equal((code, text[:5]), (452, "4.3.1"))
     ready = g.get("/readyz")
     expect(ready.status == 503 and "queue" in str(ready.body), ready.body)
-    expect_equal(g.metrics()["hikyaku_pressure_queue"], 2)
-    expect(g.metrics()["hikyaku_pressure_refused_total"] >= 1, "counted")
+    g.wait_metrics(pressure_queue=2)
+    g.wait_metric("pressure_refused_total")
     expect_equal(g.change("remove", filter="recipient=b1@x.test"), 3, "removals go on")
     g.config["send_connectors"] = [smart_host("out", sink.smart_host)]
     g.reload()
@@ -102,7 +102,7 @@ def spool(folder):
     g.config["retry"]["intervals"] = ["1h"]
     g.config["back_pressure"] = {"delay": "0s"}
     g.start()
-    with smtplib.SMTP(g.host, g.port["relay"], timeout=20) as client:
+    with smtplib.SMTP(g.host, g.port["relay"], timeout=60) as client:
         body = b"Subject: x\r\n\r\n" + (b"x" * 70 + b"\r\n") * 14000
         for i in range(200):
             try:

@@ -32,7 +32,7 @@ def submission_and_relay(folder):
     g = Gateway(folder, sink)
     g.receive("relay")["relay"] = {"networks": []}
     g.start()
-    with smtplib.SMTP(g.host, g.port["submission"], timeout=20) as client:
+    with smtplib.SMTP(g.host, g.port["submission"], timeout=60) as client:
         client.ehlo()
         expect(not client.has_extn("auth") and client.has_extn("starttls"), "no AUTH in clear")
         expect_equal(client.docmd("AUTH", "PLAIN AGEAYg==")[0], 530)
@@ -41,7 +41,7 @@ def submission_and_relay(folder):
         expect(client.has_extn("auth"), "AUTH in TLS")
         client.login("alice", "wonder land")
         client.sendmail("alice@client.test", ["b@x.test"], TEXT)
-    with smtplib.SMTP(g.host, g.port["relay"], timeout=20) as client:
+    with smtplib.SMTP(g.host, g.port["relay"], timeout=60) as client:
         client.ehlo()
         expect(not client.has_extn("auth"), "no AUTH on the port of servers")
         client.mail("s@server.test")
@@ -59,7 +59,7 @@ def names(folder):
         connector(g, name, fqdn=f"{name}.gw.test", relay={"networks": ["127.0.0.0/8"]})
     g.start()
     for name in ("one", "two"):
-        with smtplib.SMTP(timeout=20) as client:
+        with smtplib.SMTP(timeout=60) as client:
             expect_match(rf"^{name}\.gw\.test ESMTP",
                          client.connect(g.host, g.port[name])[1].decode())
             expect_match(rf"^{name}\.gw\.test\n", client.ehlo()[1].decode())
@@ -132,7 +132,7 @@ def mechanisms(folder):
     g = Gateway(folder, Sink(folder))
     connector(g, "login", auth={"required": True, "require_tls": False, "mechanisms": ["LOGIN"]})
     g.start()
-    with smtplib.SMTP(g.host, g.port["login"], timeout=20) as client:
+    with smtplib.SMTP(g.host, g.port["login"], timeout=60) as client:
         client.ehlo()
         expect_equal(client.esmtp_features["auth"].split(), ["LOGIN"])
         expect_equal(client.mail("a@x.test")[0], 530)
@@ -203,7 +203,7 @@ def recipient_lists(folder):
         {"domain": "theirs.test", "type": "external_relay"}]
     g.receive("relay")["relay"] = {"networks": []}
     g.start()
-    with smtplib.SMTP(g.host, g.port["relay"], timeout=20) as client:
+    with smtplib.SMTP(g.host, g.port["relay"], timeout=60) as client:
         client.ehlo()
         client.mail("a@sender.test")
         for to, code, text in (("alice@local.test", 250, ""), ("BOB+x@Local.Test", 250, ""),
@@ -217,7 +217,7 @@ def recipient_lists(folder):
         with open(g.path("recipients"), "a", encoding="utf-8") as file:
             file.write("carol\n")
         expect_equal(g.reload().status, 200)
-    with smtplib.SMTP(g.host, g.port["relay"], timeout=20) as client:
+    with smtplib.SMTP(g.host, g.port["relay"], timeout=60) as client:
         client.sendmail("a@sender.test", ["carol@local.test"], TEXT)
         sink.wait(1)
     with open(g.path("recipients"), "a", encoding="utf-8") as file:
@@ -239,10 +239,10 @@ def ways_out(folder):
         smart_host("scoped", sinks["scoped"].smart_host, space="s.test",
                    receive_connectors=["submissions"])]
     g.start()
-    with smtplib.SMTP(g.host, g.port["relay"], timeout=20) as client:
+    with smtplib.SMTP(g.host, g.port["relay"], timeout=60) as client:
         client.sendmail("a@y.test", ["1@a.x.test", "2@b.x.test", "3@x.test", "4@s.test",
                                      "5@other.test"], TEXT)
-    with smtplib.SMTP_SSL(g.host, g.port["submissions"], timeout=20) as client:
+    with smtplib.SMTP_SSL(g.host, g.port["submissions"], timeout=60) as client:
         client.login("alice", "wonder land")
         client.sendmail("a@y.test", ["6@s.test"], TEXT)
     g.wait_empty()
@@ -261,7 +261,7 @@ def allow_relay(folder):
     g.config["send_connectors"].append(
         smart_host("partner", sink.smart_host, space="partner.test", allow_relay=True))
     g.start()
-    with smtplib.SMTP(g.host, g.port["relay"], timeout=20) as client:
+    with smtplib.SMTP(g.host, g.port["relay"], timeout=60) as client:
         client.ehlo()
         client.mail("a@y.test")
         expect_equal(client.rcpt("b@partner.test")[0], 250)
@@ -276,7 +276,7 @@ def own_words(folder):
     g = Gateway(folder, sink, shards=1)
     g.config["retry"] = {"intervals": ["1s"], "expire": "3s", "warn_after": "0s"}
     g.start()
-    with smtplib.SMTP(g.host, g.port["relay"], timeout=20) as client:
+    with smtplib.SMTP(g.host, g.port["relay"], timeout=60) as client:
         client.sendmail("author@sender.test", ["b@x.test"], TEXT)
     expect_match(words, str(g.wait_tracking("deferred")))
     until(lambda: words in g.get("/api/v1/sites").body, "the words in the sites")

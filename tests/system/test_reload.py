@@ -15,7 +15,7 @@ from lib.sink import Sink
 
 def may_log_in(g, user):
     words = base64.b64encode(f"\0{user}\0{PASSWORDS[user]}".encode()).decode()
-    with smtplib.SMTP_SSL(g.host, g.port["submissions"], timeout=20) as client:
+    with smtplib.SMTP_SSL(g.host, g.port["submissions"], timeout=60) as client:
         client.ehlo()
         return client.docmd("AUTH", f"PLAIN {words}")[0] == 235
 
@@ -33,7 +33,7 @@ def users(folder):
 
 def greeting(g, port):
     try:
-        with socket.create_connection((g.host, port), timeout=20) as s:
+        with socket.create_connection((g.host, port), timeout=60) as s:
             return s.recv(100)[:3] == b"220"
     except ConnectionRefusedError:
         return False
@@ -95,18 +95,19 @@ def watched(folder):
     config_map(g, 2)
     error = until(lambda: g.status().get("last_reload_error"), "the refusal", 10)
     expect_match(r"map/hikyaku.yaml:1:2: ", error)
-    expect_equal(g.metrics()["hikyaku_config_last_reload_successful"], 0)
+    g.wait_metrics(config_last_reload_successful=0)
     expect(may_log_in(g, "bob"), "as before")
+    until(lambda: g.log("reload-failed"), "the failure in the log")
     stays(lambda: len(g.log("reload-failed")) == 1, 1, "one try for one change")
     with open(g.path("hikyaku.yaml.new"), "w", encoding="utf-8") as file:
         file.write(good)
     config_map(g, 3)
     until(lambda: "last_reload_error" not in g.status(), "the good one", 10)
-    expect_equal(g.metrics()["hikyaku_config_last_reload_successful"], 1)
+    g.wait_metrics(config_last_reload_successful=1)
 
+    generation = g.status()["config_generation"]
     with open(g.path("map", "users"), "a", encoding="utf-8") as file:  # an editor's way
         file.write("# more\n")
-    generation = g.status()["config_generation"]
     until(lambda: g.status()["config_generation"] > generation, "a file written in place", 10)
     os.utime(g.path("map"))
     generation = g.status()["config_generation"]

@@ -102,10 +102,11 @@ def haproxy(folder, network):
     config = os.path.join(folder, "haproxy.cfg")
     servers = "".join(
         f"    server gw{i} {NET}.0.{11 + i}:{SMTP} send-proxy-v2 check port {ADMIN} inter 200ms "
-        f"fall 1 rise 2\n" for i in range(GATEWAYS))
+        f"fall 3 rise 2\n" for i in range(GATEWAYS))
     with open(config, "w", encoding="utf-8") as file:
         file.write(f"global\n    maxconn 500\n    stats socket {folder}/haproxy.sock level admin\n"
-                   "defaults\n    mode tcp\n    timeout connect 2s\n    timeout client 60s\n"
+                   "defaults\n    mode tcp\n    timeout connect 2s\n    timeout check 30s\n"
+                   "    timeout client 60s\n"
                    "    timeout server 60s\n    retries 3\n    option redispatch 1\n"
                    "    option httpchk GET /readyz\n    balance roundrobin\n"
                    f"listen smtp\n    bind {LB}:{SMTP}\n{servers}")
@@ -207,10 +208,26 @@ def clients():
 # ---- the case -----------------------------------------------------------------------------------
 
 
-def rolled(folder, network, gateways):
+def arrived(record):
+    """The ids in the next hop's records."""
+    try:
+        with open(record, encoding="utf-8") as file:
+            return [json.loads(line)["from"].split("@")[0]
+                    for line in file.read().split("\n")[:-1]]
+    except FileNotFoundError:
+        return []
+
+
+def goes_on(record):
+    before = len(arrived(record))
+    until(lambda: len(arrived(record)) >= before + 100, "mail goes on", 20)
+
+
+def rolled(folder, network, gateways, record):
     """Restarts each, one after the other, as an orchestrator does."""
     for i, g in enumerate(gateways):
-        time.sleep(1)
+        goes_on(record)
+        until(lambda g=g: g.metrics()["hikyaku_sessions"] > 0, "sessions to say 421 to")
         # What taking a pod out of the endpoints does, and preStop waits for.
         haproxy_says(folder, f"set server smtp/gw{i} state drain")
         time.sleep(0.3)
@@ -225,15 +242,13 @@ def check(folder, seen, gateways, record):
     expect_equal(seen["wrong"], [], "what clients saw beside 2xx, 3xx and 421")
     expect(len(seen["acked"]) > 200, "only", len(seen["acked"]), "messages")
     expect(seen["told"] > 0, "nobody heard 421: nothing was tried")
-
-    def arrived():
-        with open(record, encoding="utf-8") as file:
-            return [json.loads(line)["from"].split("@")[0] for line in file.read().split("\n")[:-1]]
-    until(lambda: set(seen["acked"]) <= set(arrived()), "all that was answered 250 arrives", 30)
-    got = arrived()
+    until(lambda: set(seen["acked"]) <= set(arrived(record)), "all that was answered 250 arrives",
+          30)
+    got = arrived(record)
     expect_equal(len(got), len(set(got)), "messages, and different ones")
     expect_equal(set(got), set(seen["acked"]), "what arrived and what was acknowledged")
-    accepted = [e for g in gateways for e in g.tracking("accepted")]
+    accepted = until(lambda: (a := [e for g in gateways for e in g.tracking("accepted")]) and
+                     len(a) >= len(got) and a, "all in the tracking logs")
     expect_equal(len(accepted), len(got), "accepted in all")
     for e in accepted:
         index = int(e["sender"].split("-")[1])
@@ -258,9 +273,9 @@ def rolling(folder):
         until(lambda: all(up(folder, i) for i in range(GATEWAYS)), "all are up")
         load = subprocess.Popen(network.exec("cl") + [sys.executable, __file__, "--clients"],
                                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        rolled(folder, network, gateways)
-        time.sleep(1)
-        seen = json.loads(load.communicate("", 60)[0])
+        rolled(folder, network, gateways, record)
+        goes_on(record)
+        seen = json.loads(load.communicate("", harness.patient(60))[0])
         check(folder, seen, gateways, record)
         for g in gateways:
             g.stop()

@@ -31,7 +31,7 @@ TEXTS = {name: message(name, size) for name, size in
 
 
 def send(g, *names):
-    with smtplib.SMTP(g.host, g.port["relay"], timeout=20) as client:
+    with smtplib.SMTP(g.host, g.port["relay"], timeout=60) as client:
         for name in names:
             client.sendmail("a@sender.test", f"{name}@x.test", TEXTS[name])
 

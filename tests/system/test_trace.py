@@ -15,7 +15,7 @@ def send(g, *recipients, sender="a@sender.test", text=b"Message-ID: <m1@x.test>\
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    with smtplib.SMTP_SSL(g.host, g.port["submissions"], timeout=20, context=context) as client:
+    with smtplib.SMTP_SSL(g.host, g.port["submissions"], timeout=60, context=context) as client:
         client.login("alice", PASSWORDS["alice"])
         client.sendmail(sender, list(recipients), text)
 
@@ -38,6 +38,7 @@ def steps(folder):
                  ("<m1@x.test>", "alice", 3))
     expect_match("^TLSv1.3 ", accepted["tls"])
     expect(accepted["durable_us"] > 0, "durable")
+    g.wait_tracking("routed", 3)
     routed = {e["recipient"]: e["connector"] for e in g.tracking("routed")}
     expect_equal(routed, {"one@x.test": "out", "two@x.test": "out", "three@dead.test": "dead"})
     for event in g.tracking("delivered"):
@@ -48,7 +49,8 @@ def steps(folder):
     expect_match("refused", deferred["reply"])
     send(g, "four@x.test", sender="alice@client.test", text=b"A: b\r\n\r\n" + b"x\r\n" * 1000)
     report = g.wait_tracking("dsn")[0]
-    expect_equal((report["kind"], report["about"]), ("failed", g.tracking("failed")[0]["qid"]))
+    expect_equal((report["kind"], report["about"]),
+                 ("failed", g.wait_tracking("failed")[0]["qid"]))
     expect_equal([x for x in g.log() if x["level"] not in ("error",)], [], "standard error")
     g.stop()
 

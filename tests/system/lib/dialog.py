@@ -27,7 +27,7 @@ import socket
 import ssl
 import time
 
-from lib.harness import short
+from lib.harness import patient, short
 
 REPLY_LIMIT_S = 15
 BYTEWISE_MAX = 3000
@@ -101,8 +101,9 @@ class Line:
     """A client's end of a connection: sends bytes, reads whole replies."""
 
     def __init__(self, host, port, bytewise=False, source=None, timeout=REPLY_LIMIT_S):
+        self.limit_s = patient(timeout)
         self.sock = socket.create_connection(
-            (host, port), timeout=timeout, source_address=(source, 0) if source else None)
+            (host, port), timeout=self.limit_s, source_address=(source, 0) if source else None)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.bytewise, self.buffer, self.eof = bytewise, b"", False
 
@@ -162,7 +163,7 @@ class Line:
         return text
 
     def closed(self, seconds=REPLY_LIMIT_S):
-        self.sock.settimeout(seconds)
+        self.sock.settimeout(patient(seconds))
         try:
             return not self.buffer and not self.more()
         except TimeoutError:
@@ -175,7 +176,7 @@ class Line:
         except TimeoutError:
             return True
         finally:
-            self.sock.settimeout(REPLY_LIMIT_S)
+            self.sock.settimeout(self.limit_s)
 
     def close(self):
         self.sock.close()

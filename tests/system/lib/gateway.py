@@ -134,8 +134,7 @@ class Gateway:
 
     def start(self, seconds=30):
         self.launch()
-        until(lambda: self.ready() or not self.process.alive(), "the gateway is ready",
-              seconds * (3 if harness.SANITIZED else 1))
+        until(lambda: self.ready() or not self.process.alive(), "the gateway is ready", seconds)
         expect(self.process.alive(), "the gateway started:", self.process.log())
         return self
 
@@ -185,6 +184,7 @@ class Gateway:
     # ---- administration ----
 
     def request(self, method, path, unix=False, token=None, seconds=20, **query):
+        seconds = harness.patient(seconds)
         if query:
             path += "?" + urllib.parse.urlencode(query)
         if unix:
@@ -238,6 +238,18 @@ class Gateway:
                 name = name.split("{")[0]
                 sums[name] = sums.get(name, 0.0) + float(value)
         return sums
+
+    def wait_metrics(self, **wanted):
+        """Until each of these, without its hikyaku_, has its value. Shards count by themselves."""
+        wanted = {f"hikyaku_{name}": value for name, value in wanted.items()}
+        until(lambda: wanted.items() <= self.metrics().items(), f"metrics {wanted}", every=0.1)
+
+    def wait_metric(self, name, least=1):
+        """Until the metric hikyaku_NAME is so high; the metrics then."""
+        def probe():
+            metrics = self.metrics()
+            return metrics[f"hikyaku_{name}"] >= least and metrics
+        return until(probe, f"hikyaku_{name} of {least}", every=0.1)
 
     def queued(self):
         """Messages in the queue, counted now."""

@@ -30,6 +30,8 @@ PEERS = os.path.join(ROOT, "build", "peers")
 CASE_LIMIT_S = 60
 STOP_LIMIT_S = 40
 SANITIZED = "asan" in os.path.basename(BUILD)
+# Every limit of time is that of a quick machine; what passes takes no longer for the patience.
+PATIENCE, PATIENCE_SANITIZED = 4, 12
 
 _cases = []
 _results = {"failed": 0, "prefix": ""}
@@ -69,8 +71,15 @@ def short(value, limit=600):
     return text if len(text) <= limit else f"{text[:limit]}... ({len(text)} characters)"
 
 
+def patient(seconds):
+    """How long to wait at most for what a quick machine does within so many seconds."""
+    return seconds * (PATIENCE_SANITIZED if SANITIZED else PATIENCE)
+
+
 def until(probe, what, seconds=15, every=0.02):
-    """What probe() returns as soon as it is true."""
+    """What probe() returns as soon as it is true. For whatever is not done when its cause has
+    returned: lines of logs, records of a next hop, counters, states of the queue."""
+    seconds = patient(seconds)
     end = time.monotonic() + seconds
     while True:
         got = probe()
@@ -193,16 +202,16 @@ class Program:
             self.process.send_signal(number)
 
     def wait(self, seconds=STOP_LIMIT_S):
-        return self.process.wait(seconds)
+        return self.process.wait(patient(seconds))
 
     def stop(self, seconds=STOP_LIMIT_S):
         self.signal(signal.SIGTERM)
         try:
-            return self.process.wait(seconds)
+            return self.process.wait(patient(seconds))
         except subprocess.TimeoutExpired:
             self.kill()
-            raise AssertionError(
-                f"{os.path.basename(self.words[0])} did not stop within {seconds} s") from None
+            raise AssertionError(f"{os.path.basename(self.words[0])} did not stop within "
+                                 f"{patient(seconds)} s") from None
 
     def kill(self):
         self.signal(signal.SIGKILL)
@@ -213,7 +222,7 @@ class Program:
 
 def run(words, seconds=30, status=0, text=True, **options):
     """A command that ends by itself; its standard output. status None: whatever it is."""
-    done = subprocess.run(words, timeout=seconds, check=False, text=text,
+    done = subprocess.run(words, timeout=patient(seconds), check=False, text=text,
                           stdin=None if "input" in options else subprocess.DEVNULL,
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
     if status is not None and done.returncode != status:
@@ -255,7 +264,7 @@ def _run_case(prefix, name, limit_s, function):
     os.chmod(folder, 0o755)
     logs, failed = [], False
     signal.signal(signal.SIGALRM, _expired)
-    signal.alarm(limit_s * (3 if SANITIZED else 1))
+    signal.alarm(patient(limit_s))
     try:
         function(folder)
         print("ok -", title, flush=True)
