@@ -8,8 +8,9 @@
  *           unreachable. While a job lives, queue_msg.owner points to it.
  * Failure:  no memory for a job: the message waits in the backlog; an unreadable envelope: poison
  *           queue and an event.
- * Bounds:   JOBS_ACTIVE_MAX jobs; JOB_VERDICTS_MAX different answers a message.
- * Tests:    tests/system (interop, routing, retry, crash)
+ * Bounds:   JOBS_ACTIVE_MAX jobs, of which ENVELOPE_READS_MAX wait for their envelope;
+ *           JOB_VERDICTS_MAX different answers a message.
+ * Tests:    tests/system (interop, routing, retry, crash), tests/sim/test_deep_start.c
  */
 #include "gateway/delivery.h"
 
@@ -312,6 +313,13 @@ void delivery_accept(struct delivery *d, struct lane *l, struct queue_msg *m, st
     job_begin(j);
 }
 
+static void delivery_wants_refill(struct delivery *d)
+{
+    bool more = !backlog_empty(d->backlog) ||
+                (!backlog_empty(d->suspects) && d->suspect_count < SUSPECTS_ACTIVE_MAX);
+    d->refill = more && d->job_count < JOBS_ACTIVE_MAX && d->read_count < ENVELOPE_READS_MAX;
+}
+
 static void job_envelope_read(struct lane_envelope_read *r, const struct envelope *env,
                               struct slice error, const struct why *why)
 {
@@ -319,6 +327,8 @@ static void job_envelope_read(struct lane_envelope_read *r, const struct envelop
     struct shard *sh = j->delivery->shard;
     struct log_line line;
     char qid[QID_TEXT_MAX];
+    j->delivery->read_count--;
+    delivery_wants_refill(j->delivery);
     if (env) {
         j->env = *env;
         j->last_error = error;
@@ -343,19 +353,28 @@ static void job_envelope_read(struct lane_envelope_read *r, const struct envelop
     lane_set_aside(l, m, QUEUE_POISON, slice_str(why->text));
 }
 
+static void job_read(struct job *j)
+{
+    j->delivery->read_count++;
+    j->read.done = job_envelope_read;
+    lane_envelope_read(j->lane, j->m, &j->read, &j->arena);
+}
+
+/*
+ * With a deep queue thousands are due at once. The first of them are on their way while the rest
+ * wait to be read: what a connection hears is not to come behind them all.
+ */
 void delivery_due(struct delivery *d, struct lane *l, struct queue_msg *m)
 {
     if (m->owner)
         return;
     bool later = is_suspect(m) && d->suspect_count >= SUSPECTS_ACTIVE_MAX;
-    struct job *j = later ? NULL : job_create(d, l, m);
-    if (!j) {
-        if (!backlog_push(later ? d->suspects : d->backlog, m->qid))
-            lane_defer(l, m, lane_wall_s(l) + 60, false, slice_of(NULL, 0));
-        return;
-    }
-    j->read.done = job_envelope_read;
-    lane_envelope_read(l, m, &j->read, &j->arena);
+    bool now = !later && d->read_count < ENVELOPE_READS_MAX;
+    struct job *j = now ? job_create(d, l, m) : NULL;
+    if (j)
+        job_read(j);
+    else if (!backlog_push(later ? d->suspects : d->backlog, m->qid))
+        lane_defer(l, m, lane_wall_s(l) + 60, false, slice_of(NULL, 0));
 }
 
 void delivery_operate(struct delivery *d, struct lane *l, struct queue_msg *m, bool remove)
@@ -375,15 +394,7 @@ void delivery_operate(struct delivery *d, struct lane *l, struct queue_msg *m, b
         return;
     j->remove_asked = remove;
     j->bounce_asked = !remove;
-    j->read.done = job_envelope_read;
-    lane_envelope_read(l, m, &j->read, &j->arena);
-}
-
-static void delivery_wants_refill(struct delivery *d)
-{
-    bool more = !backlog_empty(d->backlog) ||
-                (!backlog_empty(d->suspects) && d->suspect_count < SUSPECTS_ACTIVE_MAX);
-    d->refill = more && d->job_count < JOBS_ACTIVE_MAX;
+    job_read(j);
 }
 
 static bool delivery_next(struct delivery *d, uint64_t *qid)
@@ -398,7 +409,8 @@ static void delivery_refill(struct delivery *d)
 {
     uint64_t qid;
     uint32_t room = JOBS_ACTIVE_MAX - d->job_count; /* what comes back for want of memory waits */
-    while (!d->draining && room-- > 0 && delivery_next(d, &qid)) {
+    while (!d->draining && room-- > 0 && d->read_count < ENVELOPE_READS_MAX &&
+           delivery_next(d, &qid)) {
         for (uint32_t i = 0; i < d->shard->lane_count; i++) {
             struct queue_msg *m = lane_find(d->shard->lanes[i], qid);
             if (m && m->owner == &d->shard->admin_owner && !m->schedule_index) {

@@ -181,7 +181,7 @@ struct hop {
 struct delivery {
     struct shard *shard;
     struct list jobs;
-    uint32_t job_count;
+    uint32_t job_count, read_count; /* read_count: jobs whose envelope is being read */
     uint64_t route_pass; /* jobs routed so far */
     struct list sites;
     uint32_t site_count;

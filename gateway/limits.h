@@ -153,6 +153,8 @@
 #define OUT_RCPTS_PER_MESSAGE_DEFAULT       100u
 #define JOBS_ACTIVE_MAX \
     20000u /* messages with an envelope in memory, per shard; more wait in the index */
+#define ENVELOPE_READS_MAX \
+    64u /* of those, read at a time: sending goes on meanwhile; more wait in the backlog */
 #define SUSPECTS_ACTIVE_MAX \
     8u /* messages that the next crash would set aside, tried at a time per shard; more wait */
 #define DEAD_LETTERS_MAX \
