@@ -73,6 +73,7 @@ struct config_receive_connector {
                         unless the key says otherwise: adds Date and Message-ID */
     uint64_t message_size_max;
     uint32_t rcpt_count_max;
+    uint64_t idle_ns; /* without a whole command, or text */
 };
 
 enum config_tls_level {

@@ -66,12 +66,12 @@
 #define SESSION_OUT_BUF_SIZE        (8u * 1024) /* replies not yet sent; full: reading stops */
 #define SESSION_COUNT_MAX           20000u      /* per shard, default; more: 421 4.7.0 and close */
 #define SESSION_PER_ADDRESS_MAX     1000u /* per shard and client address, default: 421 4.7.0 */
-#define SESSION_IDLE_NS             (300 * NS_PER_S) /* RFC 5321 section 4.5.3.2.7: 421 4.4.2 */
+#define SESSION_IDLE_NS             (300 * NS_PER_S) /* idle_timeout, RFC 5321: 421 4.4.2 */
 #define SESSION_TLS_HANDSHAKE_NS    (30 * NS_PER_S)  /* close */
 #define SESSION_PROXY_NS            (5 * NS_PER_S)   /* PROXY header, required: close */
 #define SESSION_PROXY_WAIT_NS       (2 * NS_PER_S)   /* not required: no header will come */
 #define SESSION_DATA_RATE_MIN       500u /* bytes a second over DATA_RATE_WINDOW; less: 421 4.4.2 */
-#define SESSION_DATA_RATE_WINDOW_NS (60 * NS_PER_S)
+#define SESSION_DATA_RATE_WINDOW_NS (60 * NS_PER_S)  /* idle_timeout if that is less */
 #define SESSION_LINGER_NS \
     (2 * NS_PER_S) /* after our close: time for the peer to read the last reply */
 #define SESSION_COMMIT_WAIT_NS                                                                    \

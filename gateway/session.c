@@ -35,15 +35,23 @@ void session_set_state(struct session *s, enum session_state state)
 
 void session_touch(struct session *s)
 {
-    uint64_t limit = s->state == SESSION_HANDSHAKE ? SESSION_TLS_HANDSHAKE_NS : SESSION_IDLE_NS;
+    uint64_t limit =
+        s->state == SESSION_HANDSHAKE ? SESSION_TLS_HANDSHAKE_NS : s->receive->conf->idle_ns;
     s->deadline_ns = io_now_ns(s->shard->io) + limit;
+}
+
+/* How long a client may bring less than SESSION_DATA_RATE_MIN. */
+static uint64_t rate_window_ns(const struct session *s)
+{
+    uint64_t idle_ns = s->receive->conf->idle_ns;
+    return idle_ns < SESSION_DATA_RATE_WINDOW_NS ? idle_ns : SESSION_DATA_RATE_WINDOW_NS;
 }
 
 void session_rate_begin(struct session *s)
 {
     s->rate_start_ns = io_now_ns(s->shard->io);
     s->rate_bytes = 0;
-    uint64_t look_ns = s->rate_start_ns + SESSION_DATA_RATE_WINDOW_NS;
+    uint64_t look_ns = s->rate_start_ns + rate_window_ns(s);
     if (s->timer.deadline_ns > look_ns) /* mostly earlier: set once a window, not a message */
         io_timer_set(s->shard->io, &s->timer, look_ns);
 }
@@ -200,9 +208,8 @@ static void session_timer_fired(struct timer *t)
         s->rate_start_ns = now;
         s->rate_bytes = 0;
     }
-    if (smtp_in_in_data(&s->smtp) && !s->waits &&
-        now - s->rate_start_ns >= SESSION_DATA_RATE_WINDOW_NS) {
-        if (s->rate_bytes < SESSION_DATA_RATE_MIN * (SESSION_DATA_RATE_WINDOW_NS / NS_PER_S)) {
+    if (smtp_in_in_data(&s->smtp) && !s->waits && now - s->rate_start_ns >= rate_window_ns(s)) {
+        if (s->rate_bytes < SESSION_DATA_RATE_MIN * (rate_window_ns(s) / NS_PER_S)) {
             why_set(&why, 421, "4.4.2", "Data comes too slowly, closing connection");
             session_abandon(s, &why);
             return;
@@ -210,7 +217,7 @@ static void session_timer_fired(struct timer *t)
         s->rate_start_ns = now;
         s->rate_bytes = 0;
     }
-    uint64_t next = now + SESSION_DATA_RATE_WINDOW_NS;
+    uint64_t next = now + rate_window_ns(s);
     io_timer_set(s->shard->io, t, s->deadline_ns < next ? s->deadline_ns : next);
 }
 

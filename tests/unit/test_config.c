@@ -222,6 +222,7 @@ Test(config, interfaces_receive)
     cr_expect(r->proxy.required && r->proxy.from.count == 2 && r->proxy.from.items[1].bits == 24);
     cr_expect_eq(r->message_size_max, 35 * MIB);
     cr_expect_eq(r->rcpt_count_max, 500);
+    cr_expect_eq(r->idle_ns, SESSION_IDLE_NS);
     r = &c->receive[1];
     cr_expect_str_eq(r->fqdn, "mail.example.com", "that of the whole");
     cr_expect(!r->tls.required && !r->auth.required && !r->submission);

@@ -178,6 +178,8 @@ Test(config_faults, numbers)
          "t:1:17: retry.expire: expected a time such as 90s, 5m, 2h or 2d"},
         {"retry: {expire: 61d}", "t:1:17: retry.expire: 61d is out of range, 1s to 60d"},
         {"retry: {intervals: [1m, 0]}", "t:1:25: retry.intervals: 0 is out of range, 1s to 7d"},
+        {IN "  idle_timeout: 0", "t:4:17: idle_timeout: 0 is out of range, 1s to 1d"},
+        {IN "  idle_timeout: 2d", "t:4:17: idle_timeout: 2d is out of range, 1s to 1d"},
         {IN "  max_recipients: 0", "t:4:19: max_recipients: 0 is out of range, 1 to 20000"},
         {IN "  max_message_size: 5GiB",
          "t:4:21: max_message_size: 5GiB is out of range, 1 to 4GiB"},
