@@ -162,6 +162,9 @@ $(O)/planted/%.o: %.c $(B)/.flags | $(WOLFSSL_LIB)
 	@echo "  CC    $< (planted)"
 	@$(CC) $(CPPFLAGS_ALL) -DHIKYAKU_PLANTS $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
 
+# Files that lie in the program, which the compiler does not tell of.
+$(O)/gateway/admin_page.o: $(wildcard gateway/page/*)
+
 define archive
 $(1): $(2) $(B)/.sources
 	@echo "  AR    $$@"
@@ -248,6 +251,7 @@ fuzz-build: $(FUZZ_BIN)
 peers: ## unpack mail and name servers for the tests (nothing is installed)
 	@deploy/packages/fetch-peers || echo "peers: some are missing; their tests will say so"
 	@deploy/packages/fetch-npm || echo "peers: nodemailer is missing; its tests will say so"
+	@deploy/packages/fetch-npm -page || echo "peers: jsdom is missing; its test will say so"
 
 # What takes longer, or more to fetch, than belongs into `make test`.
 deploy-test: all ## manifests by their schemas, alert rules by promtool, the package, the image

@@ -23,6 +23,12 @@
 #define ADMIN_CONNECTIONS_MAX 64u
 #define ADMIN_IDLE_S          60u
 
+/* What the page may do in a browser, should text of strangers ever become markup in it: nothing but
+ * to ask this gateway. */
+#define PAGE_POLICY                                                                 \
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; " \
+    "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+
 /* ---- answers ---- */
 
 static enum MHD_Result call_send(struct admin_call *call)
@@ -33,6 +39,8 @@ static enum MHD_Result call_send(struct admin_call *call)
         return MHD_NO;
     MHD_add_response_header(r, "Content-Type", call->type);
     MHD_add_response_header(r, "Cache-Control", "no-store");
+    MHD_add_response_header(r, "X-Content-Type-Options", "nosniff");
+    MHD_add_response_header(r, "Content-Security-Policy", PAGE_POLICY);
     if (call->status == 401)
         MHD_add_response_header(r, "WWW-Authenticate", "Bearer");
     enum MHD_Result did = MHD_queue_response(call->connection, call->status, r);
@@ -294,6 +302,7 @@ bool admin_reload(struct admin *a, const struct config *conf, struct why *why)
 void admin_destroy(struct admin *a)
 {
     a->closing = true;
+    admin_trace_close(a);
     for (struct list *l = a->calls.next, *next; l != &a->calls; l = next) {
         struct admin_call *call = container_of(l, struct admin_call, link);
         next = l->next;

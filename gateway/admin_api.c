@@ -490,6 +490,7 @@ static const struct {
     {"GET", "/.well-known/autoconfig/mail/config-v1.1.xml", admin_autoconfig},
     {"GET", "/api/v1/client-settings", admin_client_settings},
     {"GET", "/api/v1/status", status},
+    {"GET", "/api/v1/trace", admin_trace},
     {"GET", "/api/v1/queue", queue_list},
     {"GET", "/api/v1/progress", progress},
     {"GET", "/api/v1/export", queue_export},
@@ -523,6 +524,8 @@ void admin_dispatch(struct admin_call *call)
             return;
         }
     }
+    if (strcmp(call->method, "GET") == 0 && admin_page(call))
+        return;
     if (path_known)
         admin_error(call, 405, "reading is GET, changing is POST");
     else if (strncmp(call->path, queue, sizeof queue - 1) == 0 && strcmp(call->method, "GET") == 0)

@@ -55,6 +55,7 @@ struct admin {
     struct io_addr http;
     char *token, *socket_path;
     struct list calls;
+    struct admin_search *search; /* the one under way, or NULL */
     bool closing;
 };
 
@@ -96,6 +97,14 @@ void admin_route_explain(struct admin_call *call);
 /* admin_client.c */
 void admin_client_settings(struct admin_call *call);
 void admin_autoconfig(struct admin_call *call);
+
+/* admin_trace.c: a search of the tracking log, in a thread of its own, one at a time. */
+void admin_trace(struct admin_call *call);
+/* Stops the one under way and waits for it; its call is answered. */
+void admin_trace_close(struct admin *a);
+
+/* admin_page.c: the web page at / and what it consists of. False: no such file. */
+bool admin_page(struct admin_call *call);
 
 /* admin_api.c: routes a call; the answer may come later. */
 void admin_dispatch(struct admin_call *call);

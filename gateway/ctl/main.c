@@ -19,8 +19,8 @@
 #include "gateway/ctl/client.h"
 #include "gateway/ctl/doctor.h"
 #include "gateway/ctl/print.h"
-#include "gateway/ctl/trace.h"
 #include "gateway/limits.h"
+#include "gateway/tracking_find.h"
 
 #define EXIT_USE 2
 
@@ -168,6 +168,17 @@ static int route(const struct command *c)
     return ask(c, "GET", "/api/v1/route", args, print_route);
 }
 
+static int trace_files(const struct command *c, const char *path, uint32_t limit)
+{
+    const struct tracking_search search = {
+        .path = path, .expr = c->argv[1], .limit = limit, .json = c->client.json};
+    struct why why;
+    enum tracking_found found = tracking_find(&search, stdout, &why);
+    if (found != TRACKING_FOUND)
+        fprintf(stderr, "hikyakuctl: %s\n", why.text);
+    return found == TRACKING_FOUND ? 0 : found == TRACKING_WRONG ? 2 : 1;
+}
+
 /* From the files of the gateway that answers, or of --file without one. */
 static int trace(const struct command *c)
 {
@@ -177,13 +188,13 @@ static int trace(const struct command *c)
     if (c->argc != 2)
         return wrong_use("trace takes one expression", NULL);
     if (c->file)
-        return trace_run(c->file, c->argv[1], shown, c->client.json);
+        return trace_files(c, c->file, shown);
     json_t *j = client_call(&c->client, "GET", "/api/v1/status", NULL, &status);
     if (!j)
         return status;
     const char *path = json_string_value(json_object_get(j, "tracking"));
     if (path)
-        status = trace_run(path, c->argv[1], shown, c->client.json);
+        status = trace_files(c, path, shown);
     else
         fputs("hikyakuctl: this gateway keeps no tracking log: set log.tracking\n", stderr);
     json_decref(j);

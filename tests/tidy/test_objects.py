@@ -40,6 +40,7 @@ OFF_PATH = {
     "gateway/auth/auth_check": "password workers",
     "gateway/shard_admin": "an operator's request, on the heap by design",
     "gateway/auth/users": "read at start and at reload",
+    "gateway/tracking_": "a thread of the admin's for one search, and the operator's program",
     "gateway/ctl/": "the operator's program",
     "bench/": "the load generator",
 }

@@ -1,5 +1,5 @@
 /*
- * Tests of the tracking log on disk: gateway/log_writer_pack.c, gateway/ctl/trace_read.c.
+ * Tests of the tracking log on disk: gateway/log_writer_pack.c, gateway/tracking_read.c.
  */
 #include <criterion/criterion.h>
 #include <stdio.h>
@@ -7,7 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "gateway/ctl/trace_read.h"
+#include "gateway/tracking_read.h"
 
 Test(tracking, members_of_a_line)
 {
@@ -77,11 +77,11 @@ static bool each(void *arg, struct slice lines)
     return true;
 }
 
-static void read_all(const char *path, const struct trace_want *want, struct seen *s)
+static void read_all(const char *path, const struct tracking_want *want, struct seen *s)
 {
     struct why why;
     *s = (struct seen){0};
-    cr_assert(trace_read(path, want, each, s, &why), "%s", why.text);
+    cr_assert(tracking_read(path, want, each, s, &why), "%s", why.text);
 }
 
 Test(tracking, what_is_packed_is_read_again)
@@ -104,7 +104,7 @@ Test(tracking, what_is_packed_is_read_again)
     f = fopen(path, "w");
     fputs("{\"time\":\"2026-11-22T20:00:00.000000Z\",\"qid\":\"Q1\",\"number\":0}\n", f);
     fclose(f);
-    struct trace_want anything = {0};
+    struct tracking_want anything = {0};
     read_all(path, &anything, &s);
     cr_assert_eq(s.lines, LINES + 1);
     cr_assert(tracking_pack(aside, &why), "%s", why.text);
@@ -116,10 +116,10 @@ Test(tracking, what_is_packed_is_read_again)
     cr_assert_gt(blocks, 3);
 
     uint64_t hash = tracking_hash(slice_str("qid"), slice_str("Q7"));
-    struct trace_want one = {.hashes = &hash, .hash_count = 1};
+    struct tracking_want one = {.hashes = &hash, .hash_count = 1};
     read_all(path, &one, &s);
     cr_assert_leq(s.blocks, 3, "%u blocks of %u", s.blocks, blocks);
-    struct trace_want late = {.from = "2026-11-22T09:30"};
+    struct tracking_want late = {.from = "2026-11-22T09:30"};
     read_all(path, &late, &s);
     cr_assert_leq(s.blocks, 3);
     cr_assert_geq(s.lines, 2000);
@@ -131,7 +131,7 @@ Test(tracking, what_is_packed_is_read_again)
     stat(packed, &st);
     cr_assert_eq(truncate(packed, st.st_size / 2), 0);
     cr_assert_eq(unlink(index), 0);
-    trace_read(path, &anything, each, &s, &why); /* says so or gives what is there; no crash */
+    tracking_read(path, &anything, each, &s, &why); /* says so or gives what is there; no crash */
     unlink(packed);
     unlink(path);
     rmdir(dir);

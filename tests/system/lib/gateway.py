@@ -44,8 +44,8 @@ class UnixConnection(http.client.HTTPConnection):
 
 
 class Answer:
-    def __init__(self, status, body):
-        self.status, self.body = status, body
+    def __init__(self, status, body, headers):
+        self.status, self.body, self.headers = status, body, headers
 
     @property
     def json(self):
@@ -197,7 +197,7 @@ class Gateway:
         try:
             connection.request(method, path, headers=headers)
             response = connection.getresponse()
-            return Answer(response.status, response.read().decode("utf-8"))
+            return Answer(response.status, response.read().decode("utf-8"), response.headers)
         except http.client.HTTPException as error:
             raise OSError(f"{path}: {error!r}") from error
         finally:

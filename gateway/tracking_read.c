@@ -1,15 +1,15 @@
 /*
- * gateway/ctl/trace_read.c - reads tracking files: plain ones, packed ones by their index.
+ * gateway/tracking_read.c - reads tracking files: plain ones, packed ones by their index.
  *
  * Owns:     one block of text and one file at a time.
- * Runs on:  hikyakuctl's only thread.
+ * Runs on:  hikyakuctl's only thread, or the admin's thread for one search.
  * Contract: every line of every file is in exactly one block, but for blocks that cannot have what
  *           is wanted. A packed file without a good index is read whole.
  * Failure:  a file that cannot be read: false, with its name.
  * Bounds:   TRACKING_BLOCK_BYTES a block, FILES_MAX files.
  * Tests:    tests/unit/test_tracking.c, tests/system/test_trace.py
  */
-#include "gateway/ctl/trace_read.h"
+#include "gateway/tracking_read.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -21,7 +21,7 @@
 #define PATH_MAX_ 4096u
 
 struct reading {
-    const struct trace_want *want;
+    const struct tracking_want *want;
     bool (*each)(void *arg, struct slice lines);
     void *arg;
     struct why *why;
@@ -37,7 +37,7 @@ static bool fail(struct reading *r, const char *path)
     return false;
 }
 
-static bool block_wanted(const struct trace_want *w, const struct tracking_block *b,
+static bool block_wanted(const struct tracking_want *w, const struct tracking_block *b,
                          const uint8_t *filter)
 {
     if (w->from[0] && b->last[0] && strncmp(b->last, w->from, strlen(w->from)) < 0)
@@ -161,8 +161,8 @@ static bool is_packed_too(char **names, uint32_t count, uint32_t i)
            strcmp(names[i + 1] + n, ".gz") == 0;
 }
 
-bool trace_read(const char *path, const struct trace_want *want,
-                bool (*each)(void *arg, struct slice lines), void *arg, struct why *why)
+bool tracking_read(const char *path, const struct tracking_want *want,
+                   bool (*each)(void *arg, struct slice lines), void *arg, struct why *why)
 {
     const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path;
     char folder[PATH_MAX_], name[PATH_MAX_];

@@ -1,22 +1,22 @@
 /*
- * gateway/ctl/trace.c - finds messages in the tracking log and prints what became of them.
+ * gateway/tracking_find.c - finds messages in the tracking log and writes what became of them.
  *
  * Owns:     the lines of the messages that it found.
- * Runs on:  hikyakuctl's only thread; the gateway takes no part.
+ * Runs on:  hikyakuctl's only thread, or a thread of the admin's for one search.
  * Contract: first the ids of messages of which some line meets the first term (an exact one where
  *           there is one, which the index knows), then every line of these messages; a message is
  *           printed when each term holds for one of its lines, and != and !~ for all.
- * Failure:  one line on stderr, exit status 1; a wrong expression: 2.
- * Bounds:   TRACE_TERMS_MAX, TRACE_MESSAGES_MAX; without an exact term every line is read.
+ * Failure:  TRACKING_FAILED and why; a wrong expression: TRACKING_WRONG.
+ * Bounds:   TRACKING_TERMS_MAX, TRACKING_FOUND_MAX; without an exact term every line is read.
  * Tests:    tests/system/test_trace.py
  */
-#include "gateway/ctl/trace.h"
+#include "gateway/tracking_find.h"
 
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "gateway/ctl/trace_read.h"
+#include "gateway/tracking_read.h"
 
 enum op { OP_EQ, OP_NE, OP_LIKE, OP_UNLIKE, OP_GE, OP_LE, OP_GT, OP_LT };
 
@@ -32,9 +32,11 @@ struct message {
 };
 
 struct trace {
-    struct term terms[TRACE_TERMS_MAX];
+    struct term terms[TRACKING_TERMS_MAX];
     uint32_t count, first;
-    struct trace_want want;
+    struct tracking_want want;
+    const atomic_bool *stop;
+    FILE *out;
     uint64_t *hashes;
     struct message *messages;
     uint32_t message_count;
@@ -70,7 +72,7 @@ static bool parse(struct trace *t, const char *p)
     static const enum op codes[] = {OP_NE, OP_UNLIKE, OP_GE, OP_LE, OP_EQ, OP_LIKE, OP_GT, OP_LT};
     while (*p) {
         p += strspn(p, " ");
-        if (t->count == TRACE_TERMS_MAX)
+        if (t->count == TRACKING_TERMS_MAX)
             return false;
         struct term *term = &t->terms[t->count++];
         size_t n = strspn(p, "abcdefghijklmnopqrstuvwxyz_"), i = 0;
@@ -187,7 +189,7 @@ static bool note_line(struct trace *t, struct slice line)
             continue;
         if (value.len >= sizeof t->messages->qid || message_find(t, value))
             continue;
-        if (t->message_count == TRACE_MESSAGES_MAX) {
+        if (t->message_count == TRACKING_FOUND_MAX) {
             t->more = true;
             return false;
         }
@@ -211,10 +213,17 @@ static bool block_has(struct trace *t, struct slice lines, const char *value)
     return memmem(t->lower, lines.len, needle, n) != NULL;
 }
 
+static bool stopped(const struct trace *t)
+{
+    return t->stop && atomic_load_explicit(t->stop, memory_order_relaxed);
+}
+
 static bool find_in_block(void *arg, struct slice lines)
 {
     struct trace *t = arg;
     const struct term *first = &t->terms[t->first];
+    if (stopped(t))
+        return false;
     if (first->op == OP_EQ && !block_has(t, lines, first->value))
         return true;
     while (lines.len) {
@@ -264,6 +273,8 @@ static bool block_has_any(const struct trace *t, struct slice lines)
 static bool gather_in_block(void *arg, struct slice lines)
 {
     struct trace *t = arg;
+    if (stopped(t))
+        return false;
     if (t->message_count <= NEEDLES_MAX && !block_has_any(t, lines))
         return true;
     while (lines.len) {
@@ -292,13 +303,13 @@ static const char *text_of(json_t *j, const char *key)
     return s ? s : "";
 }
 
-static void print_words(const char *s)
+static void put_words(FILE *f, const char *s)
 {
     for (; *s; s++)
-        putchar((unsigned char)*s < 0x20 || *s == 0x7f ? '?' : *s);
+        fputc((unsigned char)*s < 0x20 || *s == 0x7f ? '?' : *s, f);
 }
 
-static void print_line(struct slice line)
+static void put_line(FILE *f, struct slice line)
 {
     static const char *const shown[] = {"client", "account", "sender",     "recipient", "connector",
                                         "remote", "tls",     "message_id", "kind",      "about",
@@ -306,87 +317,104 @@ static void print_line(struct slice line)
     json_t *j = json_loadb((const char *)line.ptr, line.len, 0, NULL);
     if (!j)
         return;
-    printf("  %.23s  %-11s", text_of(j, "time"), text_of(j, "event"));
+    fprintf(f, "  %.23s  %-11s", text_of(j, "time"), text_of(j, "event"));
     for (size_t i = 0; i < sizeof shown / sizeof *shown; i++) {
         if (!text_of(j, shown[i])[0])
             continue;
-        printf(" %s=", shown[i]);
-        print_words(text_of(j, shown[i]));
+        fprintf(f, " %s=", shown[i]);
+        put_words(f, text_of(j, shown[i]));
     }
-    putchar('\n');
+    fputc('\n', f);
     json_decref(j);
 }
 
-static void print_message(const struct message *m, bool json, bool first)
+static void put_message(FILE *f, const struct message *m, bool json, bool first)
 {
     if (json)
-        printf("%s{\"qid\":\"%s\",\"events\":[", first ? "" : ",", m->qid);
+        fprintf(f, "%s{\"qid\":\"%s\",\"events\":[", first ? "" : ",", m->qid);
     else
-        printf("%s\n", m->qid);
+        fprintf(f, "%s\n", m->qid);
     for (struct slice rest = slice_of(m->lines, m->len); rest.len;) {
         size_t end = slice_find(rest, '\n');
         struct slice line = slice_head(rest, end);
         if (json)
-            printf("%s%.*s", rest.ptr == (const uint8_t *)m->lines ? "" : ",", (int)line.len,
-                   (const char *)line.ptr);
+            fprintf(f, "%s%.*s", rest.ptr == (const uint8_t *)m->lines ? "" : ",", (int)line.len,
+                    (const char *)line.ptr);
         else
-            print_line(line);
+            put_line(f, line);
         rest = slice_from(rest, end + 1);
     }
     if (json)
-        printf("]}");
+        fputs("]}", f);
 }
 
-static void print_all(const struct trace *t, uint32_t limit, bool json)
+static void put_all(const struct trace *t, uint32_t limit, bool json)
 {
     uint32_t matched = 0;
     if (json)
-        printf("{\"messages\":[");
+        fputs("{\"messages\":[", t->out);
     for (uint32_t i = 0; i < t->message_count; i++) {
         if (!message_matches(t, &t->messages[i]))
             continue;
         if (matched++ < limit)
-            print_message(&t->messages[i], json, matched == 1);
+            put_message(t->out, &t->messages[i], json, matched == 1);
     }
-    uint32_t out = matched < limit ? matched : limit;
+    uint32_t shown = matched < limit ? matched : limit;
     if (json)
-        printf("],\"matched\":%u,\"shown\":%u,\"more\":%s}\n", matched, out,
-               t->more ? "true" : "false");
+        fprintf(t->out, "],\"matched\":%u,\"shown\":%u,\"more\":%s}\n", matched, shown,
+                t->more ? "true" : "false");
     else
-        printf("%u messages, %u shown%s\n", matched, out,
-               t->more ? "; there are more, older ones were taken" : "");
+        fprintf(t->out, "%u messages, %u shown%s\n", matched, shown,
+                t->more ? "; there are more, older ones were taken" : "");
 }
 
-int trace_run(const char *path, const char *expr, uint32_t limit, bool json)
+/* ---- all of it ---- */
+
+static bool search_files(struct trace *t, const char *path, struct why *why)
 {
-    struct trace *t = calloc(1, sizeof *t);
-    struct why why;
-    bool ok = t && (t->messages = calloc(TRACE_MESSAGES_MAX, sizeof *t->messages)) &&
-              (t->hashes = calloc(TRACE_MESSAGES_MAX, sizeof *t->hashes));
-    if (!ok)
-        abort();
-    if (!parse(t, expr)) {
-        fprintf(stderr, "hikyakuctl: trace takes field op value joined by 'and', such as: "
-                        "recipient=a@example.com and time>=2026-11-22T08:00\n");
-        return 2;
-    }
-    choose_first(t);
-    choose_times(t);
-    ok = trace_read(path, &t->want, find_in_block, t, &why);
+    if (!tracking_read(path, &t->want, find_in_block, t, why))
+        return false;
     for (uint32_t i = 0; i < t->message_count; i++)
         t->hashes[i] = tracking_hash(SLICE_LIT("qid"), slice_str(t->messages[i].qid));
     qsort(t->hashes, t->message_count, sizeof *t->hashes, hash_order);
-    const struct trace_want all = {.hashes = t->hashes, .hash_count = t->message_count};
-    if (ok && t->message_count)
-        ok = trace_read(path, &all, gather_in_block, t, &why);
-    if (ok)
-        print_all(t, limit, json);
-    else
-        fprintf(stderr, "hikyakuctl: %s\n", why.text);
-    for (uint32_t i = 0; i < t->message_count; i++)
+    const struct tracking_want all = {.hashes = t->hashes, .hash_count = t->message_count};
+    if (t->message_count && !tracking_read(path, &all, gather_in_block, t, why))
+        return false;
+    if (stopped(t))
+        why_set(why, 0, "", "the search was stopped");
+    return !stopped(t);
+}
+
+enum tracking_found tracking_find(const struct tracking_search *search, FILE *out, struct why *why)
+{
+    struct trace *t = calloc(1, sizeof *t);
+    enum tracking_found found = TRACKING_FAILED;
+    why_set(why, 0, "", "out of memory");
+    if (t) {
+        t->messages = calloc(TRACKING_FOUND_MAX, sizeof *t->messages);
+        t->hashes = calloc(TRACKING_FOUND_MAX, sizeof *t->hashes);
+        t->stop = search->stop;
+        t->out = out;
+    }
+    if (t && t->messages && t->hashes && !parse(t, search->expr)) {
+        why_set(why, 0, "",
+                "trace takes field op value joined by 'and', such as: "
+                "recipient=a@example.com and time>=2026-11-22T08:00");
+        found = TRACKING_WRONG;
+    } else if (t && t->messages && t->hashes) {
+        choose_first(t);
+        choose_times(t);
+        if (search_files(t, search->path, why)) {
+            put_all(t, search->limit, search->json);
+            found = TRACKING_FOUND;
+        }
+    }
+    for (uint32_t i = 0; t && t->messages && i < t->message_count; i++)
         free(t->messages[i].lines);
-    free(t->messages);
-    free(t->hashes);
+    if (t) {
+        free(t->messages);
+        free(t->hashes);
+    }
     free(t);
-    return ok ? 0 : 1;
+    return found;
 }
