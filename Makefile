@@ -233,6 +233,11 @@ scoreboard: all ## the same power cut for five other servers, CUTS times (defaul
 	@deploy/packages/fetch-haraka || true
 	@tests/crash/scoreboard.py --cuts $(or $(CUTS),3)
 
+.PHONY: bench-peers
+bench-peers: ## unpack the mail servers that hikyaku-bench run --peers measures (bench/peers.md)
+	@deploy/packages/fetch-peers postfix exim4-daemon-light opensmtpd
+	@deploy/packages/fetch-haraka
+
 CRASH_BIN := $(B)/tests/sim/test_bit_rot $(B)/tests/sim/test_crash_points
 crash-points: $(CRASH_BIN) ## crash the spool at every point, change every byte of it (hours)
 	@for t in $(CRASH_BIN); do CRASH_POINTS=all nice $$t --jobs $(JOBS) || exit 1; done

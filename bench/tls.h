@@ -16,7 +16,7 @@ struct bench_tls {
     void *ssl;            /* WOLFSSL; NULL: no TLS on this connection */
     struct bench_buf in;  /* ciphertext from the peer, not yet taken */
     struct bench_buf out; /* ciphertext for the peer */
-    bool established;
+    bool established, ticket_came;
 };
 
 enum bench_tls_result { BENCH_TLS_OK, BENCH_TLS_WANT, BENCH_TLS_CLOSED, BENCH_TLS_FAILED };
@@ -42,7 +42,8 @@ enum bench_tls_result bench_tls_write(struct bench_tls *t, const char *data, siz
 /* Puts close_notify into `out`. */
 void bench_tls_close(struct bench_tls *t);
 
-/* Client: the session to resume later (NULL if there is none), and its use before the handshake. */
+/* Client: the session to resume later, and its use before the handshake. NULL if there is none, and
+ * if a resumed one got no new ticket: the session it came from stays the one to use. */
 struct bench_tls_session *bench_tls_session_take(struct bench_tls *t);
 void bench_tls_session_use(struct bench_tls *t, struct bench_tls_session *s);
 void bench_tls_session_free(struct bench_tls_session *s);

@@ -3,13 +3,16 @@
 import argparse
 import json
 import os
-import platform
+import signal
 import subprocess
 import sys
 import time
 
+import account
 import compare
+import machine
 import measure
+import peers
 import report_html
 import report_text
 import scenario as scenarios
@@ -17,31 +20,19 @@ import stats
 from servers import Bench, RunError, note
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-FORMAT = 1
+FORMAT = 2
+OWN = ("gateway", "null", "raw", "disk")
 
 
-def machine(disk):
-    model = "unknown processor"
-    with open("/proc/cpuinfo", encoding="utf-8") as file:
-        for line in file:
-            if line.startswith("model name"):
-                model = line.split(":", 1)[1].strip()
-                break
-    kind = subprocess.run(["stat", "-f", "-c", "%T", disk], stdout=subprocess.PIPE, text=True,
-                          check=False).stdout.strip()
-    return {"cores": os.cpu_count(), "processor": model, "kernel": platform.release(),
-            "file_system": kind, "load_average": os.getloadavg()[0]}
-
-
-def servers_of(one, case):
-    """Who runs a case, in turn: the gateway, and what its goals are multiples of."""
+def servers_of(one, case, chosen):
+    """Who runs a case, in turn: the gateway, what its goals are multiples of, and peers."""
     names = ["gateway"]
     if one.kind in ("load", "relay") and not one.tls and not case.background \
             and not case.half_rate and not case.second_hop and case.shards == 1:
         names.append("null")
     wanted = {goal.against for goal in case.goals}
     names += [name for name in ("raw", "disk") if name in wanted or f"{name}_sync_p99_ms" in wanted]
-    return names
+    return names + (list(chosen) if one.peers and case.peers else [])
 
 
 def sample(bench, one, case, server, args, known):
@@ -52,66 +43,196 @@ def sample(bench, one, case, server, args, known):
     return measure.KINDS[one.kind](bench, one, case, server, args, known)
 
 
-def run_scenario(bench, one, args):
-    """Rounds of every case on every server: what is compared is measured close together."""
-    cases = [{"name": case.name, "samples": {name: [] for name in servers_of(one, case)}}
-             for case in one.cases]
-    known = [{} for _ in one.cases]
-    for number in range(args.rounds):
-        for case, kept, knows in zip(one.cases, cases, known):
+class Running:
+    """A scenario under way: `kept` is what the result says of it."""
+
+    def __init__(self, one, chosen, surveyed):
+        self.one, self.known = one, [{} for _ in one.cases]
+        self.kept = {"name": one.name, "title": one.title, "about": one.about, "kind": one.kind,
+                     "rounds": 0, "cases": [self.empty(case, chosen, surveyed)
+                                            for case in one.cases]}
+
+    def empty(self, case, chosen, surveyed):
+        names = servers_of(self.one, case, chosen)
+        return {"name": case.name, "samples": {name: [] for name in names}, "goals": [],
+                "unable": {name: surveyed[name]["unable"] for name in names
+                           if "unable" in surveyed.get(name, {})}}
+
+    def go_on(self, before):
+        """Takes over the rounds of an earlier run, if it measured the same cases and servers."""
+        same = [(c["name"], list(c["samples"])) for c in before.get("cases", [])] == \
+               [(c["name"], list(c["samples"])) for c in self.kept["cases"]]
+        if same and "failed" not in before:
+            self.kept.update(rounds=before.get("rounds", 0), cases=before["cases"])
+
+    def round(self, bench, args):
+        """Every case on every server: what is compared is measured close together. Kept whole."""
+        number, taken = self.kept["rounds"], []
+        for case, kept, knows in zip(self.one.cases, self.kept["cases"], self.known):
             names = list(kept["samples"])
             turn = number % len(names)
             for server in names[turn:] + names[:turn]:
-                note(f"{one.name}: {case.name}: {server} ({number + 1} of {args.rounds})")
-                kept["samples"][server].append(sample(bench, one, case, server, args, knows))
-    for case, kept in zip(one.cases, cases):
-        kept["goals"] = [judge(goal, case, kept, cases) for goal in case.goals]
-    return {"name": one.name, "title": one.title, "about": one.about, "kind": one.kind,
-            "cases": cases}
+                if server not in kept["unable"]:
+                    taken += self.measured(bench, args, case, kept, server, knows)
+        for samples, figures in taken:
+            samples.append(figures)
+        self.kept["rounds"] += 1
+
+    def measured(self, bench, args, case, kept, server, knows):
+        where = {"scenario": self.one.name, "case": case.name, "server": server,
+                 "round": self.kept["rounds"] + 1}
+        note(f"{where['scenario']}: {case.name}: {server} ({where['round']} of {args.rounds})")
+        bench.about = where
+        try:
+            figures = sample(bench, self.one, case, server, args, knows)
+        except peers.Unable as why:
+            note(f"{server}: {why}")
+            kept["unable"][server] = str(why)
+            return []
+        if figures.get("errors"):
+            kept.setdefault("errors", {})
+            kept["errors"][server] = kept["errors"].get(server, 0) + figures["errors"]
+        return [(kept["samples"][server], figures)]
+
+    def judge(self):
+        for case, kept in zip(self.one.cases, self.kept["cases"]):
+            kept["goals"] = [judge(goal, kept, self.kept["cases"]) for goal in case.goals]
 
 
 def values(kept, server, metric):
     return [s[metric] for s in kept["samples"].get(server, []) if s.get(metric) is not None]
 
 
-def judge(goal, case, kept, cases):
+def judge(goal, kept, cases):
     """What a goal says of the medians: the value, and whether it is met. None: not measured."""
-    value = stats.median(values(kept, "gateway", goal.metric))
+    own, base = stats.median(values(kept, "gateway", goal.metric)), None
     if goal.against:
         other = [c for c in cases if c["name"] == goal.against]
         if other:
             base = stats.median(values(other[0], "gateway", goal.metric))
         elif goal.against in kept["samples"]:
             base = stats.median(values(kept, goal.against, goal.metric))
-        else:
+        elif goal.against not in peers.NAMES:
             base = stats.median(values(kept, "disk", goal.against))
-        value = value / base if value is not None and base else None
-    return {"text": goal.text(), "value": value, "met": value is not None and goal.met(value)}
+    value = goal.value(own, base) if own and (base or not goal.against) else None
+    if own == 0 and not goal.against:
+        value = own
+    return {"text": goal.text(), "value": value, "met": value is not None and goal.met(value),
+            "why": kept["unable"].get(goal.against) if value is None else None}
+
+
+def chosen_peers(text):
+    """The names behind --peers."""
+    if text in ("", "none"):
+        return []
+    names = list(peers.NAMES) if text == "all" else [n.lower() for n in text.split(",")]
+    for name in names:
+        if name not in peers.NAMES:
+            raise scenarios.ScenarioError(f"--peers: {name!r} is none of all, none, "
+                                          f"{', '.join(peers.NAMES)}")
+    return names
+
+
+def probe(bench):
+    """The small load for counting syncs."""
+    def load(server, messages):
+        return measure.load(bench, server, ["--sessions", "5", "--messages-per-session", "10",
+                                            "--messages", str(messages)], False)
+    return load
+
+
+def earlier(args):
+    """The result to go on with, or nothing."""
+    path = os.path.join(args.out, "result.json")
+    if not args.resume or not os.path.exists(path):
+        return {}
+    with open(path, encoding="utf-8") as file:
+        found = json.load(file)
+    if found.get("format") == FORMAT and found["version"] == version(args) \
+            and found["seconds"] == args.seconds:
+        return found
+    note(f"{path}: of another version or length: begun anew")
+    return {}
 
 
 def run(args):
     try:
         chosen = [scenarios.load(name) for name in args.scenario or scenarios.names()]
+        names = chosen_peers(args.peers)
     except scenarios.ScenarioError as error:
         print(f"hikyaku-bench run: {error}", file=sys.stderr)
         return 2
+    before = earlier(args)
+    os.makedirs(args.out, exist_ok=True)
     disk = os.path.abspath(args.disk)
     result = {"format": FORMAT, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
               "command": " ".join(["hikyaku-bench", *sys.argv[1:]]), "version": version(args),
-              "machine": machine(disk), "rounds": args.rounds, "seconds": args.seconds,
+              "rounds": args.rounds, "seconds": args.seconds, "peers": {},
               "cores": {"server": args.server_core, "load": args.load_core}, "scenarios": []}
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    end = time.monotonic() + args.minutes * 60
     with Bench(args.build, disk, (args.server_core, args.load_core)) as bench:
-        for one in chosen:
+        bench.raw_path = os.path.join(args.out, "raw.jsonl")
+        if not before and os.path.exists(bench.raw_path):
+            os.unlink(bench.raw_path)
+        wanted = names if any(one.peers for one in chosen) else []
+        known = before.get("peers", {})
+        bench.about = {"scenario": "syncs"}
+        result["peers"] = {name: known.get(name) or found for name, found in
+                           {**known, **peers.survey(bench, [n for n in wanted if n not in known],
+                                                    probe(bench))}.items() if name in wanted}
+        running = [Running(one, names, result["peers"]) for one in chosen]
+        for one in running:
+            one.go_on(next((s for s in before.get("scenarios", [])
+                            if s["name"] == one.one.name), {}))
+        result["scenarios"] = [one.kept for one in running]
+        result["machine"] = machine.describe(disk)
+        try:
+            rounds(bench, running, args, end, result)
+        finally:
+            finish(args.out, running, result)
+    print(report_text.markdown(result))
+    note(f"written: {args.out}/result.json, report.md, report.html, raw.jsonl")
+    return 1 if any(failed(s) for s in result["scenarios"]) else 0
+
+
+def rounds(bench, running, args, end, result):
+    """Scenarios in turn, round by round, until all have theirs or the time is up."""
+    took = {}
+    for number in range(args.rounds):
+        for one in running:
+            if one.kept["rounds"] > number or "failed" in one.kept:
+                continue
+            if time.monotonic() + took.get(one.one.name, 0) > end:
+                note(f"{one.one.name}: no time for round {number + 1}")
+                continue
+            begun = time.monotonic()
             try:
-                result["scenarios"].append(run_scenario(bench, one, args))
+                one.round(bench, args)
             except RunError as error:
-                note(f"hikyaku-bench run: {one.name}: {error}")
-                result["scenarios"].append({"name": one.name, "title": one.title,
-                                            "about": one.about, "kind": one.kind, "cases": [],
-                                            "failed": str(error)})
-    result["machine"]["load_average_after"] = os.getloadavg()[0]
-    write(args.out, result)
-    return 1 if any("failed" in s for s in result["scenarios"]) else 0
+                note(f"hikyaku-bench run: {one.one.name}: {error}")
+                one.kept["failed"] = str(error)
+            took[one.one.name] = time.monotonic() - begun
+            finish(args.out, running, result)
+
+
+def failed(kept):
+    """It did not run, or the gateway refused or lost mail."""
+    return "failed" in kept or any(set(OWN) & set(case.get("errors", {})) for case in kept["cases"])
+
+
+def finish(folder, running, result):
+    for one in running:
+        one.judge()
+    result["machine"]["load_average_after"] = round(os.getloadavg()[0], 1)
+    result["machine"]["cpu_counted_by"] = account.kind()
+    for name, text in (("result.json", json.dumps(result, indent=1)),
+                       ("report.md", report_text.markdown(result)),
+                       ("report.html", report_html.page(result))):
+        path = os.path.join(folder, name)
+        with open(f"{path}.new", "w", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(f"{path}.new", path)
 
 
 def version(args):
@@ -119,15 +240,14 @@ def version(args):
                           stdout=subprocess.PIPE, text=True, check=False).stdout.strip()
 
 
-def write(folder, result):
-    os.makedirs(folder, exist_ok=True)
-    for name, text in (("result.json", json.dumps(result, indent=1)),
-                       ("report.md", report_text.markdown(result)),
-                       ("report.html", report_html.page(result))):
-        with open(os.path.join(folder, name), "w", encoding="utf-8") as file:
-            file.write(text)
-    print(report_text.markdown(result))
-    note(f"written: {folder}/result.json, report.md, report.html")
+def listing():
+    """The scenarios, a line each."""
+    for name in scenarios.names():
+        one = scenarios.load(name)
+        print(f"{name:14} {one.title}{' (peers)' if one.peers else ''}")
+        for case in one.cases:
+            print(f"{'':16}{case.name}")
+    return 0
 
 
 def arguments():
@@ -136,8 +256,16 @@ def arguments():
     one = commands.add_parser("run", help="measure scenarios, write JSON, Markdown and HTML",
                               epilog=f"Scenarios: {', '.join(scenarios.names())}.")
     one.add_argument("scenario", nargs="*", help="names, or .toml files; none: all")
+    one.add_argument("--list", action="store_true", help="say what scenarios there are, and end")
     one.add_argument("--rounds", type=int, default=5, help="interleaved repeats (5)")
     one.add_argument("--seconds", type=int, default=4, help="for each measurement (4)")
+    one.add_argument("--peers", default="none",
+                     help=f"none, all, or some of {','.join(peers.NAMES)} beside the gateway in "
+                          "scenarios for peers (bench/peers.md; root; none)")
+    one.add_argument("--minutes", type=float, default=600,
+                     help="begin no round that would not end in this time (600)")
+    one.add_argument("--resume", action="store_true",
+                     help="go on with the rounds that --out has of the same version")
     one.add_argument("--out", default="bench-result", help="folder for the report (bench-result)")
     one.add_argument("--disk", default=".", help="a folder on the disk that is measured (.)")
     one.add_argument("--server-core", default="0", help="CPU of the server ('' for no pinning)")
@@ -154,7 +282,9 @@ def arguments():
 
 def main():
     args = arguments()
-    return run(args) if args.command == "run" else compare.main(args)
+    if args.command == "compare":
+        return compare.main(args)
+    return listing() if args.list else run(args)
 
 
 if __name__ == "__main__":

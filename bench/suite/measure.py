@@ -1,14 +1,21 @@
 """One measurement of one case on one server: a flat dictionary of figures."""
 import json
+import os
 import subprocess
 import time
 import urllib.error
 import urllib.request
 
+from account import machine_busy_seconds
+from peers import Peer, Unable
 from servers import PASSWORD, USER, Gateway, HeldHop, Null, RunError, Sink, note
 
 WARM_UP_TRIES = 80
+WARM_UP_S, WARM_UP_RELAYED, WARM_UP_PATIENCE_S = 1, 100, 15
 METRICS_AGE_S = 1.2
+QUIET_S = {"gateway": 1, "null": 1}
+QUIET_PEER_S = 10
+SINK_S = 180
 
 
 def bench_json(bench, *words, core=None):
@@ -17,7 +24,9 @@ def bench_json(bench, *words, core=None):
                           stdout=subprocess.PIPE, text=True, check=False)
     if not done.stdout:
         raise RunError(f"hikyaku-bench {' '.join(words)} failed")
-    return json.loads(done.stdout)
+    result = json.loads(done.stdout)
+    bench.raw(["hikyaku-bench", *words], result)
+    return result
 
 
 def credentials(tls):
@@ -30,15 +39,47 @@ def port_of(server, options):
     return server.implicit if "implicit" in options else server.port
 
 
-def load(bench, server, options, tls, seconds=None):
-    words = ["load", "--to", f"127.0.0.1:{port_of(server, options)}", "--server-pid",
+def load_words(server, options, tls, seconds):
+    words = ["load", "--to", f"{server.host}:{port_of(server, options)}", "--server-pid",
              str(server.pid), *options, *credentials(tls)]
-    if seconds:
-        words += ["--seconds", str(seconds)]
-    result = bench_json(bench, *words)
-    if result["errors"] or result["refusals"]:
-        note(f"load had errors: {result['errors']} {result['refusals']}")
+    return [*words, "--seconds", str(seconds)] if seconds else words
+
+
+def load(bench, server, options, tls, seconds=None, quiet=True):
+    """Result of the load; CPU is that of all processes until they have nothing left to do."""
+    if port_of(server, options) is None:
+        raise Unable(f"{server.name} is not set up for implicit TLS")
+    cpu, (busy, stolen), begun = server.cpu_seconds(), machine_busy_seconds(), time.monotonic()
+    result = bench_json(bench, *load_words(server, options, tls, seconds))
+    wall, (busy_after, stolen_after) = time.monotonic() - begun, machine_busy_seconds()
+    in_time = server.cpu_seconds() - cpu
+    if quiet:
+        server.account.quiet(server.pid, QUIET_S.get(server.name, QUIET_PEER_S))
+    if "server" in result and result["acked"]:
+        used = server.cpu_seconds() - cpu
+        result["server"]["cpu_us_per_message"] = used * 1e6 / result["acked"]
+    others = busy_after - busy - in_time - result["generator_share"] * wall
+    result["others"] = max(0.0, others) / wall / os.cpu_count()
+    result["stolen"] = (stolen_after - stolen) / wall / os.cpu_count()
+    if result["errors"] or result["refusals"] or result["lost"]:
+        note(f"load had errors: {troubles(result)}")
+        if isinstance(server, Peer):
+            raise Unable(troubles(result))
     return result
+
+
+def check_resumed(result, options):
+    """A server that resumes nothing shall not stand among those that do."""
+    resumed, handshakes = result["tls_resumed"], result["tls_handshakes"]
+    if "--resume" in options and resumed < handshakes / 2:
+        raise Unable(f"it resumed {resumed} of {handshakes} sessions")
+
+
+def troubles(result):
+    """What went wrong, the most frequent first."""
+    kinds = sorted((*result["errors"].items(), *result["refusals"].items()), key=lambda k: -k[1])
+    text = "; ".join(f"{count} x {name}" for name, count in kinds[:3])
+    return f"{text or result['lost']} lost or refused, {result['acked']} acknowledged"
 
 
 def figures(result):
@@ -47,6 +88,7 @@ def figures(result):
             "connections_per_second": result["connections_per_second"],
             "mb_per_second": result["messages_per_second"] * result["size"] / 1e6,
             "errors": sum(result["errors"].values()) + sum(result["refusals"].values()),
+            "others": result["others"], "stolen": result["stolen"],
             "generator_was_limit": int(result["generator_was_limit"])}
     for name in ("eod", "open", "session"):
         if result[f"{name}_ms"]["count"]:
@@ -55,6 +97,8 @@ def figures(result):
     if "server" in result:
         flat["cpu_us"] = result["server"]["cpu_us_per_message"]
         flat["rss_mib"] = result["server"]["rss_bytes"] / 1048576
+        flat["pss_mib"] = result["server"]["pss_bytes"] / 1048576
+        flat["processes"] = result["server"]["processes"]
         if result["acked"]:
             flat["switches"] = result["server"]["switches"] / result["acked"]
     return flat
@@ -72,8 +116,12 @@ def counted(server, before, flat):
     return flat
 
 
-def warm_up(bench, server, tls):
-    """One session: its port answers, and the password is known from then on."""
+def warm_up(bench, server, tls, options=()):
+    """One session: its port answers, and the password is known from then on. Peers get their load
+    for a second: they start processes, or compile, with the first of it."""
+    if isinstance(server, Peer):
+        load(bench, server, [*options, "--timeout", str(WARM_UP_PATIENCE_S)], tls, WARM_UP_S)
+        return
     if not tls:
         return
     for _ in range(WARM_UP_TRIES):
@@ -89,7 +137,7 @@ class Background:
     """Another load at the same time, on no core of its own; ended with its block."""
 
     def __init__(self, bench, server, options):
-        words = ["load", "--to", f"127.0.0.1:{port_of(server, options)}", "--seconds", "120",
+        words = ["load", "--to", f"{server.host}:{port_of(server, options)}", "--seconds", "120",
                  "--from", "noisy%@bench.test", *options]
         self.process = subprocess.Popen(bench.pinned(bench.load_core, [bench.program, *words]),
                                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -114,6 +162,12 @@ def run_load(bench, scenario, case, server_name, args, known):
     if server_name == "null":
         with Null(bench) as server:
             return figures(load(bench, server, options, scenario.tls, args.seconds))
+    if server_name != "gateway":
+        with HeldHop(bench), Peer(bench, server_name, case.key) as server:
+            warm_up(bench, server, scenario.tls, options)
+            result = load(bench, server, options, scenario.tls, args.seconds)
+            check_resumed(result, options)
+            return figures(result)
     with HeldHop(bench), Gateway(bench, case.shards, case.key) as server:
         warm_up(bench, server, scenario.tls)
         before = server.metrics()
@@ -121,7 +175,7 @@ def run_load(bench, scenario, case, server_name, args, known):
             return counted(server, before,
                            figures(load(bench, server, options, scenario.tls, args.seconds)))
         with Background(bench, server, case.background):
-            return figures(load(bench, server, options, scenario.tls, args.seconds))
+            return figures(load(bench, server, options, scenario.tls, args.seconds, quiet=False))
 
 
 def half_rate(bench, scenario, case, args):
@@ -140,29 +194,42 @@ def run_relay(bench, scenario, case, server_name, args, known):
     if server_name == "null":
         with Null(bench) as server:
             return figures(load(bench, server, options, scenario.tls))
-    if not case.second_hop:
-        return relay_until(bench, scenario, case, options, expected)
-    options += ["--to-pattern", "user@d%.test", "--to-count", "2"]
-    if case.second_hop == "dead":
-        return relay_until(bench, scenario, case, options, expected // 2)
+    if server_name != "gateway":
+        with Peer(bench, server_name, case.key, held=False) as server:
+            relay_until(bench, scenario, server, [*case.load, "--timeout", str(WARM_UP_PATIENCE_S)],
+                        WARM_UP_RELAYED, WARM_UP_RELAYED)
+            return relay_until(bench, scenario, server, case.load, case.peer_messages,
+                               case.peer_messages)
+    sent = expected
+    if case.second_hop:
+        options = [*case.load, "--to-pattern", "user@d%.test", "--to-count", "2"]
+        expected = sent // 2
+    else:
+        options = case.load
+    if case.second_hop != "slow":
+        with Gateway(bench, case.shards, case.key) as server:
+            return relay_until(bench, scenario, server, options, sent, expected)
     delays = [word for phase in ("ehlo", "mail", "rcpt", "data", "eod")
               for word in ("--delay-ms", f"{phase}=2000")]
-    with Sink(bench, "other", *delays):
-        return relay_until(bench, scenario, case, options, expected // 2)
+    with Sink(bench, "other", *delays), Gateway(bench, case.shards, case.key) as server:
+        return relay_until(bench, scenario, server, options, sent, expected)
 
 
-def relay_until(bench, scenario, case, options, expected):
-    with Sink(bench, "sink", "--messages", str(expected)) as sink, \
-            Gateway(bench, case.shards, case.key, kill=True) as server:
+def relay_until(bench, scenario, server, options, sent, expected):
+    """From the first message to the last one's arrival at the sink, and all that is left to do."""
+    with Sink(bench, "sink", "--messages", str(expected)) as sink:
         before, begun = server.cpu_seconds(), time.monotonic()
-        result = load(bench, server, options, scenario.tls)
+        result = load(bench, server, [*options, "--messages", str(sent)], scenario.tls, quiet=False)
         try:
-            sink.process.wait(timeout=180)
+            sink.process.wait(timeout=SINK_S)
         except subprocess.TimeoutExpired as error:
-            raise RunError("the sink did not get all messages within 180 s") from error
+            kind = Unable if isinstance(server, Peer) else RunError
+            raise kind(f"the sink did not get all messages within {SINK_S} s") from error
+        wall = time.monotonic() - begun
+        server.account.quiet(server.pid, QUIET_S.get(server.name, QUIET_PEER_S))
         flat = figures(result)
-        flat.update(rate=expected / (time.monotonic() - begun),
-                    cpu_us=(server.cpu_seconds() - before) * 1e6 / case.messages)
+        del flat["others"]  # the sink's work is in it
+        flat.update(rate=expected / wall, cpu_us=(server.cpu_seconds() - before) * 1e6 / sent)
         return flat
 
 
@@ -182,7 +249,7 @@ def run_idle(bench, scenario, case, server_name, args, known):
         holder = subprocess.Popen(bench.pinned(bench.load_core, words), stdout=subprocess.PIPE,
                                   text=True)
         wait_for_sessions(server, case.sessions)
-        beside = load(bench, server, options, False, args.seconds)
+        beside = load(bench, server, options, False, args.seconds, quiet=False)
         held = json.loads(holder.communicate(timeout=180)[0])
     return {"kib_per_session": held["rss_per_session"] / 1024, "stayed": held["stayed"],
             "ingest_share": alone["server"]["cpu_us_per_message"] /

@@ -1,6 +1,7 @@
 """The report as one HTML page without links: bars of the medians, every sample a dot."""
 import html
 
+import machine
 import report_text
 import stats
 
@@ -12,7 +13,8 @@ td, th { border: 1px solid #ccc; padding: .25em .5em; text-align: right }
 td:first-child, th:first-child, td:nth-child(2) { text-align: left }
 .met { color: #176117 } .missed { color: #a11 } .small { color: #666; font-size: 13px }
 """
-COLOURS = {"gateway": "#2a6fb0", "null": "#999999", "raw": "#c28f2c", "disk": "#c28f2c"}
+COLOURS = {"gateway": "#2a6fb0", "null": "#999999", "raw": "#c28f2c", "disk": "#c28f2c",
+           "postfix": "#8a5a9e", "exim": "#5f8f5a", "opensmtpd": "#b0603f", "haraka": "#508a92"}
 PLOTTED = (("cpu_us", "CPU us a message"), ("eod_p99_ms", "end of data to 250, p99 ms"),
            ("open_p99_9_ms", "due to 250, p99.9 ms"), ("kib_per_session", "KiB a session"),
            ("first_delivery_ms", "first delivery after start, ms"))
@@ -58,24 +60,40 @@ def goals(scenario):
     items = []
     for case in scenario["cases"]:
         for goal in case["goals"]:
-            value = "not measured" if goal["value"] is None else f"{goal['value']:.3g}"
-            kind = "met" if goal["met"] else "missed"
+            missing, why = goal["value"] is None, goal.get("why")
+            value = f"not measured{f' ({why})' if why else ''}" if missing \
+                else f"{goal['value']:.3g}"
+            kind = "small" if missing else "met" if goal["met"] else "missed"
             items.append(f'<li class="{kind}">{html.escape(case["name"])}: '
-                         f'{html.escape(goal["text"])}: <b>{value}</b></li>')
+                         f'{html.escape(goal["text"])}: <b>{html.escape(value)}</b></li>')
     return f"<ul>{''.join(items)}</ul>" if items else ""
+
+
+def items(text, kind="small"):
+    """The lines of a Markdown list as HTML."""
+    lines = "".join(f"<li>{html.escape(line.removeprefix('- ').replace('**', ''))}</li>"
+                    for line in text.split("\n") if line)
+    return f'<ul class="{kind}">{lines}</ul>' if lines else ""
+
+
+def section(scenario, result):
+    parts = [f"<h2>{html.escape(scenario['title'])}</h2><p>{html.escape(scenario['about'])}</p>"]
+    if "failed" in scenario:
+        parts.append(f'<p class="missed">Did not run: {html.escape(scenario["failed"])}</p>')
+    plots = (plot(scenario, metric, title) for metric, title in PLOTTED)
+    parts += [p for p in plots if p]
+    if any(any(case["samples"].values()) for case in scenario["cases"]):
+        parts.append(html_table(report_text.table(scenario, result)))
+    return parts + [goals(scenario), items(report_text.remarks(scenario))]
 
 
 def page(result):
     parts = [f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Hikyaku: benchmarks'
              f'</title><style>{STYLE}</style><h1>Benchmarks</h1>'
-             f'<p class="small">{html.escape(report_text.conditions(result))}</p>']
+             f'<p class="small">{html.escape(report_text.conditions(result))}</p>'
+             f'{items(report_text.peer_lines(result))}']
     for scenario in result["scenarios"]:
-        parts.append(f"<h2>{html.escape(scenario['title'])}</h2>"
-                     f"<p>{html.escape(scenario['about'])}</p>")
-        if "failed" in scenario:
-            parts.append(f'<p class="missed">Did not run: {html.escape(scenario["failed"])}</p>')
-            continue
-        plots = (plot(scenario, metric, title) for metric, title in PLOTTED)
-        parts += [p for p in plots if p]
-        parts += [html_table(report_text.table(scenario)), goals(scenario)]
+        parts += section(scenario, result)
+    known = "\n".join(f"- {name}: {text}" for name, text in machine.details(result["machine"]))
+    parts.append(f"<h2>The machine</h2>{items(known)}")
     return "\n".join(parts) + "</html>\n"

@@ -1,5 +1,8 @@
 """The report in Markdown."""
+import machine
 import stats
+
+NOISE = 0.05
 
 COLUMNS = (("rate", "messages/s", "{:,.0f}"), ("cpu_us", "CPU us a message", "{:.1f}"),
            ("eod_p50_ms", "end of data to 250, p50 ms", "{:.2f}"),
@@ -8,7 +11,7 @@ COLUMNS = (("rate", "messages/s", "{:,.0f}"), ("cpu_us", "CPU us a message", "{:
            ("syscalls", "system calls a message", "{:.2f}"),
            ("kib_per_session", "KiB a session", "{:.1f}"), ("ready_ms", "ready, ms", "{:,.0f}"),
            ("first_delivery_ms", "first delivery, ms", "{:,.0f}"),
-           ("mb_per_second", "MB/s", "{:,.0f}"))
+           ("mb_per_second", "MB/s", "{:,.0f}"), ("pss_mib", "PSS MiB", "{:,.0f}"))
 
 
 def conditions(result):
@@ -21,7 +24,27 @@ def conditions(result):
             f"{result['version']}, {result['time']}. Command: `{result['command']}`.")
 
 
-def table(scenario):
+def peer_lines(result):
+    """Each peer with its version, and whether it syncs: durable and not are different races."""
+    lines = []
+    for name, found in result.get("peers", {}).items():
+        if "unable" in found:
+            lines.append(f"- {name}: not measured: {found['unable']}")
+        elif found["syncs"] is None:
+            lines.append(f"- {name} {found['version']}: syncs not counted, strace is not here")
+        else:
+            lines.append(f"- {name} {found['version']}: {found['syncs']:.2f} syncs a message"
+                         f"{'' if found['syncs'] >= 1 else ': it is in another race'}")
+    return "\n".join(lines)
+
+
+def label(result, server):
+    """A server's name, with what it does not do."""
+    syncs = result.get("peers", {}).get(server, {}).get("syncs")
+    return f"{server} (does not sync)" if syncs is not None and syncs < 1 else server
+
+
+def table(scenario, result):
     used = [column for column in COLUMNS
             if any(s.get(column[0]) is not None for case in scenario["cases"]
                    for server in case["samples"].values() for s in server)]
@@ -39,7 +62,24 @@ def table(scenario):
                 cells[0] += f" (load was the limit in {limit} of {len(samples)})"
             spread = stats.spread([s["cpu_us"] for s in samples if s.get("cpu_us")])
             cells.append(f"{spread:.0%}" if spread is not None else "")
-            lines.append(f"| {case['name']} | {server} | " + " | ".join(cells) + " |")
+            lines.append(f"| {case['name']} | {label(result, server)} | " + " | ".join(cells)
+                         + " |")
+    return "\n".join(lines)
+
+
+def remarks(scenario):
+    """What a reader of the table has to know: who could not, what failed, what disturbed."""
+    lines = []
+    for case in scenario["cases"]:
+        lines += [f"- {case['name']}: {server} did not do it: {why}"
+                  for server, why in case.get("unable", {}).items()]
+        lines += [f"- **{case['name']}: {server} refused or lost {count} messages**"
+                  for server, count in case.get("errors", {}).items()]
+        for server, samples in case["samples"].items():
+            noise = stats.median([s["others"] + s["stolen"] for s in samples if "others" in s])
+            if noise is not None and noise > NOISE:
+                lines.append(f"- {case['name']}: {server}: other work took {noise:.0%} of the "
+                             "machine meanwhile")
     return "\n".join(lines)
 
 
@@ -47,18 +87,27 @@ def goals(scenario):
     lines = []
     for case in scenario["cases"]:
         for goal in case["goals"]:
-            value = "not measured" if goal["value"] is None else f"{goal['value']:.3g}"
-            lines.append(f"- {case['name']}: {goal['text']}: **{value}**, "
+            if goal["value"] is None:
+                why = f" ({goal['why']})" if goal.get("why") else ""
+                lines.append(f"- {case['name']}: {goal['text']}: not measured{why}")
+                continue
+            lines.append(f"- {case['name']}: {goal['text']}: **{goal['value']:.3g}**, "
                          f"{'met' if goal['met'] else 'not met'}")
     return "\n".join(lines)
 
 
 def markdown(result):
-    parts = ["# Benchmarks", conditions(result)]
+    parts = ["# Benchmarks", conditions(result), peer_lines(result)]
     for scenario in result["scenarios"]:
         parts += [f"## {scenario['title']}", " ".join(scenario["about"].split())]
+        if scenario.get("rounds", result["rounds"]) < result["rounds"]:
+            parts.append(f"{scenario['rounds']} of {result['rounds']} rounds were measured.")
         if "failed" in scenario:
             parts.append(f"**Did not run:** {scenario['failed']}")
-            continue
-        parts += [table(scenario), goals(scenario)]
+        if any(any(case["samples"].values()) for case in scenario["cases"]):
+            parts.append(table(scenario, result))
+        parts += [goals(scenario), remarks(scenario)]
+    parts.append("## The machine")
+    parts.append("\n".join(f"- {name}: {text}"
+                           for name, text in machine.details(result["machine"])))
     return "\n\n".join(part for part in parts if part) + "\n"

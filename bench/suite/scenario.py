@@ -4,7 +4,9 @@ A scenario is a TOML file in bench/scenarios: `title`, `about`, `kind` (load, re
 deep), `tls` (the load logs in over TLS), `peers` (other mail servers can run it), and a list of
 `case`. A case has a `name` that is unique in its file, the options of `hikyaku-bench load`, and
 `goals`: a metric, with `most` or `least` as a bound, which with `against` is a multiple of what
-another server (null, raw, disk) or an earlier case of the file had.
+another server (null, raw, disk, a peer) or an earlier case of the file had; `times_less` = n: the
+other's is at least n times as much. `peers = false` keeps peers out of one case; with `messages`,
+`peer_messages` is how many they get.
 """
 import glob
 import os
@@ -14,8 +16,9 @@ FOLDER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))
 KINDS = ("load", "relay", "idle", "recovery", "deep")
 SCENARIO_KEYS = {"title", "about", "kind", "tls", "peers", "case"}
 CASE_KEYS = {"name", "load", "background", "goals", "messages", "sessions", "shards", "key",
-             "half_rate", "second_hop"}
-GOAL_KEYS = {"metric", "against", "most", "least"}
+             "half_rate", "second_hop", "peers", "peer_messages"}
+GOAL_KEYS = {"metric", "against", "most", "least", "times_less"}
+BOUNDS = {"most", "least", "times_less"}
 
 
 class ScenarioError(Exception):
@@ -31,15 +34,28 @@ def _known(path, what, found, allowed):
 class Goal:
     def __init__(self, path, fields):
         _known(path, "goal", fields, GOAL_KEYS)
-        if "metric" not in fields or ("most" in fields) == ("least" in fields):
-            raise ScenarioError(f"{path}: a goal needs a metric, and most or least")
+        if "metric" not in fields or len(BOUNDS & set(fields)) != 1:
+            raise ScenarioError(f"{path}: a goal needs a metric, and most, least or times_less")
         self.metric, self.against = fields["metric"], fields.get("against")
         self.most, self.least = fields.get("most"), fields.get("least")
+        self.times_less = fields.get("times_less")
+        if self.times_less and not self.against:
+            raise ScenarioError(f"{path}: times_less needs against")
+
+    def value(self, own, base):
+        """What is judged, of the gateway's figure and the other's."""
+        if not self.against:
+            return own
+        return base / own if self.times_less else own / base
 
     def met(self, value):
-        return value <= self.most if self.most is not None else value >= self.least
+        if self.most is not None:
+            return value <= self.most
+        return value >= (self.least if self.least is not None else self.times_less)
 
     def text(self):
+        if self.times_less:
+            return f"{self.metric}: at least {self.times_less:g} times less than {self.against}"
         bound = f"at most {self.most:g}" if self.most is not None else f"at least {self.least:g}"
         if not self.against:
             return f"{self.metric}: {bound}"
@@ -60,6 +76,8 @@ class Case:
         self.key = fields.get("key", "p256")
         self.half_rate = fields.get("half_rate", False)
         self.second_hop = fields.get("second_hop")
+        self.peers = fields.get("peers", True)
+        self.peer_messages = fields.get("peer_messages", self.messages)
         self.goals = [Goal(path, goal) for goal in fields.get("goals", [])]
 
 

@@ -3,6 +3,7 @@
 `Bench` is the place of one run: a folder on the disk that is measured, the ports, the cores. Every
 server is a context manager with `pid`, `port` for the load, and `stop()`.
 """
+import json
 import os
 import shutil
 import signal
@@ -12,6 +13,8 @@ import sys
 import tempfile
 import time
 import urllib.request
+
+from account import Account, close_all
 
 USER, PASSWORD = "bench", "bench-password"
 CONFIG = """\
@@ -81,6 +84,8 @@ class Bench:
         self.gateway = os.path.join(build, "hikyaku")
         self.server_core, self.load_core = cores
         self.folder = tempfile.mkdtemp(prefix="hikyaku-bench-", dir=disk)
+        os.chmod(self.folder, 0o711)  # other servers use accounts of their own
+        self.about, self.raw_path = {}, None
         self.ports = dict(zip(PORTS, free_ports(len(PORTS))))
 
     def __enter__(self):
@@ -100,10 +105,19 @@ class Bench:
         return self
 
     def __exit__(self, *_):
+        close_all()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def pair(self, key):
         return os.path.join(self.folder, key.replace(":", "-"))
+
+    def raw(self, command, result):
+        """Keeps what a command printed, with what it was measured for."""
+        if self.raw_path:
+            with open(self.raw_path, "a", encoding="utf-8") as file:
+                json.dump({"time": time.time(), **self.about, "command": command,
+                           "result": result}, file)
+                file.write("\n")
 
     def pinned(self, core, command):
         return ["taskset", "-c", core, *command] if core else command
@@ -112,9 +126,12 @@ class Bench:
 class Program:
     """A process that listens on a port; ended at the end of its block, by SIGKILL if `kill`."""
 
+    host = "127.0.0.1"
+
     def __init__(self, bench, core, command, port, kill=False):
-        self.kill, self.port = kill, port
-        self.process = subprocess.Popen(bench.pinned(core, command), stdout=subprocess.DEVNULL)
+        self.kill, self.port, self.account = kill, port, Account()
+        self.process = subprocess.Popen(self.account.words(bench.pinned(core, command)),
+                                        stdout=subprocess.DEVNULL)
         self.pid = self.process.pid
         self.wait_for(port)
 
@@ -122,6 +139,7 @@ class Program:
         """Until something answers there."""
         for _ in range(800):
             if self.process.poll() is not None:
+                self.account.close()
                 raise RunError(f"{self.process.args[-1]}: ended with {self.process.returncode}")
             try:
                 socket.create_connection(("127.0.0.1", port), 1).close()
@@ -145,11 +163,10 @@ class Program:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+        self.account.close()
 
     def cpu_seconds(self):
-        with open(f"/proc/{self.pid}/stat", encoding="ascii") as file:
-            fields = file.read().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return self.account.seconds(self.pid)
 
 
 class Gateway(Program):

@@ -29,7 +29,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 from lib import certs, gateway, harness, peers  # noqa: E402
-from lib.harness import ROOT, Program, Skip, expect, run, until  # noqa: E402
+from lib.harness import Program, Skip, expect, run, until  # noqa: E402
 from lib.sink import Sink  # noqa: E402
 from books import Lines, Load  # noqa: E402
 from disk import Disk  # noqa: E402
@@ -98,66 +98,52 @@ class Peer(Contestant, peers.Server):
     def more(self):
         return ""
 
-    def power_off(self):
-        """Servers make process groups of their own: all that has this folder in its environment or
-        whose parent was one of them."""
-        family, grew = {self.process.pid}, True
-        while grew:
-            lines = run(["ps", "-eo", "pid=,ppid=,sid="]).stdout.split("\n")
-            rows = [tuple(map(int, line.split())) for line in lines if line.strip()]
-            new = {pid for pid, parent, session in rows
-                   if parent in family or session in family} - family
-            grew, family = bool(new), family | new
-        for pid in family:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-        self.process.kill()
 
-
-class Postfix(Peer, peers.Postfix):
+class Postfix(Peer, peers.PostfixRelay):
     spool = "queue"
 
     def more(self):
         """Tried again at once; nothing that has to do with disks."""
-        return (f"relayhost = [{self.sink_host}]:{self.sink_port}\n"
-                "queue_run_delay = 1s\nminimal_backoff_time = 1s\nmaximal_backoff_time = 1s")
+        return "queue_run_delay = 1s\nminimal_backoff_time = 1s\nmaximal_backoff_time = 1s"
 
     def prepare(self):
         os.makedirs(os.path.join(self.dir, "queue"))
         self.on_disk()
-        peers.Postfix.prepare(self)
-
-    def words(self):
-        master = os.path.join(self.dir, "master.cf")
-        with open(master, encoding="utf-8") as file:
-            lines = [x for x in file if not x.startswith("smtp unix")]
-        with open(master, "w", encoding="utf-8") as file:
-            file.write("".join(lines) + "smtp unix - - n - - smtp\n")
-        return peers.Postfix.words(self)
+        peers.PostfixRelay.prepare(self)
 
 
-class Exim(Peer, peers.Exim):
+class Exim(Peer, peers.EximRelay):
     def prepare(self):
         self.own("spool", "log")
         self.on_disk()
-        peers.Exim.prepare(self)
-        peers.template("score.exim.conf", os.path.join(self.dir, "exim.conf"), self.values)
+        peers.EximRelay.prepare(self)
 
     def words(self):
-        return peers.Exim.words(self) + (["-q1s"] if self.draining else [])
+        return peers.EximRelay.words(self) + (["-q1s"] if self.draining else [])
 
 
-class OpenSMTPD(Peer, peers.Opensmtpd):
+class OpenSMTPD(Peer, peers.OpensmtpdRelay):
+    @property
+    def held(self):
+        return not self.draining
+
     def prepare(self):
         os.makedirs(os.path.join(self.dir, "spool"))
         self.on_disk()
-        peers.Opensmtpd.prepare(self)
-        peers.template("score.smtpd.conf", os.path.join(self.dir, "smtpd.conf"), self.values)
+        peers.OpensmtpdRelay.prepare(self)
 
-    def words(self):
-        return peers.Opensmtpd.words(self) + ([] if self.draining else ["-P", "mta"])
+
+class Haraka(Peer, peers.HarakaRelay):
+    spool, held = "queue", True
+
+    def prepare(self):
+        os.makedirs(os.path.join(self.dir, "queue"))
+        self.on_disk()
+        peers.HarakaRelay.prepare(self)
+
+    def drain(self):
+        self.hold(False)
+        super().drain()
 
 
 class Chasquid(Peer):
@@ -230,37 +216,6 @@ class Plain(Contestant):
 
     def power_off(self):
         self.process.kill()
-
-
-class Haraka(Plain):
-    spool = "queue"
-
-    def prepare(self):
-        self.program = os.path.join(ROOT, "build", "haraka", "node_modules", "Haraka", "bin",
-                                    "haraka")
-        if not os.path.exists(self.program):
-            raise Skip("Haraka is not below build/haraka (deploy/packages/fetch-haraka)")
-        shutil.copytree(os.path.join(os.path.dirname(os.path.dirname(self.program)), "config"),
-                        os.path.join(self.dir, "config"))
-        os.makedirs(os.path.join(self.dir, "plugins"))
-        shutil.copyfile(os.path.join(ROOT, "tests", "peers", "haraka.to_sink.js"),
-                        os.path.join(self.dir, "plugins", "to_sink.js"))
-        self.config("plugins", "to_sink")
-        self.config("smtp.ini", f"listen={self.host}:{self.port}")
-        self.config("me", "score.test")
-        self.config("to_sink.ini", f"host={self.sink_host}", f"port={self.sink_port}")
-        self.config("outbound.ini", "disabled=true", "local_mx_ok=true")
-
-    def config(self, name, *lines):
-        with open(os.path.join(self.dir, "config", name), "w", encoding="ascii") as file:
-            file.write("\n".join(lines) + "\n")
-
-    def words(self):
-        return [harness.tool("node"), self.program, "-c", self.dir]
-
-    def drain(self):
-        self.config("outbound.ini", "disabled=false", "local_mx_ok=true")
-        super().drain()
 
 
 class Control(Plain):

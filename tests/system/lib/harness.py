@@ -26,7 +26,7 @@ import traceback
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 BUILD = os.environ.get("HIKYAKU_BUILD", os.path.join(ROOT, "build"))
-PEERS = os.path.join(ROOT, "build", "peers")
+PEERS = os.environ.get("HIKYAKU_PEERS", os.path.join(ROOT, "build", "peers"))
 CASE_LIMIT_S = 60
 STOP_LIMIT_S = 40
 SANITIZED = "asan" in os.path.basename(BUILD)

@@ -2,11 +2,12 @@
 
 Mail servers run in a mount namespace of their own whose /etc/passwd and /etc/group have their
 accounts, so that nothing is installed. That takes root; without it, or without the packages, their
-tests are skipped and say so.
+tests are skipped and say so. tests/crash/scoreboard.py and bench/suite start relays from here, too.
 """
 import glob
 import os
 import shutil
+import signal
 import subprocess
 
 from lib import harness
@@ -50,12 +51,10 @@ def template(name, path, values):
 class Server:
     """A program with a folder, an address, accounts of its own; answers() tells that it is up."""
 
-    package = ""
+    package, prefix = "", ()  # prefix: words before its command
 
     def __init__(self, folder, name, leaf=None, **values):
-        if self.package != "knot":
-            namespaces()
-        self.folder_of_peer, self.libpath = peer(self.package)
+        self.folder_of_peer, self.libpath = self.unpacked()
         self.dir = os.path.join(folder, name)
         self.mail = os.path.join(self.dir, "mail")
         self.host, self.port = harness.address(), harness.free_port()
@@ -71,6 +70,10 @@ class Server:
         self.process = None
         self.prepare()
         self.start()
+
+    def unpacked(self):
+        namespaces()
+        return peer(self.package)
 
     @property
     def smart_host(self):
@@ -105,8 +108,8 @@ class Server:
 
     def start(self):
         environment = {"LD_LIBRARY_PATH": self.libpath, "MAIL_CONFIG": self.dir}
-        self.process = Program(self.command(*self.words()), os.path.join(self.dir, "out"),
-                               env=environment, group=True)
+        self.process = Program([*self.prefix, *self.command(*self.words())],
+                               os.path.join(self.dir, "out"), env=environment, group=True)
         until(lambda: harness.answers(self.host, self.port) or not self.process.alive(),
               f"{self.package} answers", 20)
         expect(self.process.alive(), self.package, "started:", self.process.log())
@@ -117,6 +120,22 @@ class Server:
             self.process.wait(10)
         except subprocess.TimeoutExpired:
             self.process.kill()
+
+    def power_off(self):
+        """SIGKILL for all of it. Servers make process groups of their own, hence by descent."""
+        family, grew = {self.process.pid}, True
+        while grew:
+            lines = harness.run(["ps", "-eo", "pid=,ppid=,sid="]).stdout.split("\n")
+            rows = [tuple(map(int, line.split())) for line in lines if line.strip()]
+            new = {pid for pid, parent, session in rows
+                   if parent in family or session in family} - family
+            grew, family = bool(new), family | new
+        for pid in family:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        self.process.kill()
 
     def prepare(self):
         raise NotImplementedError
@@ -209,6 +228,9 @@ class Knot(Server):
         self.text = zone
         super().__init__(folder, "knot")
 
+    def unpacked(self):
+        return peer(self.package)
+
     def command(self, *words):
         return list(words)
 
@@ -263,3 +285,87 @@ class SmtpSink:
     def wait(self, count, seconds=15):
         until(lambda: len(self.messages()) >= count, f"{count} messages at smtp-sink", seconds)
         return self.messages()
+
+
+# ---- relays -------------------------------------------------------------------------------------
+#
+# The same servers, sending whatever comes to one next hop: sink_host, sink_port. `held`: they queue
+# and do not deliver, in the way of each that costs it least.
+
+
+class PostfixRelay(Postfix):
+    """Tries its next hop always: for mail to be held, that one has to be silent."""
+
+    sender = "smtp unix - - n - - smtp"
+
+    def prepare(self):
+        self.values["more"] = (f"relayhost = [{self.values['sink_host']}]:"
+                               f"{self.values['sink_port']}\n{self.values['more']}")
+        super().prepare()
+        with open(os.path.join(self.dir, "master.cf"), "a", encoding="utf-8") as file:
+            file.write(self.sender + "\n")
+
+
+class EximRelay(Exim):
+    template = "relay.exim.conf"
+
+    def prepare(self):
+        super().prepare()
+        values = {"tls_hosts": "", "acl": "accept", "queue": "queue_only", "authenticators": "",
+                  "listen": f"{self.host}.{self.port}", **self.values}
+        template(self.template, os.path.join(self.dir, "exim.conf"), values)
+
+
+class OpensmtpdRelay(Opensmtpd):
+    template, held = "relay.smtpd.conf", False
+
+    def prepare(self):
+        super().prepare()
+        template(self.template, os.path.join(self.dir, "smtpd.conf"), self.values)
+
+    def words(self):
+        return super().words() + (["-P", "mta"] if self.held else [])
+
+
+class HarakaRelay(Server):
+    """Below build/haraka; needs no accounts."""
+
+    package, held = "Haraka", False
+    plugins = ("to_sink",)
+
+    def unpacked(self):
+        top = os.path.join(ROOT, "build", "haraka", "node_modules", "Haraka")
+        self.program = os.path.join(top, "bin", "haraka")
+        if not os.path.exists(self.program):
+            raise Skip("Haraka is not below build/haraka (deploy/packages/fetch-haraka)")
+        return top, ""
+
+    def accounts(self):
+        pass
+
+    def command(self, *words):
+        return list(words)
+
+    def prepare(self):
+        shutil.copytree(os.path.join(self.folder_of_peer, "config"),
+                        os.path.join(self.dir, "config"))
+        os.makedirs(os.path.join(self.dir, "queue"), exist_ok=True)
+        os.makedirs(os.path.join(self.dir, "plugins"))
+        shutil.copyfile(os.path.join(ROOT, "tests", "peers", "haraka.to_sink.js"),
+                        os.path.join(self.dir, "plugins", "to_sink.js"))
+        self.config("plugins", *self.plugins)
+        self.config("smtp.ini", f"listen={self.host}:{self.port}")
+        self.config("me", self.domain)
+        self.config("to_sink.ini", f"host={self.values['sink_host']}",
+                    f"port={self.values['sink_port']}")
+        self.hold(self.held)
+
+    def hold(self, held):
+        self.config("outbound.ini", f"disabled={str(held).lower()}", "local_mx_ok=true")
+
+    def config(self, name, *lines):
+        with open(os.path.join(self.dir, "config", name), "w", encoding="utf-8") as file:
+            file.write("\n".join(lines) + "\n")
+
+    def words(self):
+        return [harness.tool("node"), self.program, "-c", self.dir]
