@@ -118,7 +118,7 @@ endif
 GOALS := $(or $(MAKECMDGOALS),all)
 NEEDS := $(if $(filter-out help clean distclean format,$(GOALS)),build) \
          $(if $(wildcard $(WOLFSSL_LIB)),,wolfssl) \
-         $(if $(filter test unit unit-build peers fuzz crash-points,$(GOALS)),test) \
+         $(if $(filter test system unit unit-build peers fuzz crash-points,$(GOALS)),test) \
          $(if $(filter deps,$(GOALS)),wolfssl run test) $(if $(filter run,$(GOALS)),run) \
          $(if $(filter lint format,$(GOALS)),lint) \
          $(if $(filter fuzz,$(GOALS))$(findstring clang,$(CC)),clang)
@@ -133,9 +133,9 @@ endif
 
 # ---- rules ------------------------------------------------------------------------------------
 
-.PHONY: all deps run test unit unit-build sim sim-build fuzz fuzz-build crash crash-points cuts \
-        lint format install install-files deb deploy-test image-test peers fresh clean distclean \
-        help
+.PHONY: all deps run test system unit unit-build sim sim-build fuzz fuzz-build crash \
+        crash-points cuts lint format install install-files deb deploy-test image-test peers \
+        fresh clean distclean help
 
 all: $(PROGRAMS) $(LIB) ## build the programs (SAN=address,undefined | SAN=thread, CC=clang, LTO=1)
 
@@ -208,6 +208,9 @@ tsan-build: $(TSAN_UNITS)
 
 unit: $(UNIT_BIN) ## build and run the unit tests (T=queue: only those whose name has it)
 	@tests/run --build $(B) --only '$(T)' unit
+
+system: all $(if $(SAN),,sim-build) peers ## all system tests (SAN=address,undefined T=queue)
+	@tests/run --build $(B) --only '$(T)' system
 
 test: ## everything: packages, build, unit tests (also under sanitizers), style, system tests
 	@$(MAKE) --no-print-directory -j$(JOBS) all unit-build sim-build peers

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 # time-limit: 180
+# builds: asan
 """Attempts that a crash cuts off: what may have been delivered is told or held, and a message that
 was being tried at three crashes in a row is set aside.
 """
@@ -190,4 +191,4 @@ def uncertain_hold(folder):
     g.stop()
 
 
-main("attempts")
+main("attempts", beside=2)

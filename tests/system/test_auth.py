@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 # time-limit: 90
+# builds: asan
 """Logging in under attack: guesses are counted over sessions and slowed down, customers behind the
 same address are not; equal passwords that come at once cost one check."""
 import os
@@ -123,4 +124,4 @@ def equal_passwords(folder):
 
 
 if __name__ == "__main__":
-    main("auth")
+    main("auth", beside=2)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-# also: asan
+# builds: asan
 """The bench's programs against each other: what load calls acknowledged is what sink took, byte
 for byte, over every transport, and whatever the sink does to it."""
 import json

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# builds: release - its figures are those of a quick build
 """hikyaku-bench run and compare: every scenario file can be read, a short run measures and reports
 what it says, a comparison finds a planted change and no change where there is none."""
 import copy

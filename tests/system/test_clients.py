@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 # time-limit: 300
+# builds: release, asan
 """Clients that nobody here wrote submit over 587 with STARTTLS and 465 with TLS: swaks, curl,
 msmtp, Python's smtplib, nodemailer. Every message arrives unchanged but for the trace lines added.
 """

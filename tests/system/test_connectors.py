@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 # time-limit: 150
+# builds: asan
 """Connectors switched by hand, over restarts; what route explain says of switches and health."""
 import json
 import os
@@ -219,4 +220,4 @@ def explain(folder):
 
 
 if __name__ == "__main__":
-    main("connectors")
+    main("connectors", beside=4)

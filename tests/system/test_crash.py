@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 # time-limit: 150
+# builds: release, asan
 """Eight rounds of tests/crash/test_kill.py; `make crash ROUNDS=200` tries more."""
 import os
 import sys

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 # time-limit: 400
+# builds: asan
 """Twenty power cuts on a real disk: tests/crash/test_cut.py; `make cuts ROUNDS=500` tries more."""
 import mmap
 import os

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # time-limit: 150
-# also: asan
+# builds: asan
 """What becomes of mail on its way out: limits that span shards, delay and expiry notifications,
 mail without a route, what is in a body.
 """
@@ -127,4 +127,4 @@ def eightbit(folder):
 
 
 if __name__ == "__main__":
-    main("delivery")
+    main("delivery", beside=4)

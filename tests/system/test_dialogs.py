@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # time-limit: 200
-# also: asan
+# builds: asan
 """Every dialog of tests/dialogs with a running gateway and a real next hop behind it, as it stands
 and byte by byte; what arrives is counted by sender. Then message text that tries to be two.
 """

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 # time-limit: 400
+# builds: asan
 """A gateway whose disk is full, out of inodes, fails or stands still: ext4 and XFS on loop devices.
 
 What clients are told, what goes on meanwhile, and that all of it ends by itself and loses nothing.
@@ -336,4 +337,4 @@ def frozen_file_system(folder):
 
 
 if __name__ == "__main__":
-    main("disks")
+    main("disks", beside=3)

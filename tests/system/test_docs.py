@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# builds: release - what documents say, no gateway
 """What the documents say, held against the programs and the tree: examples that --check accepts,
 links that lead somewhere, commands and options that stand in a man page, tests that exist."""
 import glob

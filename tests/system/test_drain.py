@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 # time-limit: 120
+# builds: asan
 # waits: for deliveries that take their time
 """Draining: deliveries go on for as long as was configured, progress shows, the rest stays."""
 import smtplib
@@ -105,4 +106,4 @@ def at_once(folder):
 
 
 if __name__ == "__main__":
-    main("drain")
+    main("drain", beside=3)

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 # time-limit: 90
+# builds: asan
 """What an operator takes out, or looks up beforehand: a message's bytes, what a reload changes."""
 import copy
 import json
@@ -127,4 +128,4 @@ def doctor(folder):
 
 
 if __name__ == "__main__":
-    main("export")
+    main("export", beside=3)

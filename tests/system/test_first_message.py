@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # time-limit: 120
-# also: asan
+# builds: release, asan
 # alone: the demo's ports are fixed
 """The first message, as `make run` shows it: curl submits over STARTTLS with a password, and the
 body lies in the Maildir of the next hop byte for byte.

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # time-limit: 300
-# also: asan
+# builds: asan
 """Next hops that break off at the worst moment: the gateway lives, keeps the message and delivers
 it to the one that behaves.
 """
@@ -210,4 +210,4 @@ def suspended(folder):
 
 
 if __name__ == "__main__":
-    main("hop faults")
+    main("hop faults", beside=4)

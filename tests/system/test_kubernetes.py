@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 # time-limit: 120
+# builds: asan
 """The Kubernetes manifests: rendered, validated, within policy, and their configurations good."""
 import json
 import os

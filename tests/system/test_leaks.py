@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # time-limit: 400
-# also: asan
+# builds: release, asan
 """Ten thousand sessions: memory stays where it was, and under AddressSanitizer the end is clean.
 Idle sessions cost what they may. The sanitized programs do a tenth of it.
 """

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 # time-limit: 120
+# builds: asan
 """Alerts, runbooks and the dashboard: promtool, and every metric exists in a scrape."""
 import json
 import os

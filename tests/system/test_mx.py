@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # time-limit: 120
-# also: asan
+# builds: asan
 """Delivery by MX against a real name server (Knot) on loopback."""
 import smtplib
 
@@ -186,4 +186,4 @@ def names(folder):
 
 
 if __name__ == "__main__":
-    main("mx")
+    main("mx", beside=4)

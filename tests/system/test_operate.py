@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # time-limit: 240
-# also: asan
+# builds: asan
 """What operators do: reload, stop, look at the queue and change it, ask about routes, scrape."""
 import json
 import os
@@ -423,4 +423,4 @@ def blocked_log(folder):
 
 
 if __name__ == "__main__":
-    main("operate")
+    main("operate", beside=3)

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # time-limit: 150
-# also: asan
+# builds: asan
 """The operators' web page (E28, E30) and the search of the tracking log behind it."""
 import os
 import smtplib

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 # time-limit: 120
+# builds: asan
 """Back pressure: slow, then 452 4.3.1, deliveries and the operator's changes meanwhile, and an end
 by itself."""
 import smtplib
@@ -123,4 +124,4 @@ def spool(folder):
     g.stop()
 
 
-main("pressure")
+main("pressure", beside=3)

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 # time-limit: 180
+# builds: asan
 # waits: for headers that do not come
 """The PROXY protocol: whose header is believed, which address the rules then look at, HAProxy."""
 import os
@@ -306,4 +307,4 @@ def haproxy(folder):
 
 
 if __name__ == "__main__":
-    main("proxy")
+    main("proxy", beside=3)

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # time-limit: 120
-# also: asan
+# builds: release, asan
 """Receive connectors as operators of Exchange know them; the rows are those of EXCHANGE.md."""
 import smtplib
 import ssl
@@ -286,4 +286,4 @@ def own_words(folder):
 
 
 if __name__ == "__main__":
-    main("relay")
+    main("relay", beside=2)

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # time-limit: 120
-# also: asan
+# builds: asan
 """A reload is over when it says so: on every shard, for users, addresses and files."""
 import base64
 import os
@@ -118,4 +118,4 @@ def watched(folder):
 
 
 if __name__ == "__main__":
-    main("reload")
+    main("reload", beside=3)

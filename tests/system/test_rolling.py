@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 # time-limit: 180
+# builds: asan
 """Three gateways in network namespaces behind HAProxy (PROXY protocol), restarted one after the
 other under load: clients see at most a 421, nothing is lost or doubled, addresses are right."""
 import json

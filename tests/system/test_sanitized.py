@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 # time-limit: 420
+# builds: release - it takes sanitized programs by itself
 """The whole gateway, built with AddressSanitizer (and UBSan, LeakSanitizer) and with
 ThreadSanitizer, under load in clear and over TLS with passwords, while next hops refuse and break
 off and an operator asks, holds, retries and reloads: no report, nothing lost, exit status 0.

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # time-limit: 180
-# also: asan
+# builds: asan
 """Clients that close, stall or hoard at awkward moments."""
 import base64
 import socket
@@ -338,4 +338,4 @@ def descriptors(folder):
 
 
 if __name__ == "__main__":
-    main("session faults")
+    main("session faults", beside=2)

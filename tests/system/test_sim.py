@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# builds: release - a program of its own
 """The simulator (tests/sim/README.md): the whole gateway through some hundred seeds of disasters,
 the seeds of every bug it has found, the same seed twice, and planted bugs that it must find.
 

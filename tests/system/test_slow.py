@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # time-limit: 120
-# also: asan
+# builds: asan
 # waits: half a minute for handshakes to end
 """Peers that take their time: a handshake has 30 seconds in all, however its bytes come."""
 import os

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # time-limit: 150
-# also: asan
+# builds: asan
 """Queued bodies whose bytes on disk change, under a stopped and a running gateway: what is damaged
 is never delivered, not in part either; it is said, and everything else arrives.
 """
@@ -163,4 +163,4 @@ def gone(folder):
 
 
 if __name__ == "__main__":
-    main("spool faults")
+    main("spool faults", beside=3)

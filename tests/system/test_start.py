@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # time-limit: 150
-# also: asan
+# builds: asan
 """Bad input at the start: each is one clear line and an exit status that is not 0, and the spool is
 as it was. Broken configurations name file, line and column.
 """
@@ -317,4 +317,4 @@ def hash_password(folder):
 
 
 if __name__ == "__main__":
-    main("start")
+    main("start", beside=2)

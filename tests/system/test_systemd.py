@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 # time-limit: 120
+# builds: release, asan
 """make install, the systemd unit: how hardened it is, its filter, socket activation, readiness."""
 import os
 import re
@@ -109,6 +110,8 @@ def members(name, seen):
 
 
 def filtered(*words):
+    if harness.SANITIZED:
+        raise Skip("the filters allow what the gateway needs, not what a sanitizer does")
     python = "/usr/bin/python3"
     probe = subprocess.run([python, "-c", "import seccomp"], stderr=subprocess.DEVNULL, check=False)
     if probe.returncode != 0:

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # time-limit: 120
-# also: asan
+# builds: asan
 # waits: half a minute of silence
 """Clients that say nothing, say it slowly, or do not read: each hears 421 4.4.2 or is closed when
 its time is over, not before, and a client that keeps to the limits is served meanwhile. That the

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 # time-limit: 150
+# builds: asan
 """Message tracking: every step of every recipient, whatever the level of the log."""
 import json
 import os
@@ -98,4 +99,4 @@ def trace(folder):
 
 
 if __name__ == "__main__":
-    main("trace")
+    main("trace", beside=2)
