@@ -406,6 +406,19 @@ uint64_t gateway_held(const struct world *w)
     return sum;
 }
 
+void gateway_remove_stray(struct world *w)
+{
+    const struct simgw *g = &w->gateway;
+    for (uint32_t i = 0; g->running && i < g->gw.shard_count; i++)
+        for (uint32_t k = 0; g->shards[i] && k < g->shards[i]->lane_count; k++) {
+            uint64_t cursor = 0;
+            const struct queue_msg *m;
+            while ((m = lane_next(g->shards[i]->lanes[k], &cursor)))
+                if (m->state == QUEUE_POISON && !ledger_knows(w, m->qid))
+                    gateway_order(w, ADMIN_REMOVE, m->qid);
+        }
+}
+
 static const struct queue_msg *gateway_find(const struct world *w, uint64_t qid)
 {
     const struct simgw *g = &w->gateway;

@@ -254,6 +254,17 @@ static uint32_t about_of(struct world *w, uint64_t qid)
     return UINT32_MAX;
 }
 
+bool ledger_knows(const struct world *w, uint64_t qid)
+{
+    for (uint32_t i = 0; i < w->report_count; i++)
+        if (w->reports[i].qid == qid)
+            return true;
+    for (uint32_t i = 0; i < w->msg_count; i++)
+        if (w->msgs[i]->qid == qid)
+            return true;
+    return false;
+}
+
 static void log_report(struct world *w, struct slice line)
 {
     char to[80];

@@ -287,7 +287,9 @@ static bool quiet(struct world *w)
 
 /*
  * All mail goes out by itself, in bounded time; but what the operator or crashes set aside must be
- * let go once, and what is set aside again is a dead letter, and returned.
+ * let go once, and what is set aside again is a dead letter, and returned. A write that a crash
+ * tore and that could not be read at the start after it is kept as damaged, since it might have
+ * been acknowledged: where it was not, only the operator can end it.
  */
 static void calm(struct world *w)
 {
@@ -306,6 +308,8 @@ static void calm(struct world *w)
             if (!next)
                 gateway_reload(w);
             gateway_order(w, dead ? ADMIN_BOUNCE : ADMIN_RELEASE, 0);
+            if (next)
+                gateway_remove_stray(w);
             next = now + 60 * NS_PER_S;
         }
         step_to(w, now + NS_PER_S);

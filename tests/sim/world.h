@@ -111,6 +111,8 @@ struct msg *ledger_msg_new(struct world *w, uint32_t rcpt_count);
 struct msg *ledger_msg(struct world *w, uint32_t id);
 /* Of "r12.3@...": NULL when there is none. */
 struct rcpt *ledger_rcpt(struct world *w, struct slice mailbox, struct msg **msg);
+/* The gateway said that it accepted a message of this id, or made a report of it. */
+bool ledger_knows(const struct world *w, uint64_t qid);
 /* A line of the gateway's log. */
 void ledger_log(struct world *w, uint32_t shard, struct slice line);
 /* What this shard wrote so far is on disk. False: something it told of is not written yet. */
@@ -233,6 +235,8 @@ bool gateway_writes(const struct world *w);
 bool gateway_up(const struct world *w);
 uint64_t gateway_queued(const struct world *w);
 uint64_t gateway_held(const struct world *w);
+/* The operator removes what lies in the poison queue and was never accepted. */
+void gateway_remove_stray(struct world *w);
 /* Nothing that sessions and deliveries use is still in use. */
 void gateway_check_empty(struct world *w);
 /* Sessions or outbound connections. */
