@@ -167,12 +167,8 @@ enum lane_health lane_health(const struct lane *l)
 
 void lane_msg_live(struct lane *l, struct queue_msg *m)
 {
-    struct segment *s = segments_find(&l->segments, m->segment);
-
-    assert(s);
     index_insert(&l->index, m);
-    list_push_back(&s->messages, &m->segment_link);
-    segment_owns(s, m, true);
+    segments_own(&l->segments, m);
     l->stats.messages++;
     l->stats.bytes += m->body_size;
     l->stats.by_state[m->state]++;
@@ -180,11 +176,10 @@ void lane_msg_live(struct lane *l, struct queue_msg *m)
 
 void lane_msg_free(struct lane *l, struct queue_msg *m)
 {
-    struct segment *s = segments_find(&l->segments, m->segment);
     uint64_t batch = commit_quiet(l);
 
-    assert(s && !m->schedule_index);
-    segment_owns(s, m, false);
+    assert(!m->schedule_index);
+    segments_disown(&l->segments, m);
     segments_cover(&l->segments, m->first_segment, m->segment, -1, batch);
     segments_state_moved(&l->segments, m->state_segment, 0, batch);
     list_remove(&m->segment_link);
@@ -364,6 +359,7 @@ static void lane_free(struct lane *l)
         free(l->summary[i].data);
     free(l->seal.block);
     free(l->prepare.block);
+    large_free(l);
     free(l->stash);
     free(l->spool);
     free(l);

@@ -5,7 +5,7 @@
  *   state.c    changes their state      -> commit_room, or the stash when there is none
  *   commit.c   batches, one write and one sync each, waiters; rolls to the next segment
  *   prepare.c  makes or recycles segments ahead; reap.c removes dead ones; seal.c writes summaries;
- *              compact.c copies old messages forward
+ *              compact.c copies old messages forward, large.c those with extents
  *   recover.c  finds old segments at start; contents.c reads them, replay.c decides what a record
  *              means, census.c counts the records to come
  *   read.c     bodies and envelopes; quarantine.c sets damaged bytes aside
@@ -35,6 +35,7 @@
 #define REAP_CHECK_NS        (10 * NS_PER_MS) /* a look over all segments */
 #define RECYCLE_STOCK_MAX    2u
 #define COMPACT_SLOTS        16u
+#define COMPACT_OWED_MAX     16u
 #define REPLAY_SLICE         2048u /* records, or found messages, a turn */
 
 /* queue_msg.flags */
@@ -133,15 +134,51 @@ struct reap {
 struct compact_slot {
     struct lane_read read;
     uint64_t qid, batch;
-    uint32_t from, from_offset, to, to_offset, to_size;
+    uint32_t from, from_offset, to_first, to, to_offset, to_size; /* to_first: of its extents */
     uint32_t state_segment, state_offset; /* when the copy was made */
     bool reading;
 };
 
+enum large_step {
+    LARGE_IDLE,
+    LARGE_RECORD, /* its MESSAGE record is being read */
+    LARGE_READ,   /* an extent is */
+    LARGE_APPEND, /* the extent waits for room */
+    LARGE_SYNC,   /* all extents are appended, and to be durable before the MOVED */
+    LARGE_MOVED   /* the MOVED is in a batch */
+};
+
+/* A message with extents being copied forward. */
+struct compact_large {
+    struct compact_slot slot;
+    uint8_t step; /* enum large_step */
+    bool stop;    /* when the read under way is done */
+    uint8_t *record, *bytes; /* its MESSAGE record; the EXTENT record in hand */
+    struct record_message_view view;
+    struct lane_extent *extents; /* the new ones */
+    uint32_t count;              /* of those */
+    uint64_t position, position_before; /* as in struct lane_tx */
+};
+
+/*
+ * A MOVED with extents whose batch failed: it may be on disk, and a start would believe it. Its
+ * extents are kept until something younger says where the message is, or that it is over.
+ */
+struct compact_owed {
+    uint64_t qid;
+    uint32_t first, last;
+    bool stuck; /* the message cannot be read: until the next start */
+};
+
 struct compact {
     struct compact_slot slots[COMPACT_SLOTS];
+    struct compact_large large;
+    struct compact_owed owed[COMPACT_OWED_MAX];
+    uint32_t owed_count;
     uint32_t running;
-    uint32_t from; /* the segment being emptied, 0: none */
+    uint32_t from;   /* the segment being emptied, 0: none */
+    uint32_t passed; /* nothing of it could be moved at the last look */
+    bool blocker;    /* `from` is emptied for those that wait for it, however much of it is live */
     uint64_t next_check_ns;
 };
 
@@ -329,6 +366,21 @@ void reap_look(struct lane *l);
 void compact_kick(struct lane *l);
 /* The batch ended: what was copied with it counts, or not. */
 void compact_batch(struct lane *l, uint64_t batch, bool durable);
+/* Appends the MOVED record; extents as many as the message has. False: no room. */
+bool compact_append(struct lane *l, struct compact_slot *slot, struct queue_msg *m,
+                    const struct record_message_view *v, const struct lane_extent *extents);
+/* The copy is durable: the message is there now. */
+void compact_moved(struct lane *l, const struct compact_slot *slot);
+
+/* ---- large.c ---- */
+/* A message with extents in `s` is copied forward, unless one is already. False: there is none. */
+bool large_start(struct lane *l, struct segment *s);
+/* The same for one of `owed`. */
+void large_owed(struct lane *l);
+/* Goes on with it; `may` is false while nothing is to be copied. */
+void large_kick(struct lane *l, bool may);
+void large_batch(struct lane *l, uint64_t batch, bool durable);
+void large_free(struct lane *l);
 
 /* ---- recover.c, replay.c ---- */
 void recover_start(struct lane *l);
@@ -344,6 +396,7 @@ enum replay_result replay_record(struct lane *l, struct segment *s, const struct
 /* ---- read.c, quarantine.c ---- */
 /* The whole record, checked: `done` gets its length and r->buf, which the caller frees. */
 void read_message_record(struct lane *l, struct queue_msg *m, struct lane_read *r);
+void read_extent_record(struct lane *l, uint64_t qid, struct lane_extent e, struct lane_read *r);
 void read_forget_segment(struct lane *l, struct segment *s);
 /* Counts and tells. */
 void quarantine_tell(struct lane *l, uint32_t segment, uint64_t offset, const char *what);

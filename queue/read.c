@@ -38,6 +38,7 @@ struct read_job {
     struct record_message head;
     struct lane_extent *extents; /* of the pieces from first_extent on */
     uint32_t first_extent, extent_count;
+    uint32_t list_segment, list_offset; /* where the list of extents came from */
     uint32_t hops;
     int32_t error;
     uint8_t *bytes;
@@ -278,12 +279,36 @@ static void fetch_message(struct lane_read *r)
     fetch(r, r->msg->segment, r->msg->offset, r->msg->record_size);
 }
 
+static void fetch_list(struct lane_read *r)
+{
+    struct read_job *j = job_of(r);
+    struct queue_msg *m = r->msg;
+    uint64_t list = RECORD_HEADER_SIZE + sizeof(struct record_message) + 2 * 4096 +
+                    ((r->offset + r->len) / SPOOL_CHUNK_SIZE + 1) * sizeof(struct lane_extent);
+
+    j->list_segment = m->segment;
+    j->list_offset = m->offset;
+    r->step = READ_LIST;
+    fetch(r, m->segment, m->offset, list < m->record_size ? (uint32_t)list : m->record_size);
+}
+
+/* The message was copied forward meanwhile, and the segment with the old extent is gone. */
+static bool moved_away(const struct lane_read *r, struct lane_extent e)
+{
+    const struct read_job *j = r->scratch;
+    const struct segment *s = segments_find(&r->lane->segments, e.segment);
+
+    return (!s || s->state == SEGMENT_DYING) &&
+           (r->msg->segment != j->list_segment || r->msg->offset != j->list_offset);
+}
+
 /* What comes next: an extent, the tail, or the end. */
 static void next_piece(struct lane_read *r)
 {
     struct read_job *j = job_of(r);
     uint64_t at = r->offset + r->got;
     uint64_t index = at / SPOOL_CHUNK_SIZE;
+    struct lane_extent e;
 
     if (r->got == r->len) {
         finish(r, (int32_t)r->got);
@@ -294,10 +319,15 @@ static void next_piece(struct lane_read *r)
         return;
     }
     assert(index >= j->first_extent && index < j->first_extent + j->extent_count);
+    e = j->extents[index - j->first_extent];
+    if (moved_away(r, e)) {
+        free(j->extents);
+        j->extents = NULL;
+        fetch_list(r);
+        return;
+    }
     r->step = READ_EXTENT;
-    fetch(r, j->extents[index - j->first_extent].segment,
-          j->extents[index - j->first_extent].offset,
-          record_round(RECORD_HEADER_SIZE + sizeof(struct record_extent) + SPOOL_CHUNK_SIZE));
+    fetch(r, e.segment, e.offset, EXTENT_RECORD_BYTES);
 }
 
 /* Keeps the part of the extent list that this read needs. */
@@ -377,7 +407,7 @@ static void message_read(struct lane_read *r, struct slice bytes)
     finish(r, (int32_t)r->got);
 }
 
-static void begin(struct lane *l, struct queue_msg *m, struct lane_read *r)
+static void begin(struct lane *l, struct queue_msg *m, uint64_t qid, struct lane_read *r)
 {
     struct read_job *j = calloc(1, sizeof *j);
 
@@ -387,15 +417,13 @@ static void begin(struct lane *l, struct queue_msg *m, struct lane_read *r)
     r->scratch = j;
     assert(j); /* a few hundred bytes */
     j->read = r;
-    j->qid = m->qid;
+    j->qid = qid;
     l->reads_running++;
 }
 
 void lane_body_read(struct lane *l, struct queue_msg *m, struct lane_read *r, uint64_t offset,
                     void *buf, uint32_t len)
 {
-    uint64_t list;
-
     if (offset > m->body_size)
         offset = m->body_size;
     if (len > m->body_size - offset)
@@ -403,7 +431,7 @@ void lane_body_read(struct lane *l, struct queue_msg *m, struct lane_read *r, ui
     r->offset = offset;
     r->buf = buf;
     r->len = len;
-    begin(l, m, r);
+    begin(l, m, m->qid, r);
     if (len == 0) {
         fail_later(r, 0);
         return;
@@ -412,10 +440,7 @@ void lane_body_read(struct lane *l, struct queue_msg *m, struct lane_read *r, ui
         fetch_message(r);
         return;
     }
-    list = RECORD_HEADER_SIZE + sizeof(struct record_message) + 2 * 4096 +
-           ((offset + len) / SPOOL_CHUNK_SIZE + 1) * sizeof(struct lane_extent);
-    r->step = READ_LIST;
-    fetch(r, m->segment, m->offset, list < m->record_size ? (uint32_t)list : m->record_size);
+    fetch_list(r);
 }
 
 /* ---- records ---- */
@@ -436,10 +461,18 @@ static void whole_read(struct lane_read *r, struct slice bytes)
 
 void read_message_record(struct lane *l, struct queue_msg *m, struct lane_read *r)
 {
-    begin(l, m, r);
+    begin(l, m, m->qid, r);
     r->buf = NULL;
     r->step = READ_RECORD;
     fetch(r, m->segment, m->offset, m->record_size);
+}
+
+void read_extent_record(struct lane *l, uint64_t qid, struct lane_extent e, struct lane_read *r)
+{
+    begin(l, NULL, qid, r);
+    r->buf = NULL;
+    r->step = READ_RECORD;
+    fetch(r, e.segment, e.offset, EXTENT_RECORD_BYTES);
 }
 
 /* ---- envelopes ---- */
@@ -556,7 +589,7 @@ void lane_envelope_read(struct lane *l, struct queue_msg *m, struct lane_envelop
     e->arena = arena;
     e->damaged = false;
     r->done = envelope_failed;
-    begin(l, m, r);
+    begin(l, m, m->qid, r);
     r->step = READ_ENVELOPE;
     fetch(r, m->segment, m->offset, m->record_size);
 }

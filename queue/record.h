@@ -123,6 +123,9 @@ struct record_extent {
     uint32_t spare;
 };
 _Static_assert(sizeof(struct record_extent) == 16, "on disk");
+#define EXTENT_RECORD_BYTES \
+    ((uint32_t)(RECORD_HEADER_SIZE + sizeof(struct record_extent) + SPOOL_CHUNK_SIZE))
+_Static_assert(EXTENT_RECORD_BYTES % RECORD_ALIGN == 0, "needs no filling");
 
 /* `digest` bytes follow: message_digest and state blocks, or a state block without its error. */
 struct summary_entry {

@@ -134,8 +134,7 @@ static enum replay_result replay_message(struct lane *l, struct segment *s,
     if (l->qid_next <= sequence)
         l->qid_next = sequence + 1;
     index_insert(&l->index, m);
-    list_push_back(&s->messages, &m->segment_link);
-    segment_owns(s, m, true);
+    segments_own(&l->segments, m);
     segments_cover(&l->segments, m->first_segment, m->segment, 1, 0);
     *touched = m;
     if (d->type != RECORD_MOVED)

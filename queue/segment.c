@@ -119,19 +119,49 @@ void segments_state_moved(struct segments *t, uint32_t from, uint32_t to, uint64
         s->state_live++;
 }
 
-/* Large bodies are not copied: they would move whole segments for one message. */
-static bool movable(const struct queue_msg *m)
+uint64_t segment_extent_bytes(const struct queue_msg *m)
 {
-    return m->body_size <= SPOOL_CHUNK_SIZE && m->first_segment == m->segment;
+    return m->body_size ? (m->body_size - 1) / SPOOL_CHUNK_SIZE * EXTENT_RECORD_BYTES : 0;
 }
 
-void segment_owns(struct segment *s, const struct queue_msg *m, bool owns)
+static void count_bytes(struct segment *s, uint64_t bytes, bool owns)
 {
-    assert(owns || (s->own > 0 && s->live_bytes >= m->record_size));
+    assert(owns || s->live_bytes >= bytes);
+    s->live_bytes += owns ? bytes : -bytes;
+}
+
+static struct segment *count_own(const struct segments *t, const struct queue_msg *m, bool owns)
+{
+    struct segment *s = segments_find(t, m->segment);
+    uint64_t extents = segment_extent_bytes(m), share;
+
+    assert(s && (owns || s->own > 0));
     s->own += owns ? 1u : -1u;
-    s->live_bytes += owns ? m->record_size : -(uint64_t)m->record_size;
-    if (!movable(m))
-        s->unmovable += owns ? 1u : -1u;
+    count_bytes(s, m->record_size, owns);
+    if (extents == 0)
+        return s;
+    s->large += owns ? 1u : -1u;
+    /* Which segment has how many of them is on disk only: each is taken to have as many. */
+    share = extents / (m->segment - m->first_segment + 1ull);
+    for (uint32_t i = position(t, m->first_segment);
+         i < t->count && t->items[i]->id <= m->segment; i++)
+        count_bytes(t->items[i], share, owns);
+    return s;
+}
+
+void segments_own(const struct segments *t, struct queue_msg *m)
+{
+    struct segment *s = count_own(t, m, true);
+
+    if (m->first_segment < m->segment)
+        list_push_front(&s->messages, &m->segment_link);
+    else
+        list_push_back(&s->messages, &m->segment_link);
+}
+
+void segments_disown(const struct segments *t, const struct queue_msg *m)
+{
+    (void)count_own(t, m, false);
 }
 
 void segment_depend(const struct segments *t, struct segment *s, uint32_t on)

@@ -28,19 +28,21 @@ struct segment {
     uint32_t record_index; /* of the next record */
     uint32_t live;         /* messages whose [first_segment, segment] holds it */
     uint32_t state_live;   /* messages whose newest state record is here */
-    uint64_t live_bytes;   /* of MESSAGE records of live messages */
+    uint64_t live_bytes;   /* of MESSAGE records of live messages, and a share of their extents */
     uint32_t own;          /* live messages whose MESSAGE record is here */
-    uint32_t unmovable;    /* those of them that cannot be copied forward */
+    uint32_t large;        /* those of them that have extents */
     uint32_t pins;         /* open transactions whose first extent is here */
     uint64_t quiet_batch;  /* the batch whose records made it less needed must be durable */
     uint32_t *deps;        /* ids of segments that must be gone before this one may go, ascending */
     uint32_t dep_count, dep_cap;
     bool deps_all;        /* no memory for the list: all older ones */
+    bool held;            /* scratch of compact.c */
     bool unreadable;      /* a record in it is damaged: not emptied by copying */
     bool unread;          /* not all of it is known: nothing from it on is deleted in this run */
     bool headless;        /* not even its header: only its place in the order is known */
     bool strays;          /* may hold copies that no one knows of: nothing younger goes before it */
-    struct list messages; /* struct queue_msg by segment_link */
+    struct list messages; /* struct queue_msg by segment_link; those with extents in older segments
+                             first */
     /* while it is read at start */
     uint8_t *entries; /* of a segment that had to be scanned: as in a summary */
     uint32_t entries_len, entries_cap;
@@ -76,8 +78,13 @@ void segments_destroy(struct segments *t);
 void segments_cover(struct segments *t, uint32_t first, uint32_t last, int change, uint64_t batch);
 /* The newest state record moved from one segment to another; 0: from or to nowhere. */
 void segments_state_moved(struct segments *t, uint32_t from, uint32_t to, uint64_t batch);
-/* A live message's MESSAGE record is in `s`, or no longer. */
-void segment_owns(struct segment *s, const struct queue_msg *m, bool owns);
+/* A live message's place is known: into the list and the counters of its segment and of those that
+ * may have its extents. */
+void segments_own(const struct segments *t, struct queue_msg *m);
+/* It is no longer there; the caller takes it off its list. */
+void segments_disown(const struct segments *t, const struct queue_msg *m);
+/* Bytes of its EXTENT records. */
+uint64_t segment_extent_bytes(const struct queue_msg *m);
 /* `s` has a record that voids something in segment `on`. */
 void segment_depend(const struct segments *t, struct segment *s, uint32_t on);
 /* `s` takes over all that `from` depends on. */

@@ -18,9 +18,6 @@
 
 #include "queue/lane_internal.h"
 
-#define EXTENT_RECORD_BYTES \
-    record_round(RECORD_HEADER_SIZE + sizeof(struct record_extent) + SPOOL_CHUNK_SIZE)
-
 static void fill_why(struct why *why, uint16_t code)
 {
     if (code == 452)

@@ -396,7 +396,7 @@ static void settle_fire(struct timer *t)
 static bool settle_is_busy(const struct lane *l)
 {
     return !commit_idle(l) || l->seal.segment || l->prepare.segment || l->reap.running ||
-           l->compact.running || l->reads_running || l->quarantine_running;
+           l->compact.running || l->compact.large.step || l->reads_running || l->quarantine_running;
 }
 
 /* A disk that takes its time only makes this longer: the pause begins again with each work seen.
