@@ -84,6 +84,25 @@ static uint64_t read_value(pid_t pid, const char *file_name, const char *key)
     return value;
 }
 
+/* Of all its threads: the file of the process itself tells those of the first one only. */
+static uint64_t read_switches(pid_t pid)
+{
+    char path[64];
+    snprintf(path, sizeof(path), "/proc/%d/task", (int)pid);
+    DIR *dir = opendir(path);
+    const struct dirent *entry;
+    uint64_t sum = 0;
+    while (dir != NULL && (entry = readdir(dir)) != NULL) {
+        long thread = strtol(entry->d_name, NULL, 10);
+        if (thread > 0)
+            sum += read_value((pid_t)thread, "status", "voluntary_ctxt_switches:") +
+                   read_value((pid_t)thread, "status", "nonvoluntary_ctxt_switches:");
+    }
+    if (dir != NULL)
+        closedir(dir);
+    return sum;
+}
+
 static void count_process(struct process *p, struct bench_proc_usage *u)
 {
     p->counted = true;
@@ -91,8 +110,7 @@ static void count_process(struct process *p, struct bench_proc_usage *u)
     u->cpu_seconds += (double)(p->ticks + p->ticks_children) / (double)sysconf(_SC_CLK_TCK);
     u->rss_bytes += read_value(p->pid, "status", "VmRSS:") * 1024;
     u->pss_bytes += read_value(p->pid, "smaps_rollup", "Pss:") * 1024;
-    u->switches += read_value(p->pid, "status", "voluntary_ctxt_switches:") +
-                   read_value(p->pid, "status", "nonvoluntary_ctxt_switches:");
+    u->switches += read_switches(p->pid);
 }
 
 static bool parent_counted(const struct process *all, size_t count, pid_t parent)

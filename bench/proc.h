@@ -13,7 +13,7 @@ struct bench_proc_usage {
     double cpu_seconds; /* user and system, of the living and of children that were waited for */
     uint64_t rss_bytes;
     uint64_t pss_bytes; /* 0 where smaps_rollup cannot be read */
-    uint64_t switches;  /* context switches of the main threads, voluntary and not */
+    uint64_t switches;  /* context switches of all threads that live, voluntary and not */
 };
 
 /* The process and all its descendants. False: there is no such process. */

@@ -33,6 +33,11 @@ def _v2_seconds(folder):
         return int(dict(line.split() for line in file)["usage_usec"]) / 1e6
 
 
+def _v2_kernel(folder):
+    with open(os.path.join(folder, "cpu.stat"), encoding="ascii") as file:
+        return int(dict(line.split() for line in file)["system_usec"]) / 1e6
+
+
 def _v1_seconds(folder):
     with open(os.path.join(folder, "cpuacct.usage"), encoding="ascii") as file:
         return int(file.read()) / 1e9
@@ -69,6 +74,12 @@ class Account:
     def seconds(self, pid):
         return self.reader(self.folder) if self.folder else tree_seconds(pid)
 
+    def kernel_seconds(self, pid):
+        """The kernel's part; None where it is not told."""
+        if self.folder:
+            return _v2_kernel(self.folder) if self.reader is _v2_seconds else None
+        return tree_seconds(pid, (12, 14))
+
     def quiet(self, pid, limit_s):
         """Waits until its processes have nothing left to do, a share of QUIET_SHARE apart."""
         end, last = time.monotonic() + limit_s, self.seconds(pid)
@@ -103,7 +114,7 @@ class Account:
                 time.sleep(0.02)
 
 
-def tree_seconds(root):
+def tree_seconds(root, columns=(11, 12, 13, 14)):
     """User and system time of a process and its descendants, and of those they waited for."""
     ticks, parents = {}, {}
     for entry in os.listdir("/proc"):
@@ -114,7 +125,7 @@ def tree_seconds(root):
             except OSError:
                 continue
             parents[int(entry)] = int(fields[1])
-            ticks[int(entry)] = sum(int(fields[i]) for i in (11, 12, 13, 14))
+            ticks[int(entry)] = sum(int(fields[i]) for i in columns)
     family, grew = {root}, True
     while grew:
         new = {pid for pid, parent in parents.items() if parent in family} - family

@@ -1,4 +1,4 @@
-"""Two results side by side: which figures changed by more than noise."""
+"""Two results side by side, or two builds in one: which figures changed by more than noise."""
 import json
 import sys
 
@@ -49,19 +49,33 @@ def rows(before, after, threshold):
             yield (*key, metric, ratio, low, high, verdict(metric, low, high, threshold))
 
 
+def inner_rows(result, threshold):
+    """The gateway against the build of --baseline that was measured in the same rounds."""
+    for key, servers in samples(result).items():
+        for metric in METRICS:
+            pairs = [(a.get(metric), b.get(metric)) for a, b in
+                     zip(servers.get("baseline", []), servers.get("gateway", []))]
+            pairs = [pair for pair in pairs if all(pair)]
+            if len(pairs) >= REPEATS_MIN:
+                ratio, low, high = stats.paired_interval(*zip(*pairs))
+                yield (*key, metric, ratio, low, high, verdict(metric, low, high, threshold))
+
+
 def main(args):
     results = []
-    for path in (args.before, args.after):
+    for path in (args.before, args.after) if args.after else (args.before,):
         try:
             with open(path, encoding="utf-8") as file:
                 results.append(json.load(file))
         except (OSError, ValueError) as error:
             print(f"hikyaku-bench compare: {path}: {error}", file=sys.stderr)
             return 2
-    found = list(rows(*results, args.threshold))
+    found = list((rows if args.after else inner_rows)(*results, args.threshold))
     if not found:
-        print("hikyaku-bench compare: the two have no case in common with "
-              f"{REPEATS_MIN} repeats each", file=sys.stderr)
+        print("hikyaku-bench compare: " + (
+            "the two have no case in common" if args.after else
+            "no case of this result was measured with --baseline, too,") +
+            f" with {REPEATS_MIN} repeats each", file=sys.stderr)
         return 2
     print("| scenario | case | figure | after / before | 95 % interval | |")
     print("|---|---|---|---|---|---|")

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """The suite behind `hikyaku-bench run` and `hikyaku-bench compare`."""
 import argparse
+import hashlib
 import json
 import os
 import signal
@@ -17,16 +18,17 @@ import report_html
 import report_text
 import scenario as scenarios
 import stats
+import where
 from servers import Bench, RunError, note
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 FORMAT = 2
-OWN = ("gateway", "null", "raw", "disk")
+OWN = ("gateway", "baseline", "null", "raw", "disk")
 
 
-def servers_of(one, case, chosen):
+def servers_of(one, case, args, chosen):
     """Who runs a case, in turn: the gateway, what its goals are multiples of, and peers."""
-    names = ["gateway"]
+    names = ["gateway", "baseline"] if args.baseline else ["gateway"]
     if one.kind in ("load", "relay") and not one.tls and not case.background \
             and not case.half_rate and not case.second_hop and case.shards == 1:
         names.append("null")
@@ -40,20 +42,27 @@ def sample(bench, one, case, server, args, known):
         return measure.run_raw(bench, case, args)
     if server == "disk":
         return measure.run_disk(bench)
+    if server == "baseline":
+        with bench.using(args.baseline):
+            return measure.KINDS[one.kind](bench, one, case, "gateway", args, known)
     return measure.KINDS[one.kind](bench, one, case, server, args, known)
 
 
 class Running:
     """A scenario under way: `kept` is what the result says of it."""
 
-    def __init__(self, one, chosen, surveyed):
+    def __init__(self, one, args, chosen, surveyed):
         self.one, self.known = one, [{} for _ in one.cases]
         self.kept = {"name": one.name, "title": one.title, "about": one.about, "kind": one.kind,
-                     "rounds": 0, "cases": [self.empty(case, chosen, surveyed)
+                     "rounds": 0, "cases": [self.empty(case, args, chosen, surveyed)
                                             for case in one.cases]}
 
-    def empty(self, case, chosen, surveyed):
-        names = servers_of(self.one, case, chosen)
+    def empty(self, case, args, chosen, surveyed):
+        names = servers_of(self.one, case, args, chosen)
+        if case.cores > os.cpu_count():
+            why = f"it takes {case.cores} cores"
+            return {"name": case.name, "samples": {name: [] for name in names}, "goals": [],
+                    "unable": {name: why for name in names}}
         return {"name": case.name, "samples": {name: [] for name in names}, "goals": [],
                 "unable": {name: surveyed[name]["unable"] for name in names
                            if "unable" in surveyed.get(name, {})}}
@@ -118,7 +127,8 @@ def judge(goal, kept, cases):
     if own == 0 and not goal.against:
         value = own
     return {"text": goal.text(), "value": value, "met": value is not None and goal.met(value),
-            "why": kept["unable"].get(goal.against) if value is None else None}
+            "why": (kept["unable"].get("gateway") or kept["unable"].get(goal.against))
+            if value is None else None}
 
 
 def chosen_peers(text):
@@ -181,7 +191,7 @@ def run(args):
         result["peers"] = {name: known.get(name) or found for name, found in
                            {**known, **peers.survey(bench, [n for n in wanted if n not in known],
                                                     probe(bench))}.items() if name in wanted}
-        running = [Running(one, names, result["peers"]) for one in chosen]
+        running = [Running(one, args, names, result["peers"]) for one in chosen]
         for one in running:
             one.go_on(next((s for s in before.get("scenarios", [])
                             if s["name"] == one.one.name), {}))
@@ -189,6 +199,8 @@ def run(args):
         result["machine"] = machine.describe(disk)
         try:
             rounds(bench, running, args, end, result)
+            if args.profile:
+                where.add(bench, running, args)
         finally:
             finish(args.out, running, result)
     print(report_text.markdown(result))
@@ -236,8 +248,12 @@ def finish(folder, running, result):
 
 
 def version(args):
-    return subprocess.run([os.path.join(args.build, "hikyaku"), "--version"],
-                          stdout=subprocess.PIPE, text=True, check=False).stdout.strip()
+    """What the gateway calls itself, and which file it was."""
+    path = os.path.join(args.build, "hikyaku")
+    said = subprocess.run([path, "--version"], stdout=subprocess.PIPE, text=True,
+                          check=False).stdout.strip()
+    with open(path, "rb") as file:
+        return f"{said} ({hashlib.sha256(file.read()).hexdigest()[:12]})"
 
 
 def listing():
@@ -262,10 +278,15 @@ def arguments():
     one.add_argument("--peers", default="none",
                      help=f"none, all, or some of {','.join(peers.NAMES)} beside the gateway in "
                           "scenarios for peers (bench/peers.md; root; none)")
+    one.add_argument("--baseline", metavar="BUILD",
+                     help="folder of another build; its gateway is measured in the same rounds, "
+                          "and `compare RESULT.json` tells them apart")
     one.add_argument("--minutes", type=float, default=600,
                      help="begin no round that would not end in this time (600)")
     one.add_argument("--resume", action="store_true",
                      help="go on with the rounds that --out has of the same version")
+    one.add_argument("--profile", action="store_true",
+                     help="then each load once more under perf: where the gateway's CPU goes")
     one.add_argument("--out", default="bench-result", help="folder for the report (bench-result)")
     one.add_argument("--disk", default=".", help="a folder on the disk that is measured (.)")
     one.add_argument("--server-core", default="0", help="CPU of the server ('' for no pinning)")
@@ -274,7 +295,8 @@ def arguments():
     one.add_argument("--build", default=build, help=argparse.SUPPRESS)
     two = commands.add_parser("compare", help="tell change from noise; exit 1 on a regression")
     two.add_argument("before", help="result.json of one run")
-    two.add_argument("after", help="result.json of the other")
+    two.add_argument("after", nargs="?",
+                     help="result.json of the other; none: --baseline and gateway of the one")
     two.add_argument("--threshold", type=float, default=0.03,
                      help="a change is told when its interval lies beyond this (0.03)")
     return parser.parse_args()

@@ -112,13 +112,16 @@ def _classes():
         def prepare(self):
             submission = self.values["submission"]
             self.values.update(
-                more=config("exim.conf", self.values), queue="queue_only" if self.held else "",
+                more=config("exim.conf", self.values), queue="",
                 authenticators=config("exim.authenticators.conf", self.values),
                 tls_hosts=f"${{if eq{{$received_port}}{{{submission}}}{{*}}}}",
                 listen=f"<; {self.host}.{self.port} ; {self.host}.{submission}",
                 acl=f"${{if and{{{{eq{{$received_port}}{{{submission}}}}}"
                     "{eq{$authenticated_id}{}}}{deny}{accept}}")
             super().prepare()
+
+        def words(self):
+            return super().words() + ([] if self.held else ["-q1s"])
 
     class Opensmtpd(peers.OpensmtpdRelay):
         def prepare(self):

@@ -13,7 +13,8 @@ td, th { border: 1px solid #ccc; padding: .25em .5em; text-align: right }
 td:first-child, th:first-child, td:nth-child(2) { text-align: left }
 .met { color: #176117 } .missed { color: #a11 } .small { color: #666; font-size: 13px }
 """
-COLOURS = {"gateway": "#2a6fb0", "null": "#999999", "raw": "#c28f2c", "disk": "#c28f2c",
+COLOURS = {"gateway": "#2a6fb0", "baseline": "#7fb0dd", "null": "#999999", "raw": "#c28f2c",
+           "disk": "#c28f2c",
            "postfix": "#8a5a9e", "exim": "#5f8f5a", "opensmtpd": "#b0603f", "haraka": "#508a92"}
 PLOTTED = (("cpu_us", "CPU us a message"), ("eod_p99_ms", "end of data to 250, p99 ms"),
            ("open_p99_9_ms", "due to 250, p99.9 ms"), ("kib_per_session", "KiB a session"),
@@ -84,7 +85,8 @@ def section(scenario, result):
     parts += [p for p in plots if p]
     if any(any(case["samples"].values()) for case in scenario["cases"]):
         parts.append(html_table(report_text.table(scenario, result)))
-    return parts + [goals(scenario), items(report_text.remarks(scenario))]
+    shown = [html_table(text.replace("`", "")) for text in report_text.profiles(scenario)]
+    return parts + [goals(scenario), items(report_text.remarks(scenario)), *shown]
 
 
 def page(result):

@@ -6,7 +6,7 @@ deep), `tls` (the load logs in over TLS), `peers` (other mail servers can run it
 `goals`: a metric, with `most` or `least` as a bound, which with `against` is a multiple of what
 another server (null, raw, disk, a peer) or an earlier case of the file had; `times_less` = n: the
 other's is at least n times as much. `peers = false` keeps peers out of one case; with `messages`,
-`peer_messages` is how many they get.
+`peer_messages` is how many they get. `cores`: a case for machines with so many.
 """
 import glob
 import os
@@ -16,7 +16,7 @@ FOLDER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))
 KINDS = ("load", "relay", "idle", "recovery", "deep")
 SCENARIO_KEYS = {"title", "about", "kind", "tls", "peers", "case"}
 CASE_KEYS = {"name", "load", "background", "goals", "messages", "sessions", "shards", "key",
-             "half_rate", "second_hop", "peers", "peer_messages"}
+             "half_rate", "second_hop", "peers", "peer_messages", "cores"}
 GOAL_KEYS = {"metric", "against", "most", "least", "times_less"}
 BOUNDS = {"most", "least", "times_less"}
 
@@ -76,7 +76,7 @@ class Case:
         self.key = fields.get("key", "p256")
         self.half_rate = fields.get("half_rate", False)
         self.second_hop = fields.get("second_hop")
-        self.peers = fields.get("peers", True)
+        self.peers, self.cores = fields.get("peers", True), fields.get("cores", 1)
         self.peer_messages = fields.get("peer_messages", self.messages)
         self.goals = [Goal(path, goal) for goal in fields.get("goals", [])]
 

@@ -3,6 +3,7 @@
 `Bench` is the place of one run: a folder on the disk that is measured, the ports, the cores. Every
 server is a context manager with `pid`, `port` for the load, and `stop()`.
 """
+import contextlib
 import json
 import os
 import shutil
@@ -110,6 +111,15 @@ class Bench:
 
     def pair(self, key):
         return os.path.join(self.folder, key.replace(":", "-"))
+
+    @contextlib.contextmanager
+    def using(self, build):
+        """The gateway of another build, for a while."""
+        own, self.gateway = self.gateway, os.path.join(build, "hikyaku")
+        try:
+            yield
+        finally:
+            self.gateway = own
 
     def raw(self, command, result):
         """Keeps what a command printed, with what it was measured for."""

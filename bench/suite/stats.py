@@ -29,3 +29,13 @@ def ratio_interval(before, after, seed=1):
                    statistics.median(chance.choices(before, k=len(before)))
                    for _ in range(RESAMPLES))
     return ratio, drawn[int(RESAMPLES * 0.025)], drawn[int(RESAMPLES * 0.975) - 1]
+
+
+def paired_interval(before, after, seed=1):
+    """As ratio_interval, of values that were measured in pairs: what disturbed both goes out."""
+    chance = random.Random(seed)
+    ratios = [b / a for a, b in zip(before, after)]
+    drawn = sorted(statistics.median(chance.choices(ratios, k=len(ratios)))
+                   for _ in range(RESAMPLES))
+    return (statistics.median(ratios), drawn[int(RESAMPLES * 0.025)],
+            drawn[int(RESAMPLES * 0.975) - 1])

@@ -28,6 +28,9 @@ goals = [{ metric = "cpu_us", against = "null", most = 1000.0 }, { metric = "rat
 [[case]]
 name = "at a rate"
 load = ["--sessions", "10", "--messages-per-session", "1", "--rate", "50"]
+[[case]]
+name = "large"
+cores = 100000
 """
 
 
@@ -60,6 +63,8 @@ def test_a_broken_scenario_is_named(folder):
         assert done.returncode == 2 and what in done.stderr, done.stderr
         assert len(done.stderr.strip().split("\n")) == 1, done.stderr
     assert bench("run", "nothing-of-this-name").returncode == 2
+    assert bench("run", "ingest", "--peers", "sendmail").returncode == 2
+    assert "100 sessions, 50 messages each" in bench("run", "--list").stdout
 
 
 class Tags(html.parser.HTMLParser):
@@ -74,12 +79,17 @@ class Tags(html.parser.HTMLParser):
 
 def test_a_run_measures_and_reports(folder):
     out = os.path.join(folder, "out")
-    done = bench("run", write(folder, "short.toml", SHORT), "--rounds", "1", "--seconds", "1",
-                 "--out", out, "--disk", folder, "--server-core", "", "--load-core", "")
+    words = ["run", write(folder, "short.toml", SHORT), "--rounds", "1", "--seconds", "1",
+             "--baseline", os.path.dirname(BENCH), "--out", out, "--disk", folder,
+             "--server-core", "", "--load-core", ""]
+    done = bench(*words)
     assert done.returncode == 0, done.stderr
     with open(os.path.join(out, "result.json"), encoding="utf-8") as file:
         result = json.load(file)
-    few, rate = result["scenarios"][0]["cases"]
+    few, rate, large = result["scenarios"][0]["cases"]
+    assert few["samples"]["baseline"][0]["acked"] > 10
+    assert "takes 100000 cores" in large["unable"]["gateway"], large
+    assert result["machine"]["kernel"] and result["machine"]["cpu_counted_by"], result["machine"]
     own = few["samples"]["gateway"][0]
     assert own["acked"] > 10 and own["errors"] == 0 and own["cpu_us"] > 0, own
     assert 0 < own["syncs"] <= 1.5 and own["syscalls"] > 0, own
@@ -94,6 +104,17 @@ def test_a_run_measures_and_reports(folder):
     with open(os.path.join(out, "report.md"), encoding="utf-8") as file:
         text = file.read()
     assert "| a few | gateway |" in text and "**not met" not in text and "not met" in text
+    assert "large: gateway did not do it: it takes 100000 cores" in text
+    with open(os.path.join(out, "raw.jsonl"), encoding="utf-8") as file:
+        raw = [json.loads(line) for line in file]
+    assert {(line["case"], line["server"]) for line in raw} == {
+        ("a few", "gateway"), ("a few", "baseline"), ("a few", "null"), ("at a rate", "gateway"),
+        ("at a rate", "baseline"), ("at a rate", "null")}, raw
+    assert all(line["result"]["acked"] for line in raw)
+    done = bench(*words, "--resume")  # nothing is left to do
+    assert done.returncode == 0 and "of 1)" not in done.stderr, done.stderr
+    with open(os.path.join(out, "result.json"), encoding="utf-8") as file:
+        assert json.load(file)["scenarios"] == result["scenarios"]
 
 
 def test_every_micro_benchmark_runs(folder):
@@ -133,6 +154,15 @@ def test_compare_tells_change_from_noise(folder):
         assert done.returncode == status and word in done.stdout, (cpu, null, done.stdout)
         assert ("worse" in done.stdout) == (status == 1), done.stdout
     assert bench("compare", before, os.path.join(folder, "missing")).returncode == 2
+    assert bench("compare", before).returncode == 2, "it has no baseline"
+    for factor, status in ((1.0, 0), (1.2, 1)):
+        paired = result_of(40, 30, 1)
+        servers = paired["scenarios"][0]["cases"][0]["samples"]
+        # as noisy as can be, but in pairs
+        servers["baseline"] = [{"cpu_us": 40 * (1 + i)} for i in range(9)]
+        servers["gateway"] = [{"cpu_us": s["cpu_us"] * factor} for s in servers["baseline"]]
+        done = bench("compare", write(folder, "paired.json", paired))
+        assert done.returncode == status, done.stdout
     few = copy.deepcopy(result_of(40, 30, 1))
     few["scenarios"][0]["cases"][0]["samples"]["gateway"] = [{"cpu_us": 1}]
     done = bench("compare", before, write(folder, "few.json", few))

@@ -10,8 +10,10 @@
  * Tests:    bench/buf.c, base64.c, crc32.c, opts.c, net.c, audit.c, proc.c
  */
 #include <criterion/criterion.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "bench/audit.h"
@@ -214,4 +216,41 @@ Test(bench_text, usage_of_this_process)
     cr_assert_geq(after.cpu_seconds - before.cpu_seconds, 0.05);
     cr_assert_lt(after.cpu_seconds - before.cpu_seconds, 5);
     cr_assert_not(bench_proc_read(0x3FFFFFFF, &after));
+}
+
+enum { SWITCHES = 100 };
+
+static void *switch_often(void *arg)
+{
+    int *pipes = arg;
+    char byte = 0;
+    while (read(pipes[0], &byte, 1) == 1 && write(pipes[3], &byte, 1) == 1)
+        continue;
+    return NULL;
+}
+
+/* Another thread waits a hundred times for a byte. */
+Test(bench_text, switches_of_all_threads)
+{
+    int pipes[4];
+    char byte = 'x';
+    pthread_t thread;
+    struct bench_proc_usage before, after;
+    cr_assert_eq(pipe(pipes), 0);
+    cr_assert_eq(pipe(pipes + 2), 0);
+    cr_assert_eq(pthread_create(&thread, NULL, switch_often, pipes), 0);
+    cr_assert(bench_proc_read(getpid(), &before));
+    struct rusage own, own_after;
+    cr_assert_eq(getrusage(RUSAGE_THREAD, &own), 0);
+    for (int i = 0; i < SWITCHES; i++) {
+        cr_assert_eq(write(pipes[1], &byte, 1), 1);
+        cr_assert_eq(read(pipes[2], &byte, 1), 1);
+    }
+    cr_assert_eq(getrusage(RUSAGE_THREAD, &own_after), 0);
+    cr_assert(bench_proc_read(getpid(), &after));
+    uint64_t of_this =
+        (uint64_t)(own_after.ru_nvcsw + own_after.ru_nivcsw - own.ru_nvcsw - own.ru_nivcsw);
+    cr_assert_geq(after.switches - before.switches, of_this + SWITCHES / 10);
+    close(pipes[1]);
+    pthread_join(thread, NULL);
 }
