@@ -53,7 +53,7 @@ void conform_timers(const struct conform *c)
     turns = io_stats(k.io)->turns;
     KIT_UNTIL(&k, past.fired == 4);
     cr_assert_leq(io_stats(k.io)->turns - turns, 4u);
-    cr_assert_lt(io_now_ns(k.io) - start, 1000 * NS_PER_MS);
+    cr_assert_lt(io_now_ns(k.io) - start, 20 * NS_PER_S);
     KIT_UNTIL(&k, b.fired);
     KIT_UNTIL(&k, a.fired);
     cr_assert_geq(io_now_ns(k.io), start + 9 * NS_PER_MS);

@@ -202,8 +202,14 @@ def full(folder):
 # ---- a disk that fails --------------------------------------------------------------------------
 
 
+METADATA = 32 << 20  # of an image of 1 GiB: tables, bitmaps, journal, all at its beginning
+
+
 def touch_journal(disk):
-    """Writes the journal round, so that its blocks are there when others are not to be had."""
+    """The file system's own blocks are there when others are not to be had: it would go read-only
+    for good when it could not write one. And the journal is written round once."""
+    with open(disk.image, "r+b") as file:
+        os.posix_fallocate(file.fileno(), 0, METADATA)
     for i in range(1500):
         path = os.path.join(disk.path, f"touch.{i % 10}")
         fd = os.open(path, os.O_CREAT | os.O_WRONLY)
@@ -217,9 +223,10 @@ def failing(folder, write):
     its writes fail, those through the page cache once and late."""
     small = os.path.join(folder, "small")
     os.mkdir(small)
-    run(["mount", "-t", "tmpfs", "-o", "size=160m", "tmpfs", small])
+    run(["mount", "-t", "tmpfs", "-o", "size=180m", "tmpfs", small])
     try:
-        options = ("-J", "size=4", "-E", "lazy_itable_init=0,lazy_journal_init=0")
+        options = ("-J", "size=4", "-E",
+                   "lazy_itable_init=0,lazy_journal_init=0,packed_meta_blocks=1")
         with Disk(folder, "ext4", mib=1024, options=options, within=small) as disk:
             disk.one_page_requests()
             touch_journal(disk)

@@ -411,7 +411,7 @@ Test(dns, silence_ends_at_the_time_limit)
     uint64_t took_ms = (io_now_ns(io) - before) / NS_PER_MS;
     cr_expect_eq(a->status, DNS_TEMPORARY);
     cr_expect_str_eq(a->text, "no answer within 400 ms");
-    cr_expect(took_ms >= 400 && took_ms < 2000, "%lu ms", (unsigned long)took_ms);
+    cr_expect(took_ms >= 400 && took_ms < 20000, "%lu ms", (unsigned long)took_ms);
     a = get("half.example", false);
     cr_expect_eq(a->status, DNS_OK, "what is known by then");
     cr_expect_str_eq(addrs(a), "192.0.2.4");
@@ -492,9 +492,11 @@ Test(dns, cancel_at_any_moment)
         if (i % 10 == 0)
             io_turn(io, false);
     }
-    turn_until(NULL, 1500);
-    for (uint32_t i = 0; i < 400; i++)
+    for (uint32_t i = 0; i < 400; i++) {
+        if (!many[i].done && many[i].query.done == asked_done)
+            turn_until(&many[i], 20000);
         answered += many[i].done;
+    }
     cr_expect_gt(cancelled, 20);
     cr_expect_eq(answered, 400 - cancelled, "%u of 400, %u cancelled", answered, cancelled);
     close_dns();
@@ -536,8 +538,11 @@ Test(dns, a_callback_may_ask_again)
     open_dns(5 * NS_PER_S, false);
     k.query.done = ask_again;
     dns_addr(dns, &k.query, "v4.example");
-    turn_until(NULL, 300);
+    for (int i = 0; i < 1000 && k.done < 5; i++)
+        turn_until(NULL, 20);
     cr_expect_eq(k.done, 5);
+    turn_until(NULL, 50);
+    cr_expect_eq(k.done, 5, "and no sixth");
     close_dns();
 }
 
@@ -557,7 +562,7 @@ Test(dns, a_callback_may_destroy)
     k.query.done = end_it;
     dns_addr(dns, &k.query, "v4.example");
     ask(&other, "silent.example", true);
-    cr_assert(turn_until(&k, 5000));
+    cr_assert(turn_until(&k, 20000));
     cr_expect_str_eq(addrs(&k.answer), "192.0.2.3");
     turn_until(NULL, 100);
     cr_expect_eq(other.done, 0);
@@ -576,8 +581,8 @@ Test(dns, more_than_it_will_hold_is_said_and_not_lost)
         snprintf(name, sizeof name, "silent%u.example", i % 100);
         ask(&many[i], name, true);
     }
-    turn_until(NULL, 3000);
     for (uint32_t i = 0; i < COUNT; i++) {
+        turn_until(&many[i], 20000);
         answered += many[i].done;
         busy += strcmp(many[i].answer.text, "too many lookups are under way") == 0;
     }
