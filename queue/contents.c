@@ -219,6 +219,7 @@ static void begin_scan(struct recover *r)
     s->entries_len = 0;
     s->scanned = true;
     scan_begin(&r->scan, s->id, s->seed, s->bytes);
+    torn_begin(&r->torn);
     r->window_at = SEGMENT_BLOCK;
     r->window_len = 0;
     r->window_want = READ_BYTES;
@@ -315,7 +316,8 @@ static void footer_read(struct recover *r)
     struct slice block = slice_from(slice_of(r->window, r->window_len), at - r->window_at);
     struct segment_footer f;
 
-    if (!segment_footer_decode(block, s->seed, at, &f)) {
+    r->sealed = segment_footer_decode(block, s->seed, at, &f);
+    if (!r->sealed) {
         begin_scan(r);
         return;
     }
@@ -371,6 +373,8 @@ static bool scan_record(struct recover *r, const struct scan_event *e)
 {
     struct segment *s = r->segment;
     struct record_digest d;
+    uint32_t entry = s->entries_len;
+    bool suspect = torn_record(&r->torn, s->id, &e->header, e->payload, e->offset);
 
     s->tail = e->offset + e->header.length;
     r->lane->found_unclosed = true;
@@ -382,9 +386,26 @@ static bool scan_record(struct recover *r, const struct scan_event *e)
         recover_fail(r, "", 0);
         return false;
     }
+    if (suspect)
+        torn_suspect(&r->torn, entry);
     if (r->pass == PASS_COUNT)
         count_entry(r, &d);
     return true;
+}
+
+/* Messages of a commit that never ended are not there (FORMAT.md M15). Their damage was told; who
+ * wants to look at them finds the records in quarantine. */
+static void drop_torn(struct recover *r)
+{
+    struct segment *s = r->segment;
+
+    for (uint32_t i = 0; !r->sealed && i < r->torn.suspect_count; i++) {
+        struct summary_entry e;
+        memcpy(&e, s->entries + r->torn.suspects[i], sizeof e);
+        e.type = 0;
+        memcpy(s->entries + r->torn.suspects[i], &e, sizeof e);
+        quarantine_copy(r->lane, s, e.offset, e.record_length);
+    }
 }
 
 /*
@@ -408,10 +429,12 @@ static void scan_window(struct recover *r)
                 return;
             break;
         case SCAN_DAMAGED:
+            torn_damage(&r->torn, e.damage_at, e.damage_len);
             quarantine_region(r->lane, r->segment, e.damage_at, e.damage_len, e.what);
             break;
         case SCAN_NEED: scan_more(r, &e); return;
         case SCAN_END:
+            drop_torn(r);
             if (r->pass == PASS_COUNT) {
                 scan_sync(r);
             } else { /* its summary was good when it was counted */
@@ -446,8 +469,14 @@ static void replay_slice(struct recover *r)
     uint32_t used;
 
     for (uint32_t n = 0; n < REPLAY_SLICE && r->entries_at < s->entries_len; n++) {
-        bool good = summary_entry_decode(
-            slice_of(s->entries + r->entries_at, s->entries_len - r->entries_at), &d, &used);
+        struct slice rest = slice_of(s->entries + r->entries_at, s->entries_len - r->entries_at);
+        struct summary_entry e;
+        memcpy(&e, rest.ptr, sizeof e);
+        if (e.type == 0) { /* dropped */
+            r->entries_at += e.entry_length;
+            continue;
+        }
+        bool good = summary_entry_decode(rest, &d, &used);
         assert(good);
         r->entries_at += used;
         if (!replay_entry(r, &d))

@@ -8,6 +8,7 @@
  *              compact.c copies old messages forward, large.c those with extents
  *   recover.c  finds old segments at start; contents.c reads them, replay.c decides what a record
  *              means, census.c counts the records to come
+ *   torn.c     messages of a commit that never ended
  *   read.c     bodies and envelopes; quarantine.c sets damaged bytes aside
  */
 #ifndef HIKYAKU_QUEUE_LANE_INTERNAL_H
@@ -400,7 +401,9 @@ void read_extent_record(struct lane *l, uint64_t qid, struct lane_extent e, stru
 void read_forget_segment(struct lane *l, struct segment *s);
 /* Counts and tells. */
 void quarantine_tell(struct lane *l, uint32_t segment, uint64_t offset, const char *what);
-/* Tells, and copies the bytes to spool/quarantine. */
+/* Copies the bytes to spool/quarantine. */
+void quarantine_copy(struct lane *l, const struct segment *s, uint32_t offset, uint32_t len);
+/* Tells, and copies them. */
 void quarantine_region(struct lane *l, const struct segment *s, uint32_t offset, uint32_t len,
                        const char *what);
 

@@ -82,9 +82,14 @@ static void quarantine_done(struct io_op *op, int32_t res, uint32_t flags)
 void quarantine_region(struct lane *l, const struct segment *s, uint32_t offset, uint32_t len,
                        const char *what)
 {
+    quarantine_tell(l, s->id, offset, what);
+    quarantine_copy(l, s, offset, len);
+}
+
+void quarantine_copy(struct lane *l, const struct segment *s, uint32_t offset, uint32_t len)
+{
     struct quarantine *q;
 
-    quarantine_tell(l, s->id, offset, what);
     if (l->quarantine_running >= QUARANTINE_JOBS_MAX)
         return;
     q = calloc(1, sizeof *q);

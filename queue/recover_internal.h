@@ -8,6 +8,7 @@
 #include "queue/census.h"
 #include "queue/lane_internal.h"
 #include "queue/scan.h"
+#include "queue/torn.h"
 
 #define RECOVER_TRIES        3u /* more of an open or a read that fails */
 #define RECOVER_WINDOW_BYTES (RECORD_BYTES_MAX + (uint32_t)MIB)
@@ -58,6 +59,8 @@ struct recover {
     uint32_t entries_at;  /* in segment->entries */
     uint32_t replayed_to; /* offset in the segment: entries up to it were replayed */
     struct scan scan;
+    struct torn torn;
+    bool sealed; /* the segment has a footer: all of it was durable */
     struct list untold;
     uint8_t *window;
     uint32_t window_at, window_len, window_want;

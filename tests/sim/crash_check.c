@@ -4,7 +4,7 @@
  * Owns:     a machine of its own, on whose disk the copies are laid.
  * Runs on:  the one thread of the simulation.
  * Contract: acknowledged: found, with the right bytes; final and durable: never back; neither:
- *           whole, absent, or told to be damaged. Reading a second time, also after a crash
+ *           whole or absent. Reading a second time, also after a crash
  *           inside the first, finds the same.
  * Failure:  run->fault says what was wrong, and where.
  * Bounds:   HASHES_MAX different disks of one point are told apart.
@@ -107,11 +107,6 @@ static bool check_body(struct checker *c, uint32_t index, struct queue_msg *m, u
         lane_body_read(c->k.lane, m, &r, at, piece, n);
         while (!c->body_done)
             crash_lane_turn(&c->k);
-        /* Not promised, and known to be damaged: it is there to be looked at, FORMAT.md row R3. */
-        if (c->body_res == -EBADMSG && !c->point->books.entries[index].acked && c->k.damaged) {
-            c->run->known_damaged++;
-            break;
-        }
         if (c->body_res != (int32_t)n)
             return wrong(c, "message %u cannot be read: %d", index, c->body_res);
         for (uint32_t i = 0; i < n; i++)

@@ -71,7 +71,6 @@ struct crash_run {
     struct crash_point points[CRASH_POINTS_MAX];
     uint32_t point_count;
     uint64_t recoveries, cuts; /* done so far; cuts that left the same bytes are not read again */
-    uint64_t known_damaged;    /* not promised, found, told to be damaged */
     char fault[300];           /* what was found wrong; "": nothing */
 };
 
