@@ -20,7 +20,9 @@
 #include "gateway/filter.h"
 
 #define WALK_SLICE 512u
-#define WALK_READS 16u
+#define WALK_READS 64u
+
+#define WALK_WAIT_NS NS_PER_MS /* until copies that are under way are written */
 
 struct walk_slot {
     struct walk *walk;
@@ -34,7 +36,8 @@ struct walk {
     struct shard *shard;
     struct admin_request *r;
     uint32_t lane;
-    uint64_t cursor;
+    struct lane_walk at;
+    bool begun; /* in that lane */
     uint32_t listed, seen, reading;
     struct walk_slot slots[WALK_READS];
     struct timer timer; /* goes on in the next turn */
@@ -205,6 +208,7 @@ void shard_admin_done(struct shard *s, struct admin_request *r)
 
 static void walk_end(struct walk *w)
 {
+    lane_walk_end(&w->at);
     shard_admin_done(w->shard, w->r);
     free(w);
 }
@@ -335,22 +339,36 @@ static void walk_timer(struct timer *t)
     walk_go(container_of(t, struct walk, timer));
 }
 
+/* The next message; NULL: not in this turn, or there is none. */
+static struct queue_msg *walk_next(struct walk *w)
+{
+    struct shard *s = w->shard;
+    struct queue_msg *m;
+    for (; w->lane < s->lane_count; w->lane++) { /* of a shard that stops there is none */
+        if (!w->begun)
+            lane_walk_begin(s->lanes[w->lane], &w->at);
+        w->begun = true;
+        switch (lane_walk_next(s->lanes[w->lane], &w->at, &m)) {
+        case LANE_WALK_FOUND: return m;
+        case LANE_WALK_LATER: return NULL;
+        case LANE_WALK_OVER: break;
+        }
+        lane_walk_end(&w->at);
+        w->begun = false;
+    }
+    w->over = true;
+    return NULL;
+}
+
 /* A slice; goes on with the next turn, or when an envelope has come. */
 static void walk_slice(struct walk *w)
 {
-    struct shard *s = w->shard;
-    for (uint32_t n = 0; n < WALK_SLICE && w->reading < WALK_READS && !w->over; n++) {
-        if (w->lane >= s->lane_count) { /* of a shard that stops there is none */
-            w->over = true;
+    struct queue_msg *m;
+    for (uint32_t n = 0; n < WALK_SLICE && w->reading < WALK_READS; n++) {
+        m = walk_next(w);
+        if (!m)
             break;
-        }
-        struct queue_msg *m = lane_next(s->lanes[w->lane], &w->cursor);
-        if (m) {
-            walk_message(w, s->lanes[w->lane], m);
-        } else {
-            w->lane++;
-            w->cursor = 0;
-        }
+        walk_message(w, w->shard->lanes[w->lane], m);
     }
 }
 
@@ -368,7 +386,7 @@ static void walk_go(struct walk *w)
         io_timer_clear(s->io, &w->timer);
         walk_end(w);
     } else if (!w->over && w->reading < WALK_READS && !timer_is_set(&w->timer)) {
-        io_timer_set(s->io, &w->timer, io_now_ns(s->io));
+        io_timer_set(s->io, &w->timer, io_now_ns(s->io) + (w->at.begun ? 0 : WALK_WAIT_NS));
     }
 }
 
@@ -397,6 +415,7 @@ static void walk_start(struct shard *s, struct admin_request *r)
     w->shard = s;
     w->r = r;
     w->timer.fire = walk_timer;
+    list_init(&w->at.link);
     for (uint32_t i = 0; i < WALK_READS; i++)
         arena_init(&w->slots[i].arena, &s->arena_slab, ENVELOPE_BLOCKS_MAX);
     if (r->qid)

@@ -206,7 +206,7 @@ void compact_kick(struct lane *l)
         s = choose(l);
         c->from = s ? s->id : 0;
     }
-    if (!s)
+    if (!s || walk_is_ahead(l, s->id))
         return;
     if (!start_small(l, s) && !large_start(l, s)) {
         c->passed = s->id;
@@ -227,7 +227,7 @@ void compact_moved(struct lane *l, const struct compact_slot *slot)
     segments_cover(&l->segments, slot->to_first, slot->to, 1, 0);
     segments_cover(&l->segments, m->first_segment, m->segment, -1, commit_quiet(l));
     segments_disown(&l->segments, m);
-    list_remove(&m->segment_link);
+    walk_unlink(l, m);
     m->segment = slot->to;
     m->first_segment = slot->to_first;
     m->offset = slot->to_offset;

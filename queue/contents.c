@@ -536,8 +536,11 @@ static void tell_slice(struct recover *r)
         r->segment->state = SEGMENT_SEALED;
         if (r->hidden == 0)
             continue;
-        while ((link = list_pop_front(&r->segment->messages)) != NULL)
+        while (!list_empty(&r->segment->messages)) {
+            link = r->segment->messages.next;
+            walk_unlink(l, container_of(link, struct queue_msg, segment_link));
             list_push_back(&r->untold, link);
+        }
     }
     lane_due_arm(l);
     pause_turn(r);

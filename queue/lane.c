@@ -182,7 +182,7 @@ void lane_msg_free(struct lane *l, struct queue_msg *m)
     segments_disown(&l->segments, m);
     segments_cover(&l->segments, m->first_segment, m->segment, -1, batch);
     segments_state_moved(&l->segments, m->state_segment, 0, batch);
-    list_remove(&m->segment_link);
+    walk_unlink(l, m);
     state_bits_free(m);
     slab_free(&l->msg_slab, m);
 }
@@ -346,6 +346,7 @@ static bool lane_memory(struct lane *l)
 static void lane_free(struct lane *l)
 {
     recover_destroy(l);
+    walk_end_all(l);
     if (l->msg_slab.name) {
         slab_destroy(&l->msg_slab, true);
         slab_destroy(&l->chunk_slab, true);
@@ -368,6 +369,7 @@ static void lane_free(struct lane *l)
 static void lane_lists(struct lane *l)
 {
     list_init(&l->doomed);
+    list_init(&l->walks);
     list_init(&l->waiting);
     list_init(&l->extent_txs);
     list_init(&l->failing);

@@ -10,6 +10,7 @@
  *              means, census.c counts the records to come
  *   torn.c     messages of a commit that never ended
  *   read.c     bodies and envelopes; quarantine.c sets damaged bytes aside
+ *   walk.c     all messages in the order on disk
  */
 #ifndef HIKYAKU_QUEUE_LANE_INTERNAL_H
 #define HIKYAKU_QUEUE_LANE_INTERNAL_H
@@ -203,6 +204,7 @@ struct lane {
     struct schedule schedule;
     struct segments segments;
     struct list doomed;
+    struct list walks; /* struct lane_walk */
     struct lane_stats stats;
 
     uint64_t qid_next;   /* sequence part */
@@ -382,6 +384,13 @@ void large_owed(struct lane *l);
 void large_kick(struct lane *l, bool may);
 void large_batch(struct lane *l, uint64_t batch, bool durable);
 void large_free(struct lane *l);
+
+/* ---- walk.c ---- */
+/* Out of its segment's list. */
+void walk_unlink(struct lane *l, struct queue_msg *m);
+/* Is this segment still to be seen by a walk? */
+bool walk_is_ahead(const struct lane *l, uint32_t segment);
+void walk_end_all(struct lane *l);
 
 /* ---- recover.c, replay.c ---- */
 void recover_start(struct lane *l);

@@ -207,7 +207,7 @@ static bool begin(struct lane *l, struct queue_msg *m)
 {
     struct compact_large *c = large_of(l);
 
-    if (m->flags & MSG_LOCKED || !has_room(l, m))
+    if (m->flags & MSG_LOCKED || walk_is_ahead(l, m->segment) || !has_room(l, m))
         return false;
     c->slot.qid = m->qid;
     c->slot.from = m->segment;

@@ -295,6 +295,27 @@ struct queue_msg *lane_find(struct lane *l, uint64_t qid);
  * meanwhile may be seen or not, never twice. */
 struct queue_msg *lane_next(struct lane *l, uint64_t *cursor);
 
+/*
+ * The same in the order on disk, for who reads what it finds: from begin to end, in slices. Copying
+ * forward waits for it, so it is to end. Does not outlive the lane: lane_close ends it.
+ */
+struct lane_walk {
+    struct list link; /* lane's own, all of it */
+    struct list *at;  /* the message after the last one, or its segment's list; NULL: none */
+    uint32_t segment, end_segment, end_offset;
+    bool begun;
+};
+enum lane_walk_step {
+    LANE_WALK_FOUND,
+    LANE_WALK_LATER, /* not now: in another turn, soon */
+    LANE_WALK_OVER
+};
+void lane_walk_begin(struct lane *l, struct lane_walk *w);
+/* FOUND: `*m`. What came since the first call is not seen. */
+enum lane_walk_step lane_walk_next(struct lane *l, struct lane_walk *w, struct queue_msg **m)
+    __attribute__((warn_unused_result));
+void lane_walk_end(struct lane_walk *w);
+
 struct lane_stats {
     uint64_t messages, bytes; /* live now */
     uint64_t by_state[5];

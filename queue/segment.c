@@ -72,6 +72,11 @@ bool segments_add(struct segments *t, struct segment *s)
     return true;
 }
 
+uint32_t segments_from(const struct segments *t, uint32_t id)
+{
+    return position(t, id);
+}
+
 struct segment *segments_find(const struct segments *t, uint32_t id)
 {
     uint32_t at = position(t, id);

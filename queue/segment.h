@@ -71,6 +71,8 @@ void segment_destroy(struct segment *s);
 /* False: no memory. */
 bool segments_add(struct segments *t, struct segment *s) __attribute__((warn_unused_result));
 struct segment *segments_find(const struct segments *t, uint32_t id);
+/* The place in `items` of the first with at least this id; t->count: there is none. */
+uint32_t segments_from(const struct segments *t, uint32_t id);
 void segments_destroy(struct segments *t);
 
 /* A message came (+1) or went (-1): all segments from first to last. `batch`: the batch that says

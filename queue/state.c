@@ -179,7 +179,7 @@ void state_over(struct lane *l, struct queue_msg *m)
     l->stats.bytes -= m->body_size;
     l->stats.by_state[m->state]--;
     m->flags |= MSG_DOOMED;
-    list_remove(&m->segment_link);
+    walk_unlink(l, m);
     list_push_back(&l->doomed, &m->segment_link);
 }
 
