@@ -126,7 +126,10 @@ def judge(goal, kept, cases):
     value = goal.value(own, base) if own and (base or not goal.against) else None
     if own == 0 and not goal.against:
         value = own
+    limited = values(kept, "gateway", "generator_was_limit")
+    held_back = goal.metric.endswith("rate") and sum(limited) * 2 > len(limited)
     return {"text": goal.text(), "value": value, "met": value is not None and goal.met(value),
+            "load_was_limit": held_back,
             "why": (kept["unable"].get("gateway") or kept["unable"].get(goal.against))
             if value is None else None}
 

@@ -110,7 +110,8 @@ def goals(scenario):
                 lines.append(f"- {case['name']}: {goal['text']}: not measured{why}")
                 continue
             lines.append(f"- {case['name']}: {goal['text']}: **{goal['value']:.3g}**, "
-                         f"{'met' if goal['met'] else 'not met'}")
+                         f"{'met' if goal['met'] else 'not met'}"
+                         f"{'; the load was the limit' if goal.get('load_was_limit') else ''}")
     return "\n".join(lines)
 
 

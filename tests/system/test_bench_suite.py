@@ -10,10 +10,12 @@ import random
 import subprocess
 import sys
 import tempfile
+import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BENCH = os.path.join(os.environ.get("HIKYAKU_BUILD", os.path.join(ROOT, "build")), "hikyaku-bench")
 sys.path.insert(0, os.path.join(ROOT, "bench", "suite"))
+import account  # noqa: E402
 import report_html  # noqa: E402
 import report_text  # noqa: E402
 import scenario  # noqa: E402
@@ -167,6 +169,29 @@ def test_compare_tells_change_from_noise(folder):
     few["scenarios"][0]["cases"][0]["samples"]["gateway"] = [{"cpu_us": 1}]
     done = bench("compare", before, write(folder, "few.json", few))
     assert done.returncode == 2 and "repeats" in done.stderr
+
+
+def test_cpu_of_processes_that_ended_is_counted(_):
+    work = "sh -c 'i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done'; exec sleep 100"
+    for mounts in (account.MOUNTS, os.devnull):  # with a control group, where one can be had
+        account.MOUNTS, usual = mounts, account.MOUNTS
+        one = account.Account()
+        account.MOUNTS = usual
+        assert mounts != os.devnull or one.kind == "/proc"
+        process = subprocess.Popen(one.words(["sh", "-c", work]))
+        try:
+            end, counted = time.monotonic() + 60, 0
+            while counted < 0.05 and time.monotonic() < end:
+                time.sleep(0.05)
+                counted = one.seconds(process.pid)
+            assert counted >= 0.05, (one.kind, counted)
+            one.quiet(process.pid, 60)
+            assert one.seconds(process.pid) < 60, one.kind
+        finally:
+            process.kill()
+            process.wait()
+            one.close()
+        assert one.folder is None, "the group is gone"
 
 
 def test_reports_escape_what_they_show(_):
