@@ -25,7 +25,7 @@ def started(folder, **tracking):
 
 
 def send(g, *recipients):
-    with smtplib.SMTP(g.host, g.port["relay"], timeout=20) as client:
+    with smtplib.SMTP(g.host, g.port["relay"], timeout=60) as client:
         for recipient in recipients:
             client.sendmail("a@sender.test", [recipient],
                             "Subject: <img src=x onerror=alert(1)>\r\n\r\nhello\r\n")
@@ -41,7 +41,7 @@ def browser(folder):
     until(lambda: len(g.queue("status=deferred")) == 4, "they wait")
     run = subprocess.run(["node", os.path.join(ROOT, "tests/page/drive.js"),
                           f"http://{g.host}:{g.port['admin']}/", g.token, ADDRESS],
-                         capture_output=True, text=True, timeout=100, check=False)
+                         capture_output=True, text=True, timeout=400, check=False)
     for line in run.stdout.splitlines():
         if "ok - " in line:
             result(line.split(": ", 1)[1], None if line.startswith("ok") else "did not come")
