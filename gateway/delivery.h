@@ -182,7 +182,7 @@ struct delivery {
     struct shard *shard;
     struct list jobs;
     uint32_t job_count, read_count; /* read_count: jobs whose envelope is being read */
-    uint64_t route_pass; /* jobs routed so far */
+    uint64_t route_pass;            /* jobs routed so far */
     struct list sites;
     uint32_t site_count;
     struct site *site_hash[SITE_BUCKETS], *site_keys[SITE_BUCKETS];

@@ -71,7 +71,7 @@
 #define SESSION_PROXY_NS            (5 * NS_PER_S)   /* PROXY header, required: close */
 #define SESSION_PROXY_WAIT_NS       (2 * NS_PER_S)   /* not required: no header will come */
 #define SESSION_DATA_RATE_MIN       500u /* bytes a second over DATA_RATE_WINDOW; less: 421 4.4.2 */
-#define SESSION_DATA_RATE_WINDOW_NS (60 * NS_PER_S)  /* idle_timeout if that is less */
+#define SESSION_DATA_RATE_WINDOW_NS (60 * NS_PER_S) /* idle_timeout if that is less */
 #define SESSION_LINGER_NS \
     (2 * NS_PER_S) /* after our close: time for the peer to read the last reply */
 #define SESSION_COMMIT_WAIT_NS                                                                    \

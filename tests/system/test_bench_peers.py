@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # time-limit: 400
-# builds: release - its figures are those of a quick build
+# builds: release - other servers stand beside a quick build
 """The benchmark suite with another mail server beside the gateway. Nothing is measured here: that
 Postfix starts, takes mail over TLS with resumed sessions, relays, is counted and is gone."""
 import glob
