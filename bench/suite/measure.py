@@ -41,7 +41,7 @@ def port_of(server, options):
 
 def load_words(server, options, tls, seconds):
     words = ["load", "--to", f"{server.host}:{port_of(server, options)}", "--server-pid",
-             str(server.pid), *options, *credentials(tls)]
+             str(server.pid), *options, *credentials(tls and "--tls" in options)]
     return [*words, "--seconds", str(seconds)] if seconds else words
 
 

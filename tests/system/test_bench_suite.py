@@ -16,6 +16,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 BENCH = os.path.join(os.environ.get("HIKYAKU_BUILD", os.path.join(ROOT, "build")), "hikyaku-bench")
 sys.path.insert(0, os.path.join(ROOT, "bench", "suite"))
 import account  # noqa: E402
+import measure  # noqa: E402
 import report_html  # noqa: E402
 import report_text  # noqa: E402
 import scenario  # noqa: E402
@@ -67,6 +68,15 @@ def test_a_broken_scenario_is_named(folder):
     assert bench("run", "nothing-of-this-name").returncode == 2
     assert bench("run", "ingest", "--peers", "sendmail").returncode == 2
     assert "100 sessions, 50 messages each" in bench("run", "--list").stdout
+
+
+def test_passwords_go_over_tls_alone(_):
+    class Server:
+        host, port, implicit, submission, pid = "127.0.0.1", 1, 2, 3, 4
+    for options, port, auth in (([], 1, False), (["--tls", "starttls"], 3, True),
+                                (["--tls", "implicit"], 2, True)):
+        words = measure.load_words(Server, options, True, None)
+        assert words[2] == f"127.0.0.1:{port}" and ("--auth" in words) == auth, words
 
 
 class Tags(html.parser.HTMLParser):
