@@ -74,7 +74,9 @@ static struct route_answer choose(struct state *s, const char *domain, const cha
     cr_expect_eq(s->calls, CONNECTORS);
     q.explain = NULL;
     route_choose(t, &q, &silent);
-    cr_expect(memcmp(&a, &silent, sizeof a) == 0, "explaining changes nothing");
+    cr_expect(a.verdict == silent.verdict && a.connector == silent.connector &&
+                  a.cost == silent.cost && a.failover == silent.failover,
+              "explaining changes nothing");
     route_table_destroy(t);
     return a;
 }
