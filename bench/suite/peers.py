@@ -237,13 +237,19 @@ def version(name):
             return json.load(file)["version"]
     package = CLASSES[name].package
     path = os.path.join(harness.PEERS, package, "usr/share/doc", package, "changelog.Debian.gz")
-    with gzip.open(path, "rt", encoding="utf-8", errors="replace") as file:
-        return file.readline().split("(")[1].split(")")[0]
+    try:
+        with gzip.open(path, "rt", encoding="utf-8", errors="replace") as file:
+            return file.readline().split("(")[1].split(")")[0]
+    except (OSError, IndexError):
+        return "of unknown version"
 
 
 def syncs(bench, name, load):
-    """Calls that make files durable, a message, counted by strace in all its processes."""
-    if not shutil.which("strace"):
+    """Calls that make files durable, a message, counted by strace in all its processes. None where
+    it is missing or may not trace."""
+    if not shutil.which("strace") or subprocess.run(
+            ["strace", "-f", "-o", os.devnull, "true"], stderr=subprocess.DEVNULL,
+            check=False).returncode != 0:
         return None
     trace = tempfile.mkdtemp(prefix="trace-", dir=bench.folder)
     words = ["strace", "-ff", "-qqq", "-e", f"trace={SYNCS}", "-o", os.path.join(trace, "t")]
@@ -274,6 +280,6 @@ def survey(bench, names, load):
             if MISSING:
                 raise Unable(MISSING)
             found[name] = {"syncs": syncs(bench, name, load), "version": version(name)}
-        except (Unable, OSError, IndexError) as error:
+        except (Unable, OSError) as error:
             found[name] = {"unable": str(error)}
     return found

@@ -34,7 +34,8 @@ def peer_lines(result):
         if "unable" in found:
             lines.append(f"- {name}: not measured: {found['unable']}")
         elif found["syncs"] is None:
-            lines.append(f"- {name} {found['version']}: syncs not counted, strace is not here")
+            lines.append(f"- {name} {found['version']}: syncs not counted: no strace here, "
+                         "or it may not trace")
         else:
             lines.append(f"- {name} {found['version']}: {found['syncs']:.2f} syncs a message"
                          f"{'' if found['syncs'] >= 1 else ': it is in another race'}")
