@@ -3,7 +3,8 @@
  *
  * Owns:     one file in --dir, removed at the end.
  * Runs on:  one thread.
- * Contract: each figure is for records of 4 KiB, a batch of them in one write and one sync.
+ * Contract: each figure is for records of 4 KiB, a batch of them in one write and one sync;
+ *           "io_uring" is the gateway's own way there, io_write_sync and a turn of its loop.
  * Failure:  exit 1 with the call that failed; a way this file system refuses (O_DIRECT) is skipped.
  * Bounds:   --seconds for each of the cases, --file-size on disk.
  * Tests:    run by hand.
@@ -21,6 +22,7 @@
 #include "bench/limits.h"
 #include "bench/net.h"
 #include "bench/opts.h"
+#include "gateway/io/io.h"
 
 #define DISK_RECORD    4096u
 #define DISK_BATCH_MAX 64u
@@ -30,12 +32,15 @@ struct disk_way {
     int flags;        /* of open, beside O_RDWR */
     bool preallocate; /* and write before, so that a sync moves no metadata */
     bool sync;        /* fdatasync after each write */
+    bool by_ring;     /* through gateway/io/io.h; then flags is O_DIRECT or 0 */
 };
 
 static const struct disk_way ways[] = {
-    {"growing file, fdatasync", 0, false, true},
-    {"preallocated, fdatasync", 0, true, true},
-    {"preallocated, O_DIRECT|O_DSYNC", O_DIRECT | O_DSYNC, true, false},
+    {"growing file, fdatasync", 0, false, true, false},
+    {"preallocated, fdatasync", 0, true, true, false},
+    {"preallocated, O_DIRECT|O_DSYNC", O_DIRECT | O_DSYNC, true, false, false},
+    {"preallocated, io_uring", 0, true, true, true},
+    {"preallocated, io_uring, O_DIRECT", O_DIRECT, true, true, true},
 };
 static const unsigned batches[] = {1, 16, 64};
 
@@ -44,12 +49,63 @@ struct disk {
     uint64_t file_size, seconds;
     bool json, first;
     char *data;
+    struct io *io;
+    struct ring_op {
+        struct io_op op;
+        bool over;
+        int32_t res;
+    } op;
 };
 
 static bool fail(const struct disk *d, const char *call)
 {
     fprintf(stderr, "hikyaku-bench disk: %s %s: %s\n", call, d->path, strerror(errno));
     return false;
+}
+
+static void ring_done(struct io_op *op, int32_t res, uint32_t flags)
+{
+    struct ring_op *o = (struct ring_op *)op;
+    (void)flags;
+    o->over = true;
+    o->res = res;
+}
+
+static int32_t ring_wait(struct disk *d)
+{
+    for (d->op.over = false; !d->op.over;)
+        io_turn(d->io, true);
+    if (d->op.res < 0)
+        errno = -d->op.res;
+    return d->op.res;
+}
+
+static int way_open(struct disk *d, const struct disk_way *way)
+{
+    if (!way->by_ring)
+        return open(d->path, O_RDWR | O_CLOEXEC | way->flags);
+    d->op.op.done = ring_done;
+    io_open(d->io, &d->op.op, d->path, IO_WRITE | (way->flags & O_DIRECT ? IO_DIRECT : 0));
+    return ring_wait(d);
+}
+
+static void way_close(struct disk *d, const struct disk_way *way, int fd)
+{
+    if (way->by_ring)
+        io_close(d->io, fd);
+    else
+        close(fd);
+}
+
+static bool way_write(struct disk *d, const struct disk_way *way, int fd, size_t count, uint64_t at)
+{
+    if (way->by_ring) {
+        io_write_sync(d->io, &d->op.op, fd, d->data, (uint32_t)count, at);
+        return ring_wait(d) == (int32_t)count || fail(d, "write");
+    }
+    if (pwrite(fd, d->data, count, (off_t)at) != (ssize_t)count)
+        return fail(d, "write");
+    return !way->sync || fdatasync(fd) == 0 || fail(d, "fdatasync");
 }
 
 static bool fill(const struct disk *d, int fd)
@@ -92,10 +148,8 @@ static bool write_case(struct disk *d, const struct disk_way *way, unsigned batc
     bench_hist_init(&h);
     while (now < end && !bench_stop_requested) {
         uint64_t from = now;
-        if (pwrite(fd, d->data, count, (off_t)at) != (ssize_t)count)
-            return fail(d, "write");
-        if (way->sync && fdatasync(fd) != 0)
-            return fail(d, "fdatasync");
+        if (!way_write(d, way, fd, count, at))
+            return false;
         now = bench_clock_ns();
         bench_hist_record(&h, now - from);
         at += count;
@@ -119,7 +173,7 @@ static bool run_way(struct disk *d, const struct disk_way *way)
         close(fd);
         if (!good)
             return false;
-        fd = open(d->path, O_RDWR | O_CLOEXEC | way->flags);
+        fd = way_open(d, way);
         if (fd < 0 && errno == EINVAL) {
             fprintf(stderr, "hikyaku-bench disk: %s: not possible here, skipped\n", way->name);
             return true;
@@ -127,7 +181,7 @@ static bool run_way(struct disk *d, const struct disk_way *way)
         if (fd < 0)
             return fail(d, "open");
         good = write_case(d, way, batches[i], fd);
-        close(fd);
+        way_close(d, way, fd);
         if (!good)
             return false;
     }
@@ -140,7 +194,7 @@ int bench_cmd_disk(int argc, char **argv)
     const char *dir = NULL;
     const struct bench_opt opts[] = {
         {"--dir", "DIR", BENCH_OPT_STRING, &dir, 0, 0, NULL, "on the disk to measure"},
-        {"--seconds", "N", BENCH_OPT_COUNT, &d.seconds, 1, 600, NULL, "for each of 9 cases (1)"},
+        {"--seconds", "N", BENCH_OPT_COUNT, &d.seconds, 1, 600, NULL, "for each of 15 cases (1)"},
         {"--file-size", "BYTES", BENCH_OPT_SIZE, &d.file_size, 1u << 20, 1ull << 40, NULL,
          "of the test file (64MiB)"},
         {"--json", NULL, BENCH_OPT_FLAG, &d.json, 0, 0, NULL, "a JSON array on stdout"},
@@ -161,12 +215,19 @@ int bench_cmd_disk(int argc, char **argv)
         return BENCH_EXIT_FAILED;
     memset(d.data, 'x', (size_t)DISK_RECORD * DISK_BATCH_MAX);
     bench_stop_install();
-    bool good = true;
+    const struct io_params params = {.fd_count_max = 16, .cpu = -1};
+    struct why why = {0};
+    d.io = io_create(&params, &why);
+    if (!d.io)
+        fprintf(stderr, "hikyaku-bench disk: %s\n", why.text);
+    bool good = d.io != NULL;
     for (size_t i = 0; i < sizeof(ways) / sizeof(ways[0]) && good; i++)
         good = run_way(&d, &ways[i]);
     if (d.json && !d.first)
         printf("]\n");
     unlink(d.path);
+    if (d.io)
+        io_destroy(d.io);
     free(d.data);
     return good ? BENCH_EXIT_OK : BENCH_EXIT_FAILED;
 }
