@@ -242,6 +242,19 @@ static void job_uncertain(struct job *j, bool held)
     lane_set_aside(l, m, QUEUE_HELD, slice_str(words));
 }
 
+void delivery_unwritten(void *arg, struct lane *l, uint64_t qid)
+{
+    struct shard *sh = arg;
+    struct log_line line;
+    char text[QID_TEXT_MAX];
+    (void)l;
+    metric_add(sh->metrics, M_DUP_POSSIBLE, 1);
+    log_begin(&line, &sh->log, EV_DUP_POSSIBLE);
+    log_str(&line, "qid", qid_text(qid, text));
+    log_str(&line, "reason", "The disk did not take its last changes before the stop");
+    log_end(&line);
+}
+
 /* The envelope is in memory: mark what is done already, route the rest. */
 static void job_begin(struct job *j)
 {

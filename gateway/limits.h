@@ -121,6 +121,9 @@
 #define SPOOL_SYNC_FAILED_MAX 2u         /* in a row: the lane stops accepting */
 #define SPOOL_RESERVE_BYTES   (16 * MIB) /* kept free for state records and DSNs */
 
+#define SPOOL_CLOSE_WAIT_NS \
+    (10 * NS_PER_S) /* a drain waits so long for a disk that takes nothing: dup_possible */
+
 #define SPOOL_PINNED_BYTES_MAX \
     (4 * GIB) /* kept by one upload when room is short, without spool.max_size: 452 4.3.1 */
 

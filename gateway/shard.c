@@ -237,9 +237,7 @@ static void lane_opened(void *arg, struct lane *l, const struct why *why)
         shard_up_if_ready(s);
 }
 
-/* Its attempts ended in a crash too often, or one may have delivered it: queue/FORMAT.md
- * section 10.
- */
+/* Its attempts ended in a crash too often, or it may be delivered: queue/FORMAT.md section 10. */
 static void lane_found(void *arg, struct lane *l, struct queue_msg *m)
 {
     static const char words[] = "Set aside: its last attempts ended in a crash of the gateway";
@@ -328,6 +326,8 @@ static struct lane *shard_lane_open(struct shard *s, uint32_t number)
         .found = lane_found,
         .recovered = lane_recovered,
         .due = lane_due,
+        .close_wait_ns = SPOOL_CLOSE_WAIT_NS,
+        .unwritten = delivery_unwritten,
         .health = lane_health_changed,
         .damaged = lane_damaged,
     };

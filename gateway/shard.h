@@ -187,6 +187,8 @@ void delivery_operate(struct delivery *d, struct lane *l, struct queue_msg *m, b
 void delivery_config_changed(struct delivery *d);
 /* No new attempts; connections finish what they do. True when nothing is under way. */
 bool delivery_drain(struct delivery *d, bool force);
+/* Of struct lane_params; `arg` is the shard. */
+void delivery_unwritten(void *arg, struct lane *l, uint64_t qid);
 /* Messages being delivered or due; idle connections do not count. */
 uint64_t delivery_work(const struct delivery *d);
 /* What waits for the end of a turn: freed connections, jobs from the backlog. */

@@ -392,10 +392,7 @@ static void stop_or_retry(struct lane *l)
 {
     if (l->failed_in_row >= SPOOL_SYNC_FAILED_MAX) {
         l->paused = true;
-        l->prepare_pause_ns = l->prepare_pause_ns ? l->prepare_pause_ns * 2 : PREPARE_RETRY_NS;
-        if (l->prepare_pause_ns > PREPARE_RETRY_NS_MAX)
-            l->prepare_pause_ns = PREPARE_RETRY_NS_MAX;
-        io_timer_set(l->io, &l->prepare_timer, io_now_ns(l->io) + l->prepare_pause_ns);
+        prepare_later(l);
     } else {
         commit_open_segment(l);
     }

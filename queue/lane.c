@@ -423,9 +423,27 @@ void lane_close(struct lane *l, void (*closed)(void *arg), void *arg)
     l->closing = true;
     l->closed = closed;
     l->closed_arg = arg;
+    l->close_until_ns = io_now_ns(l->io) + l->p.close_wait_ns;
     io_timer_clear(l->io, &l->due_timer);
     io_timer_clear(l->io, &l->prepare_timer);
     lane_soon(l);
+}
+
+/* What was said of these messages is only known here. True: the disk may still take it. */
+static bool wait_for_disk(struct lane *l)
+{
+    if (!l->is_open || l->stash_count == 0)
+        return false;
+    if (io_now_ns(l->io) < l->close_until_ns) {
+        if (!timer_is_set(&l->prepare_timer) && !l->prepare.segment)
+            io_timer_set(l->io, &l->prepare_timer,
+                         io_now_ns(l->io) + (l->paused ? 0 : PREPARE_RETRY_NS));
+        return true;
+    }
+    for (uint32_t i = 0; l->p.unwritten && i < l->stash_count; i++)
+        l->p.unwritten(l->p.arg, l, l->stash[i].qid);
+    l->stash_count = 0;
+    return false;
 }
 
 static void free_bits(struct queue_msg *m)
@@ -469,6 +487,8 @@ void lane_close_step(struct lane *l)
         commit_kick(l);
     if (!commit_idle(l) || l->seal.segment || l->prepare.segment || l->reap.running ||
         l->reads_running || l->quarantine_running || !recover_stopped(l) || l->tx_count)
+        return;
+    if (wait_for_disk(l))
         return;
     if (l->open && l->open->state == SEGMENT_OPEN) {
         struct segment *s = l->open;

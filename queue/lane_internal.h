@@ -254,6 +254,7 @@ struct lane {
 
     void (*closed)(void *arg);
     void *closed_arg;
+    uint64_t close_until_ns; /* what is stashed is told to be unwritten then */
 };
 
 /* ---- lane.c ---- */
@@ -360,6 +361,8 @@ void state_bits_free(struct queue_msg *m);
 bool prepare_init(struct lane *l);
 void prepare_kick(struct lane *l);
 void prepare_timer_fire(struct timer *t);
+/* The timer, behind a pause that grows. */
+void prepare_later(struct lane *l);
 void seal_start(struct lane *l, struct segment *s, struct summary *summary);
 void reap_kick(struct lane *l);
 /* The same, now and then: for the end of every turn. */

@@ -53,10 +53,12 @@ void prepare_kick(struct lane *l)
     struct prepare *p = &l->prepare;
     uint32_t from = l->segment_next;
 
-    if (l->spare || p->segment || timer_is_set(&l->prepare_timer) || l->closing)
+    if (l->spare || p->segment || timer_is_set(&l->prepare_timer) ||
+        (l->closing && !l->stash_count))
         return;
-    /* Without any segment one is made whatever the limits say: deliveries must be noted. */
-    if (l->open && l->stock_count == 0 && !lane_may_grow(l))
+    /* Without any segment one is made whatever the limits say, and for the last words before the
+     * end: deliveries must be noted. */
+    if (l->open && l->stock_count == 0 && !l->closing && !lane_may_grow(l))
         return;
     p->segment = segment_create(l->segment_next, l->p.segment_bytes);
     if (!p->segment)
@@ -131,15 +133,22 @@ static void prepare_failed(struct lane *l, int32_t error)
     io_unlink(l->io, &p->op, p->path);
 }
 
+void prepare_later(struct lane *l)
+{
+    l->prepare_pause_ns = l->prepare_pause_ns ? l->prepare_pause_ns * 2 : PREPARE_RETRY_NS;
+    if (l->prepare_pause_ns > PREPARE_RETRY_NS_MAX)
+        l->prepare_pause_ns = PREPARE_RETRY_NS_MAX;
+    if (l->closing) /* there is not much time */
+        l->prepare_pause_ns = PREPARE_RETRY_NS;
+    io_timer_set(l->io, &l->prepare_timer, io_now_ns(l->io) + l->prepare_pause_ns);
+}
+
 /* The pause begins; whoever waits for this segment learns that it does not come. */
 static void prepare_pause(struct lane *l)
 {
     segment_destroy(l->prepare.segment);
     l->prepare.segment = NULL;
-    l->prepare_pause_ns = l->prepare_pause_ns ? l->prepare_pause_ns * 2 : PREPARE_RETRY_NS;
-    if (l->prepare_pause_ns > PREPARE_RETRY_NS_MAX)
-        l->prepare_pause_ns = PREPARE_RETRY_NS_MAX;
-    io_timer_set(l->io, &l->prepare_timer, io_now_ns(l->io) + l->prepare_pause_ns);
+    prepare_later(l);
     if (!l->open)
         l->paused = true;
     if (!l->is_open)

@@ -113,6 +113,7 @@ struct lane_params {
     uint64_t disk_free_min; /* of the file system; less: LANE_FULL */
     enum lane_write_mode mode;
     uint32_t tx_count_max; /* 0: SPOOL_TX_MAX */
+    uint64_t close_wait_ns; /* lane_close tries so long to write what found no room */
     bool zero_fill; /* new segments are written with zeros ahead, so that a sync changes no metadata
                      */
     void *arg;
@@ -127,6 +128,9 @@ struct lane_params {
     void (*due)(void *arg, struct lane *l, struct queue_msg *m);
     /* Health changed; `why` has the cause in words. */
     void (*health)(void *arg, struct lane *l, enum lane_health h, const struct why *why);
+    /* Closed without: the last changes of this message are not on disk; the next start finds it as
+     * it was before. Inside lane_close's work, before its `closed`. */
+    void (*unwritten)(void *arg, struct lane *l, uint64_t qid);
     /* A damaged record was set aside in spool/quarantine. */
     void (*damaged)(void *arg, struct lane *l, uint32_t segment, uint64_t offset, const char *what);
 };
@@ -135,7 +139,8 @@ struct lane_params {
  * (spool_lock). */
 struct lane *lane_open(const struct lane_params *p);
 /*
- * Stops: refuses new transactions, commits what is appended, seals the segment; then `closed`. Open
+ * Stops: refuses new transactions, commits what is appended - for close_wait_ns it tries again
+ * where the disk does not take it - and seals the segment; then `closed`. Open
  * transactions must be aborted before; messages stay on disk, their owners must be NULL.
  */
 void lane_close(struct lane *l, void (*closed)(void *arg), void *arg);

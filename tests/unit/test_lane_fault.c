@@ -180,6 +180,104 @@ Test(lane_fault, stops_and_recovers)
     lane_kit_end(&k);
 }
 
+static uint64_t unwritten_qid;
+static uint32_t unwritten_count;
+
+static void unwritten(void *arg, struct lane *l, uint64_t qid)
+{
+    (void)arg;
+    (void)l;
+    unwritten_qid = qid;
+    unwritten_count++;
+}
+
+static void patient(struct lane_params *p)
+{
+    p->close_wait_ns = 300 * NS_PER_S;
+    p->unwritten = unwritten;
+}
+
+static void hasty(struct lane_params *p)
+{
+    p->close_wait_ns = NS_PER_S / 2;
+    p->unwritten = unwritten;
+}
+
+/* Stopped by a broken disk; the first of two messages is delivered, which cannot be written. */
+static void stopped_with_news(struct lane_kit *k, uint64_t *delivered, uint64_t *deferred)
+{
+    struct lane_kit_tx t;
+
+    *delivered = lane_kit_put(k, 1, 300, 1);
+    *deferred = lane_kit_put(k, 2, 300, 2);
+    lane_kit_settle(k);
+    file_limit(100);
+    lane_kit_send(k, &t, 3, 100, 1);
+    LANE_KIT_UNTIL(k, lane_health(k->lane) == LANE_STOPPED && t.done);
+    lane_kit_deliver(k, *delivered);
+}
+
+static void note_closed(void *arg)
+{
+    *(bool *)arg = true;
+}
+
+static void begin_closing(struct lane_kit *k, bool *closed)
+{
+    struct lane *l = k->lane;
+
+    k->lane = NULL;
+    lane_close(l, note_closed, closed);
+    for (int i = 0; i < 10; i++)
+        lane_kit_turn(k);
+}
+
+/* A drain beside a disk that takes nothing: the last words wait for it. */
+Test(lane_fault, closing_waits_for_the_disk)
+{
+    struct lane_kit k;
+    struct queue_msg *m;
+    uint64_t delivered, deferred;
+    bool closed = false;
+
+    unwritten_count = 0;
+    lane_kit_open(&k, patient);
+    stopped_with_news(&k, &delivered, &deferred);
+    m = lane_find(k.lane, deferred);
+    lane_rcpts_final(k.lane, m, &(uint32_t){1}, 1, RCPT_DELIVERED);
+    lane_defer(k.lane, m, 4000000000, true, SLICE_LIT("450 later"));
+    begin_closing(&k, &closed);
+    cr_assert_not(closed);
+    file_limit(RLIM_INFINITY);
+    LANE_KIT_UNTIL(&k, closed);
+    cr_assert_eq(unwritten_count, 0);
+    lane_kit_reopen(&k);
+    cr_assert_eq(k.found_count, 1);
+    m = lane_find(k.lane, deferred);
+    cr_assert(m && m->rcpt_pending == 1 && m->attempts == 1 && m->state == QUEUE_DEFERRED);
+    lane_kit_end(&k);
+}
+
+/* Not for ever: then what may be delivered again is said. */
+Test(lane_fault, closing_says_what_the_disk_did_not_take)
+{
+    struct lane_kit k;
+    uint64_t delivered, deferred;
+    bool closed = false;
+
+    unwritten_count = 0;
+    lane_kit_open(&k, hasty);
+    stopped_with_news(&k, &delivered, &deferred);
+    begin_closing(&k, &closed);
+    LANE_KIT_UNTIL(&k, closed);
+    file_limit(RLIM_INFINITY);
+    cr_assert_geq(unwritten_count, 1);
+    cr_assert_eq(unwritten_qid, delivered);
+    lane_kit_reopen(&k);
+    cr_assert_eq(k.found_count, 2);
+    lane_kit_end(&k);
+}
+
 /* Closing waits for nothing that cannot come, and for what must: open transactions. */
 Test(lane_fault, closes_while_stopped)
 {
