@@ -52,10 +52,9 @@ static uint64_t held_by(const struct segments *t, struct segment *blocker)
 
     for (uint32_t i = 0; i < t->count; i++) {
         struct segment *s = t->items[i];
-        s->held = s == blocker ||
-                  (s->id > blocker->id && !s->live && !s->state_live &&
-                   (s->state == SEGMENT_SEALED || s->state == SEGMENT_FAILED) &&
-                   depends_on_held(t, s));
+        s->held = s == blocker || (s->id > blocker->id && !s->live && !s->state_live &&
+                                   (s->state == SEGMENT_SEALED || s->state == SEGMENT_FAILED) &&
+                                   depends_on_held(t, s));
         bytes += s->held && s != blocker ? s->bytes : 0;
     }
     return bytes;

@@ -42,10 +42,10 @@
 
 /* queue_msg.flags */
 enum {
-    MSG_HIDDEN = 1, /* recovery has not told of it yet */
-    MSG_LOCKED = 2, /* a DSN that ends some of its recipients waits for its commit */
-    MSG_DIRTY = 4,  /* changed while locked */
-    MSG_DOOMED = 8, /* over; freed when nobody owns it */
+    MSG_HIDDEN = 1,       /* recovery has not told of it yet */
+    MSG_LOCKED = 2,       /* a DSN that ends some of its recipients waits for its commit */
+    MSG_DIRTY = 4,        /* changed while locked */
+    MSG_DOOMED = 8,       /* over; freed when nobody owns it */
     MSG_ENDED = MSG_DIRTY /* while HIDDEN: a report ended it; a later state takes that back */
 };
 
@@ -137,7 +137,7 @@ struct compact_slot {
     struct lane_read read;
     uint64_t qid, batch;
     uint32_t from, from_offset, to_first, to, to_offset, to_size; /* to_first: of its extents */
-    uint32_t state_segment, state_offset; /* when the copy was made */
+    uint32_t state_segment, state_offset;                         /* when the copy was made */
     bool reading;
 };
 
@@ -153,12 +153,12 @@ enum large_step {
 /* A message with extents being copied forward. */
 struct compact_large {
     struct compact_slot slot;
-    uint8_t step; /* enum large_step */
-    bool stop;    /* when the read under way is done */
+    uint8_t step;            /* enum large_step */
+    bool stop;               /* when the read under way is done */
     uint8_t *record, *bytes; /* its MESSAGE record; the EXTENT record in hand */
     struct record_message_view view;
-    struct lane_extent *extents; /* the new ones */
-    uint32_t count;              /* of those */
+    struct lane_extent *extents;        /* the new ones */
+    uint32_t count;                     /* of those */
     uint64_t position, position_before; /* as in struct lane_tx */
 };
 

@@ -115,8 +115,8 @@ static void append_extent(struct lane *l)
     memcpy(at + RECORD_HEADER_SIZE, c->bytes + RECORD_HEADER_SIZE,
            EXTENT_RECORD_BYTES - RECORD_HEADER_SIZE);
     e->segment = l->open->id;
-    e->offset = commit_record(l, at, RECORD_EXTENT, c->slot.qid,
-                              EXTENT_RECORD_BYTES - RECORD_HEADER_SIZE);
+    e->offset =
+        commit_record(l, at, RECORD_EXTENT, c->slot.qid, EXTENT_RECORD_BYTES - RECORD_HEADER_SIZE);
     if (c->count++ == 0)
         l->open->pins++;
     if (c->position != commit_number(l)) {

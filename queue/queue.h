@@ -112,7 +112,7 @@ struct lane_params {
     uint64_t bytes_max;     /* of this lane's segments; more: LANE_FULL */
     uint64_t disk_free_min; /* of the file system; less: LANE_FULL */
     enum lane_write_mode mode;
-    uint32_t tx_count_max; /* 0: SPOOL_TX_MAX */
+    uint32_t tx_count_max;  /* 0: SPOOL_TX_MAX */
     uint64_t close_wait_ns; /* lane_close tries so long to write what found no room */
     bool zero_fill; /* new segments are written with zeros ahead, so that a sync changes no metadata
                      */

@@ -148,8 +148,8 @@ static struct segment *count_own(const struct segments *t, const struct queue_ms
     s->large += owns ? 1u : -1u;
     /* Which segment has how many of them is on disk only: each is taken to have as many. */
     share = extents / (m->segment - m->first_segment + 1ull);
-    for (uint32_t i = position(t, m->first_segment);
-         i < t->count && t->items[i]->id <= m->segment; i++)
+    for (uint32_t i = position(t, m->first_segment); i < t->count && t->items[i]->id <= m->segment;
+         i++)
         count_bytes(t->items[i], share, owns);
     return s;
 }
