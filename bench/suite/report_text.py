@@ -2,7 +2,7 @@
 import machine
 import stats
 
-NOISE = 0.05
+NOISE, RESUMED = 0.05, 0.9
 
 COLUMNS = (("rate", "messages/s", "{:,.0f}"), ("cpu_us", "CPU us a message", "{:.1f}"),
            ("kernel_share", "in the kernel", "{:.0%}"),
@@ -91,6 +91,10 @@ def remarks(scenario):
         lines += [f"- **{case['name']}: {server} refused or lost {count} messages**"
                   for server, count in case.get("errors", {}).items()]
         for server, samples in case["samples"].items():
+            resumed = stats.median([s["resumed_share"] for s in samples if "resumed_share" in s])
+            if resumed is not None and resumed < RESUMED:
+                lines.append(f"- {case['name']}: {server} resumed {resumed:.0%} of its sessions; "
+                             "a longer run has fewer that are the first of theirs")
             cut_off = sum(s.get("unfinished", 0) for s in samples)
             if cut_off:
                 lines.append(f"- {case['name']}: {server}: {cut_off} sessions were not through 5 s "
