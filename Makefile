@@ -51,14 +51,17 @@ CTL_SRC    := $(call wild,gateway/ctl)
 LIB_SRC    := $(filter-out gateway/main.c $(CTL_SRC),$(call wild,gateway queue tls routing))
 BENCH_SRC  := $(call wild,bench)
 TESTER_SRC := $(filter-out tests/unit/test_%.c,$(wildcard tests/unit/*.c tests/io/*.c))
-SIM_SRC    := $(filter-out tests/sim/test_%.c tests/sim/main.c,$(wildcard tests/sim/*.c))
-# Files with bugs planted for the simulator: compiled once more for it (gateway/base/plant.h).
-PLANTED_SRC := $(shell grep -lw 'PLANT' $(LIB_SRC))
+SIM_MAIN   := $(patsubst %,tests/sim/%.c,main run sweep)
+SIM_SRC    := $(filter-out tests/sim/test_%.c $(SIM_MAIN),$(wildcard tests/sim/*.c))
+# Compiled once more for the simulator: files with bugs planted for it (gateway/base/plant.h), and
+# those whose calls of io.h are to be known by their place (tests/sim/places.h).
+SIM_LEFT_OUT := gateway/io/% gateway/control% gateway/admin% routing/dns_%
+PLANTED_SRC := $(filter-out $(SIM_LEFT_OUT),$(shell grep -lP '\b(PLANT|io_[a-z_]+)\x28' $(LIB_SRC)))
 UNIT_SRC   := $(sort $(wildcard tests/unit/test_*.c tests/sim/test_*.c))
 FUZZ_SRC   := $(sort $(wildcard tests/fuzz/fuzz_*.c))
 
 obj = $(patsubst %.c,$(O)/%.o,$(1))
-planted = $(patsubst %.c,$(O)/planted/%.o,$(1))
+planted = $(patsubst %.c,$(O)/again/%.o,$(1))
 
 PROGRAMS := $(if $(wildcard gateway/main.c),$(B)/hikyaku) \
             $(if $(wildcard gateway/ctl/main.c),$(B)/hikyakuctl) \
@@ -157,10 +160,11 @@ $(O)/%.o: %.c $(B)/.flags | $(WOLFSSL_LIB)
 	@echo "  CC    $<"
 	@$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
 
-$(O)/planted/%.o: %.c $(B)/.flags | $(WOLFSSL_LIB)
+$(O)/again/%.o: %.c $(B)/.flags | $(WOLFSSL_LIB)
 	@mkdir -p $(@D)
-	@echo "  CC    $< (planted)"
-	@$(CC) $(CPPFLAGS_ALL) -DHIKYAKU_PLANTS $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
+	@echo "  CC    $< (again)"
+	@$(CC) $(CPPFLAGS_ALL) -DHIKYAKU_PLANTS -include tests/sim/places.h \
+	    $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
 
 # Files that lie in the program, which the compiler does not tell of.
 $(O)/gateway/admin_page.o: $(wildcard gateway/page/*)
@@ -190,7 +194,8 @@ $(B)/tests/unit/%: $(O)/tests/unit/%.o $(TESTER_LIB) $(CTL_LIB) $(BENCH_LIB) $(L
 $(B)/tests/unit/test_lane_direct: LDFLAGS += -Wl,--wrap=io_write_sync
 $(B)/tests/sim/%: $(O)/tests/sim/%.o $(call obj,$(SIM_SRC)) $(TESTER_LIB) $(LIB)
 	$(link) $(LIBS) $(if $(TSAN),,-lcriterion)
-$(B)/tests/sim/sim: $(call obj,tests/sim/main.c $(SIM_SRC)) $(call planted,$(PLANTED_SRC)) $(LIB)
+$(B)/tests/sim/sim: LDFLAGS += -Wl,--wrap=mmap
+$(B)/tests/sim/sim: $(call obj,$(SIM_MAIN) $(SIM_SRC)) $(call planted,$(PLANTED_SRC)) $(LIB)
 	$(link) $(LIBS)
 $(B)/tests/fuzz/%: $(O)/tests/fuzz/%.o $(LIB)
 	$(link) $(LIBS)
@@ -225,10 +230,11 @@ cuts: all ## cut the power under load and start again, ROUNDS times (default 500
 	@tests/crash/test_cut.py --rounds $(or $(ROUNDS),500) $(if $(SUMMARY),--summary $(SUMMARY))
 
 sim-build: $(B)/tests/sim/sim
-sim: ## simulate SEEDS=n disasters [FIRST=k]; SEED=0x... repeats one with a trace (SITES=1: a table)
+sim: ## simulate SEEDS=n disasters [FIRST=k]; SEED=0x... repeats one; SWEEP=1: every single fault
 	@$(MAKE) --no-print-directory -j$(JOBS) SAN='$(SAN)' sim-build
-	@$(B)/tests/sim/sim --jobs $(JOBS) $(if $(SEED),--seed $(SEED) --trace,\
-	    --seeds $(or $(SEEDS),1000) --first $(or $(FIRST),1)) $(if $(SITES),--sites)
+	@$(B)/tests/sim/sim --jobs $(JOBS) $(if $(AT),--at $(AT)) $(if $(BARE),--bare) \
+	    $(if $(SWEEP),--sweep --seeds $(or $(SEEDS),120),$(if $(SEED),--seed $(SEED) --trace,\
+	    --seeds $(or $(SEEDS),1000) --first $(or $(FIRST),1))) $(if $(SITES),--sites)
 
 .PHONY: scoreboard
 scoreboard: all ## the same power cut for five other servers, CUTS times (default 3; root)

@@ -55,7 +55,9 @@ void auth_worker_destroy(struct auth_worker *w)
 
 void *auth_worker_thread(void *arg)
 {
-    struct auth_worker *w = auth_worker_create(arg);
+    struct auth_worker_start *start = arg;
+    struct auth_worker *w = auth_worker_create(start);
+    atomic_store(w ? &start->up : &start->dead, true);
     if (!w)
         return NULL;
     while (!w->stop)

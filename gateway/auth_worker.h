@@ -4,11 +4,14 @@
 #ifndef HIKYAKU_AUTH_WORKER_H
 #define HIKYAKU_AUTH_WORKER_H
 
+#include <stdatomic.h>
+
 #include "gateway/io/io.h"
 
 struct auth_worker_start {
     struct io_group *group;
     uint32_t peer;
+    atomic_bool up, dead; /* dead: `failed` says why */
     struct why failed;
 };
 

@@ -283,11 +283,22 @@ static bool control_threads_start(struct control *c, struct why *why)
     return true;
 }
 
-/* Until every shard accepts, or one could not. */
+static bool control_workers_up(struct control *c)
+{
+    uint32_t up = 0;
+    for (uint32_t i = 0; i < c->gw.worker_count; i++) {
+        if (atomic_load(&c->worker_starts[i].dead))
+            control_fatal(c, &c->worker_starts[i].failed);
+        up += atomic_load(&c->worker_starts[i].up);
+    }
+    return up == c->gw.worker_count;
+}
+
+/* Until every shard accepts and passwords can be checked, or one of them could not start. */
 static bool control_wait_up(struct control *c, struct why *why)
 {
     struct timer look = {.fire = control_look};
-    while (c->shards_up < c->gw.shard_count && !c->failed) {
+    while ((c->shards_up < c->gw.shard_count || !control_workers_up(c)) && !c->failed) {
         io_timer_set(c->io, &look, io_now_ns(c->io) + 50 * NS_PER_MS);
         io_turn(c->io, true);
         for (uint32_t i = 0; i < c->gw.shard_count; i++)

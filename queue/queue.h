@@ -201,7 +201,8 @@ enum lane_append lane_tx_append(struct lane_tx *tx, struct slice data);
 /*
  * Ends the message. `env` is encoded before this returns. `done` comes later, never from inside.
  * `final_of`/`final_rcpts` (may be NULL/0): recipients of another message of this lane that become
- * final in the same atomic record - a DSN and the failure it reports (FAULTS 63).
+ * final in the same atomic record - a DSN and the failure it reports (FAULTS 63). For one message
+ * one at a time: the record of the next must know what the last one made final.
  */
 void lane_tx_commit(struct lane_tx *tx, const struct envelope *env, struct queue_msg *final_of,
                     const uint32_t *final_rcpts, uint32_t final_rcpt_count);

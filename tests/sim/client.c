@@ -26,6 +26,7 @@
 enum command {
     C_GREETING,
     C_EHLO,
+    C_AUTH,
     C_MAIL,
     C_RCPT,
     C_DATA,
@@ -44,6 +45,7 @@ static const struct {
 } commands[] = {
     [C_GREETING] = {"(greeting)", "220 ", "554"},
     [C_EHLO] = {"EHLO", "250", "451"},
+    [C_AUTH] = {"AUTH", "235 2.7.0 ", "454"},
     [C_MAIL] = {"MAIL", "250 2.1.0 ", "451 452 501 503 552 553 550"},
     [C_RCPT] = {"RCPT", "250 2.1.5 ", "450 451 452 501 503 550"},
     [C_DATA] = {"DATA", "354 ", "451 452 503 554"},
@@ -60,7 +62,7 @@ struct client {
     struct list link;
     struct world *w;
     uint32_t messages, sent; /* to be sent, begun */
-    bool pipelining, greeted, gone, quit_sent;
+    bool pipelining, esmtp, greeted, gone, quit_sent;
     bool open; /* a transaction that came to nothing is open on the other side */
     struct msg *m;
     uint32_t taken;     /* recipients answered 250 */
@@ -345,7 +347,12 @@ static void answered(struct client *c, enum command kind, uint32_t rcpt, struct 
         c->greeted = true;
         bool helo = chance(c, c->w->swarm.client.helo);
         c->pipelining &= !helo;
+        c->esmtp = !helo;
         todo(c, C_EHLO, 0, helo ? "HELO client.test" : "EHLO client.test");
+        break;
+    case C_EHLO:
+        if (c->esmtp && c->w->swarm.client.auth && chance(c, c->w->swarm.client.auth))
+            todo(c, C_AUTH, 0, "AUTH PLAIN %s", "AHVzZXIAc2VjcmV0"); /* user, secret */
         break;
     case C_RCPT:
         m->rcpts[rcpt].offered = ok;

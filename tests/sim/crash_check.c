@@ -296,9 +296,25 @@ static bool try_keep(struct checker *c, uint64_t keep, bool deep)
     return check_cut(c, deep);
 }
 
+/* Too many for each alone: every subset of `groups` groups of neighbours. */
+static bool try_groups(struct checker *c, uint32_t things, uint32_t groups)
+{
+    uint32_t bits = things < 64 ? things : 64;
+
+    for (uint64_t kept = 0; kept < 1ull << groups; kept++) {
+        uint64_t keep = 0;
+        for (uint32_t i = 0; i < bits; i++)
+            keep |= (kept >> (i * groups / bits) & 1) << i;
+        if (!try_keep(c, keep, false))
+            return false;
+    }
+    return true;
+}
+
 static bool try_subsets(struct checker *c, uint32_t things, uint32_t bits_max, bool deep)
 {
     if (things <= bits_max) {
+        c->run->whole++;
         for (uint64_t keep = 0; keep < 1ull << things; keep++)
             if (!try_keep(c, keep, deep && (keep == 0 || keep + 1 == 1ull << things)))
                 return false;
@@ -313,7 +329,7 @@ static bool try_subsets(struct checker *c, uint32_t things, uint32_t bits_max, b
     for (uint32_t i = 0; i < CHANCE_CUTS; i++)
         if (!try_keep(c, sim_draw(c->sim, UINT64_MAX), false))
             return false;
-    return true;
+    return try_groups(c, things, bits_max);
 }
 
 static bool check_point(struct checker *c, uint32_t bits_max, bool deep)

@@ -71,6 +71,7 @@ struct crash_run {
     struct crash_point points[CRASH_POINTS_MAX];
     uint32_t point_count;
     uint64_t recoveries, cuts; /* done so far; cuts that left the same bytes are not read again */
+    uint64_t whole;            /* points whose every subset was tried */
     char fault[300];           /* what was found wrong; "": nothing */
 };
 
@@ -107,8 +108,9 @@ const char *crash_work_text(const struct crash_work *work, char text[200]);
 void crash_run_work(struct crash_run *run, struct sim *sim);
 /*
  * Recovers from every point, with every subset of up to `bits_max` unsynced things (of more: all,
- * none, each alone, all but each, and some by chance), and some torn ones. `deep`: also crashes
- * each such recovery again, and looks that what ends then stays away. False: run->fault.
+ * none, each alone, all but each, all before each, some by chance, and every subset of `bits_max`
+ * groups of neighbours), and some torn ones. `deep`: also crashes each such recovery again, and
+ * looks that what ends then stays away. False: run->fault.
  */
 bool crash_run_check(struct crash_run *run, struct sim *sim, uint32_t bits_max, bool deep);
 void crash_run_free(struct crash_run *run);

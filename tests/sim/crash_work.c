@@ -264,6 +264,14 @@ static void state_asked(struct crash_entry *e, enum queue_state state)
     e->states[e->state_count++] = (uint8_t)state;
 }
 
+/* One report of a message at a time (queue.h). */
+static void wait_for_reports(struct worker *w, int parent)
+{
+    for (uint32_t i = 0; i < w->books.count; i++)
+        while (w->books.entries[i].parent == parent && !w->txs[i].done)
+            crash_lane_turn(&w->k);
+}
+
 static void change(struct worker *w, enum crash_step step)
 {
     uint32_t index, rcpt = 0;
@@ -297,7 +305,10 @@ static void change(struct worker *w, enum crash_step step)
         lane_set_state(w->k.lane, m, QUEUE_READY);
         break;
     case CRASH_ATTEMPT: lane_attempt(w->k.lane, m, ATTEMPT_DOT); break;
-    case CRASH_BOUNCE: take_message(w, CRASH_SMALL / 2, 1, m, (int)index, rcpt); break;
+    case CRASH_BOUNCE:
+        wait_for_reports(w, (int)index);
+        take_message(w, CRASH_SMALL / 2, 1, m, (int)index, rcpt);
+        break;
     default: assert(!"no change");
     }
 }
@@ -371,6 +382,7 @@ void crash_run_work(struct crash_run *run, struct sim *sim)
     }
     wait_for_all(w);
     crash_lane_close(&w->k, false);
+    look(w, sim_host_disk_ops(w->host) + 1); /* behind the last one, too */
     sim_host_on_disk_op(w->host, NULL, NULL);
     free(w);
 }

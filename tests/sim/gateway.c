@@ -19,6 +19,8 @@
 #include "tests/sim/world.h"
 
 #define SPOOL "/spool"
+/* "secret", hashed in a moment. */
+#define USERS "user:$2b$04$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW\n"
 
 /* ---- configuration ---- */
 
@@ -37,6 +39,9 @@ static void config_text(const struct world *w, bool all_routes, struct buf *out)
              (unsigned long long)(g->gw.shard_count * SPOOL_SHARD_BYTES_MIN / MIB),
              s->buffered ? "buffered" : "direct", (unsigned long long)s->message_size_max,
              s->max_recipients);
+    if (s->client.auth)
+        buf_addf(out, "    auth: {required: false, require_tls: false, mechanisms: [PLAIN]}\n"
+                      "    sender_identity: off\nusers: {file: /dev/null}\n");
     static const char limits[] = "    tls: {level: none}\n    max_connections: %u\n"
                                  "    max_messages_per_connection: %u\n"
                                  "    max_recipients_per_message: %u\n";
@@ -78,6 +83,10 @@ static struct generation *generation_new(struct world *w, bool all_routes)
         abort();
     }
     g->config->generation = g->number;
+    if (w->swarm.client.auth) {
+        g->users = users_parse("users", SLICE_LIT(USERS), &why);
+        assert(g->users);
+    }
     g->accepted = relay_domains_create();
     g->shards_holding = w->gateway.gw.shard_count;
     return g;
@@ -85,6 +94,7 @@ static struct generation *generation_new(struct world *w, bool all_routes)
 
 static void generation_drop(struct generation *g)
 {
+    users_free(g->users);
     relay_domains_destroy(g->accepted);
     config_free(g->config);
     free(g);
@@ -170,12 +180,16 @@ static bool gateway_threads(struct simgw *g)
         g->worker_starts[i] =
             (struct auth_worker_start){.group = gw->group, .peer = gw->first_worker_peer + i};
         g->workers[i] = auth_worker_create(&g->worker_starts[i]);
+        if (!g->workers[i])
+            return false;
     }
     for (uint32_t i = 0; i < gw->shard_count; i++) {
         g->starts[i] = (struct shard_start){.gw = gw, .index = i, .generation = g->current};
         g->shards[i] = shard_create(&g->starts[i]);
         if (!g->shards[i])
             return false;
+        for (uint32_t k = 0; k < g->shards[i]->lane_count; k++)
+            g->shards[i]->lanes[k]->p.zero_fill = g->w->swarm.zero_fill;
     }
     return true;
 }

@@ -378,9 +378,18 @@ bool io_probe(struct why *why)
 struct io *io_create(const struct io_params *params, struct why *why)
 {
     struct sim *sim = sim_current();
-    struct io *io = calloc(1, sizeof *io);
+    struct sim_site *site;
+    struct io *io;
 
     SIM_CHECK(sim->current, "io_create: no host was entered");
+    site = sim_site_of(sim->current, SIM_CREATE, __builtin_return_address(0));
+    if (sim_site_asked(sim->current, site)) {
+        sim_count(site, SIM_OTHER);
+        why_set(why, 451, "4.3.1", "out of memory");
+        return NULL;
+    }
+    sim_count(site, SIM_OK);
+    io = calloc(1, sizeof *io);
     SIM_CHECK(io && params->fd_count_max > 0, "io_create: no descriptors");
     io->sim = sim;
     io->host = sim->current;
@@ -392,7 +401,9 @@ struct io *io_create(const struct io_params *params, struct why *why)
     list_init(&io->calls);
     list_init(&io->parked);
     list_push_back(&io->host->ios, &io->link);
-    io->fd_limit = params->fd_count_max < SIM_FD_SLOTS ? params->fd_count_max : SIM_FD_SLOTS;
+    io->fd_limit = io->host->fd_limit ? io->host->fd_limit : SIM_FD_SLOTS;
+    if (params->fd_count_max < io->fd_limit)
+        io->fd_limit = params->fd_count_max;
     io->stats.fd_count_max = io->fd_limit;
     io->results = malloc(RESULTS_FIRST * sizeof *io->results);
     io->result_mask = RESULTS_FIRST - 1;

@@ -1,29 +1,36 @@
 /*
- * tests/sim/main.c - runs seeds, each in a process of its own, and sums them up.
+ * tests/sim/main.c - the simulator's command line: which seeds are run, and what came out.
  *
- * Owns:     the children.
- * Runs on:  the main thread; one child for each of JOBS at a time.
+ * Owns:     the results.
+ * Runs on:  the main thread.
  * Contract: a seed that fails, crashes or hangs is told with the one command that repeats it.
  * Failure:  exit status 1 when a seed failed, 2 for wrong use.
- * Bounds:   SEED_SECONDS of processor time for each seed.
+ * Bounds:   FAILED_MAX failed seeds, then it stops.
  * Tests:    tests/system/test_sim.py
  */
 #include <getopt.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
-#include <sys/wait.h>
 #include <time.h>
-#include <unistd.h>
+
+#include "tests/sim/places.h"
+#include "tests/sim/sweep.h"
 
 #define HIKYAKU_PLANTS
 #include "gateway/base/plant.h"
-#include "tests/sim/sites.h"
-#include "tests/sim/world.h"
 
-#define SEED_SECONDS 60
-#define JOBS_MAX     64
+#define FAILED_MAX 10u
+
+/* Read by jemalloc: a run is too short for what is free to be given back. */
+const char *malloc_conf = "dirty_decay_ms:-1,muzzy_decay_ms:-1";
+
+/* Pages that are filled before they are used pay off in a process that lives on (slab.c). */
+void *__real_mmap(void *at, size_t len, int prot, int flags, int fd, off_t offset);
+void *__wrap_mmap(void *at, size_t len, int prot, int flags, int fd, off_t offset);
+void *__wrap_mmap(void *at, size_t len, int prot, int flags, int fd, off_t offset)
+{
+    return __real_mmap(at, len, prot, flags & ~MAP_POPULATE, fd, offset);
+}
 
 static const char usage[] =
     "usage: sim [--seeds N] [--first K] [--jobs J]  run N seeds from K on\n"
@@ -32,156 +39,112 @@ static const char usage[] =
     "       sim --twice                             each seed twice: is it the same run?\n"
     "       sim --plant NAME                        with a planted bug: 0 when it is found\n"
     "       sim --plants                            their names\n"
-    "       sim --sites                             what failed at each place of the product\n";
+    "       sim --sites                             what failed at each place of the product\n"
+    "       sim --sweep                             each fault at each place, one at a time\n"
+    "       sim --seed X [--bare] [--at FILE:LINE:FAULT:N[,...]]\n"
+    "                                               with that call failing, and nothing else\n";
 
 struct options {
-    uint64_t seeds, first, jobs;
-    bool trace, steps, twice, sites, quiet, keep_going;
+    struct run_options run;
+    uint64_t seeds, first;
+    bool twice, sites, sweep, keep_going;
+    struct run_job at; /* of --at */
     enum plant plant;
 };
 
-/* What children leave behind, in memory that is shared. */
-struct shared {
-    struct world_stats stats;
-    struct site_table sites;
-    char why[1024];
-    uint64_t hash;
-    bool failed;
-};
+static struct run_results results;
 
-static struct shared *shared[JOBS_MAX];
-
-static void stats_add(struct world_stats *to, const struct world_stats *from)
-{
-    uint64_t *t = (uint64_t *)to;
-    const uint64_t *f = (const uint64_t *)from;
-    for (size_t i = 0; i < sizeof *to / sizeof *t; i++)
-        t[i] += f[i];
-}
-
-/* In the child: one seed. */
-static void seed_run(uint64_t seed, const struct options *o, struct shared *out)
-{
-    struct world *w = calloc(1, sizeof *w);
-    struct rusage use;
-    w->seed = seed;
-    w->trace = o->trace ? stdout : NULL;
-    w->trace_steps = o->steps;
-    out->failed = !world_run(w);
-    out->hash = sim_trace_hash(w->sim);
-    getrusage(RUSAGE_SELF, &use);
-    w->stats.cpu_ns = (uint64_t)(use.ru_utime.tv_sec + use.ru_stime.tv_sec) * NS_PER_S +
-                      (uint64_t)(use.ru_utime.tv_usec + use.ru_stime.tv_usec) * NS_PER_US;
-    snprintf(out->why, sizeof out->why, "%s", w->why);
-    stats_add(&out->stats, &w->stats);
-    sites_add(&out->sites, w->sim);
-    if (o->trace)
-        swarm_print(&w->swarm, stdout);
-    fflush(NULL);
-    _exit(0);
-}
-
-static pid_t seed_start(uint64_t seed, const struct options *o, struct shared *out)
-{
-    const struct rlimit cpu = {SEED_SECONDS, SEED_SECONDS + 1};
-    out->failed = true;
-    snprintf(out->why, sizeof out->why, "crashed");
-    fflush(NULL);
-    pid_t pid = fork();
-    if (pid == 0) {
-        setrlimit(RLIMIT_CPU, &cpu);
-        if (o->quiet && !freopen("/dev/null", "w", stderr))
-            _exit(3);
-        seed_run(seed, o, out);
-    }
-    if (pid < 0) {
-        perror("fork");
-        exit(1);
-    }
-    return pid;
-}
-
-/* True: it failed. */
-static bool seed_over(uint64_t seed, int status, const struct options *o, struct shared *out)
-{
-    if (WIFSIGNALED(status))
-        snprintf(out->why, sizeof out->why, "%s",
-                 WTERMSIG(status) == SIGXCPU ? "runs for ever" : strsignal(WTERMSIG(status)));
-    else if (WEXITSTATUS(status) != 0)
-        snprintf(out->why, sizeof out->why, "exit status %d", WEXITSTATUS(status));
-    out->failed |= status != 0;
-    if (out->failed && !o->quiet)
-        printf("FAILED seed 0x%llx: %s\n       again: make sim SEED=0x%llx\n",
-               (unsigned long long)seed, out->why, (unsigned long long)seed);
-    return out->failed;
-}
+/* ---- seeds ---- */
 
 struct totals {
     uint64_t run, failed, first_failed;
     char why[1024];
 };
 
-/* Runs the seeds of `list`, or `o->seeds` from `o->first`; with a plant: until one fails. */
+struct seeds {
+    const struct options *o;
+    const uint64_t *list; /* NULL: from o->first on */
+    uint64_t next;
+    struct totals t;
+};
+
+/* With a plant: until one fails. */
+static bool seeds_next(void *arg, struct run_job *job)
+{
+    struct seeds *s = arg;
+    const struct options *o = s->o;
+    if (s->next == o->seeds ||
+        (s->t.failed && (o->plant || (!o->keep_going && s->t.failed >= FAILED_MAX))))
+        return false;
+    *job = o->at;
+    job->seed = s->list ? s->list[s->next] : o->first + s->next;
+    s->next++;
+    return true;
+}
+
+static void seeds_over(void *arg, const struct run_job *job, const struct run_result *r)
+{
+    struct seeds *s = arg;
+    s->t.run++;
+    if (!r->failed || s->t.failed++ > 0)
+        return;
+    s->t.first_failed = job->seed;
+    snprintf(s->t.why, sizeof s->t.why, "%s", r->why);
+}
+
 static struct totals seeds_run(const struct options *o, const uint64_t *list)
 {
-    struct totals t = {0};
-    pid_t pids[JOBS_MAX] = {0};
-    uint64_t seeds[JOBS_MAX], next = 0, running = 0;
-    int status;
-    while (running || next < o->seeds) {
-        bool stop = t.failed && (o->plant || (!o->keep_going && t.failed >= 10));
-        if (stop)
-            next = o->seeds;
-        for (uint64_t j = 0; j < o->jobs && next < o->seeds; j++)
-            if (!pids[j]) {
-                seeds[j] = list ? list[next] : o->first + next;
-                next++;
-                pids[j] = seed_start(seeds[j], o, shared[j]);
-                running++;
-            }
-        if (!running)
-            break;
-        pid_t pid = wait(&status);
-        for (uint64_t j = 0; j < o->jobs; j++) {
-            if (pids[j] != pid)
-                continue;
-            pids[j] = 0;
-            running--;
-            t.run++;
-            if (seed_over(seeds[j], status, o, shared[j]) && t.failed++ == 0) {
-                t.first_failed = seeds[j];
-                snprintf(t.why, sizeof t.why, "%s", shared[j]->why);
-            }
-        }
+    struct seeds s = {.o = o, .list = list};
+    run_all(&o->run, &results, &(struct run_user){seeds_next, seeds_over, &s});
+    return s.t;
+}
+
+/* ---- each twice ---- */
+
+struct twice {
+    const struct options *o;
+    uint64_t next, *hashes;
+    struct totals t;
+};
+
+static bool twice_next(void *arg, struct run_job *job)
+{
+    struct twice *t = arg;
+    *job = (struct run_job){.seed = t->o->first + t->next / 2};
+    return t->next++ < 2 * t->o->seeds;
+}
+
+static void twice_over(void *arg, const struct run_job *job, const struct run_result *r)
+{
+    struct twice *t = arg;
+    uint64_t *hash = &t->hashes[job->seed - t->o->first];
+    if (*hash == 0) {
+        *hash = r->hash;
+        return;
     }
-    return t;
+    t->t.run++;
+    if (*hash == r->hash)
+        return;
+    t->t.failed++;
+    printf("FAILED seed 0x%llx: two runs differ\n", (unsigned long long)job->seed);
 }
 
 /* The same seed must give the same run, to the last step. */
 static struct totals twice_run(const struct options *o)
 {
-    struct totals t = {0};
-    int status;
-    for (uint64_t i = 0; i < o->seeds; i++) {
-        uint64_t hash[2];
-        for (int k = 0; k < 2; k++) {
-            waitpid(seed_start(o->first + i, o, shared[0]), &status, 0);
-            hash[k] = shared[0]->hash;
-        }
-        t.run++;
-        if (hash[0] != hash[1]) {
-            t.failed++;
-            printf("FAILED seed 0x%llx: two runs differ\n", (unsigned long long)(o->first + i));
-        }
-    }
-    return t;
+    struct twice t = {.o = o, .hashes = calloc(o->seeds, sizeof(uint64_t))};
+    run_all(&o->run, &results, &(struct run_user){twice_next, twice_over, &t});
+    free(t.hashes);
+    return t.t;
 }
+
+/* ---- what came out ---- */
 
 static void report(const struct options *o, const struct totals *t, double seconds)
 {
     static struct world_stats s;
-    for (uint64_t j = 0; j < o->jobs; j++)
-        stats_add(&s, &shared[j]->stats);
+    for (uint64_t j = 0; j < o->run.jobs; j++)
+        world_stats_add(&s, &results.slots[j]->stats);
     double n = s.seeds ? (double)s.seeds : 1;
     printf("%llu seeds in %.1f s, %.1f ms of processor, %.0f steps and %.0f s of virtual time "
            "each\n",
@@ -201,9 +164,9 @@ static void report(const struct options *o, const struct totals *t, double secon
            (unsigned long long)s.kills, (unsigned long long)s.cuts, (unsigned long long)s.drains,
            (unsigned long long)s.reloads, (unsigned long long)s.orders);
     if (o->sites) {
-        for (uint64_t j = 1; j < o->jobs; j++)
-            sites_merge(&shared[0]->sites, &shared[j]->sites);
-        sites_print(&shared[0]->sites, stdout);
+        for (uint64_t j = 1; j < o->run.jobs; j++)
+            sites_merge(&results.slots[0]->sites, &results.slots[j]->sites);
+        sites_print(&results.slots[0]->sites, stdout);
     }
     printf("%llu passed, %llu failed\n", (unsigned long long)(t->run - t->failed),
            (unsigned long long)t->failed);
@@ -251,6 +214,38 @@ static int plant_report(const struct options *o, const struct totals *t)
     return t->failed ? 0 : 1;
 }
 
+/* "queue/commit.c:219:EIO:3" */
+static bool place_read(const char *text, struct sim_fail_at *at)
+{
+    char file[256], fault[32];
+    unsigned line;
+    unsigned long long nth;
+    const struct sim_place *places;
+    uint32_t count = run_places(&places);
+    if (sscanf(text, "%255[^:]:%u:%31[^:]:%llu", file, &line, fault, &nth) != 4)
+        return false;
+    for (uint32_t i = 0; i < count; i++)
+        if (places[i].line == line && strcmp(places[i].file, file) == 0)
+            at->place = &places[i];
+    for (int k = 0; k < SIM_FAULT_COUNT; k++)
+        if (strcmp(sim_fault_name((enum sim_fault)k), fault) == 0)
+            at->fault = (enum sim_fault)k;
+    at->nth = nth;
+    return at->place && at->fault != SIM_OK;
+}
+
+static void at_read(char *text, struct run_job *job)
+{
+    char *save = NULL;
+    for (int i = 0; i < 2; i++, text = NULL) {
+        char *part = strtok_r(text, ",", &save);
+        if (part && !place_read(part, &job->at[i])) {
+            fprintf(stderr, "no such place or fault: %s\n", part);
+            exit(2);
+        }
+    }
+}
+
 static uint64_t *options_read(int argc, char **argv, struct options *o)
 {
     static const struct option options[] = {
@@ -258,6 +253,7 @@ static uint64_t *options_read(int argc, char **argv, struct options *o)
         {"seed", 1, NULL, 's'},   {"trace", 0, NULL, 't'}, {"steps", 0, NULL, 'T'},
         {"list", 1, NULL, 'l'},   {"twice", 0, NULL, '2'}, {"plant", 1, NULL, 'p'},
         {"plants", 0, NULL, 'P'}, {"sites", 0, NULL, 'S'}, {"all", 0, NULL, 'a'},
+        {"sweep", 0, NULL, 'w'},  {"at", 1, NULL, '@'},    {"bare", 0, NULL, 'b'},
         {NULL, 0, NULL, 0}};
     uint64_t *list = NULL;
     int c;
@@ -265,18 +261,18 @@ static uint64_t *options_read(int argc, char **argv, struct options *o)
         switch (c) {
         case 'n': o->seeds = strtoull(optarg, NULL, 0); break;
         case 'f': o->first = strtoull(optarg, NULL, 0); break;
-        case 'j': o->jobs = strtoull(optarg, NULL, 0); break;
+        case 'j': o->run.jobs = strtoull(optarg, NULL, 0); break;
         case 's':
             o->first = strtoull(optarg, NULL, 0);
             o->seeds = 1;
             break;
-        case 't': o->trace = true; break;
-        case 'T': o->trace = o->steps = true; break;
+        case 't': o->run.trace = true; break;
+        case 'T': o->run.trace = o->run.steps = true; break;
         case 'l': list = list_read(optarg, &o->seeds); break;
         case '2': o->twice = true; break;
         case 'p':
             o->plant = plant_find(optarg);
-            o->quiet = true;
+            o->run.quiet = true;
             break;
         case 'P':
             for (int i = 1; i < PLANT_COUNT; i++)
@@ -284,10 +280,13 @@ static uint64_t *options_read(int argc, char **argv, struct options *o)
             exit(0);
         case 'S': o->sites = true; break;
         case 'a': o->keep_going = true; break;
+        case 'w': o->sweep = true; break;
+        case '@': at_read(optarg, &o->at); break;
+        case 'b': o->at.bare = true; break;
         default: fputs(usage, stderr); exit(2);
         }
     }
-    if (optind < argc || o->jobs < 1 || o->jobs > JOBS_MAX) {
+    if (optind < argc || o->run.jobs < 1 || o->run.jobs > RUN_JOBS_MAX) {
         fputs(usage, stderr);
         exit(2);
     }
@@ -296,14 +295,14 @@ static uint64_t *options_read(int argc, char **argv, struct options *o)
 
 int main(int argc, char **argv)
 {
-    struct options o = {.seeds = 100, .first = 1, .jobs = 1};
+    struct options o = {.seeds = 100, .first = 1, .run.jobs = 1};
     struct timespec a, b;
     uint64_t *list = options_read(argc, argv, &o);
     plant_now = o.plant;
-    for (uint64_t j = 0; j < o.jobs; j++)
-        shared[j] = mmap(NULL, sizeof *shared[j], PROT_READ | PROT_WRITE,
-                         MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    run_results_make(&results, o.run.jobs);
     setvbuf(stdout, NULL, _IOLBF, 0);
+    if (o.sweep)
+        return sweep_run(&o.run, &results, o.first, o.seeds);
     clock_gettime(CLOCK_MONOTONIC, &a);
     struct totals t = o.twice ? twice_run(&o) : seeds_run(&o, list);
     clock_gettime(CLOCK_MONOTONIC, &b);

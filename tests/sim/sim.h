@@ -134,6 +134,10 @@ struct sim_disk *sim_host_disk_save(struct sim_host *host);
 /* The host must have no process. The copy stays. */
 void sim_host_disk_load(struct sim_host *host, const struct sim_disk *saved);
 void sim_disk_free(struct sim_disk *saved);
+/* Descriptors of each io, as ulimit -n. */
+void sim_host_fd_limit(struct sim_host *host, uint32_t count);
+/* False: its file system knows no O_DIRECT (-EINVAL). */
+void sim_host_disk_direct(struct sim_host *host, bool direct);
 
 /* ---- faults ---- */
 
@@ -198,6 +202,8 @@ enum sim_kind {
     SIM_LOCK,
     SIM_LISTEN,
     SIM_POST,
+    SIM_CREATE,
+    SIM_MEMORY,
     SIM_KIND_COUNT
 };
 enum sim_fault {
@@ -213,18 +219,34 @@ enum sim_fault {
     SIM_NO_BUF,  /* no receive buffer, ring full */
     SIM_STALL,
     SIM_OTHER,
+    SIM_LATE, /* of a write and sync: written, and the sync fails with EIO */
     SIM_FAULT_COUNT
 };
 void sim_host_fail_next(struct sim_host *host, enum sim_kind kind, uint32_t skip,
                         enum sim_fault fault);
 
 /*
- * What happened at each place that starts an operation. `offset`: of the return address from the
- * start of the program (addr2line -e PROGRAM), the same in each run of it; `done`: likewise of the
- * completion.
+ * Call number `nth` (from 1) at this place of the product on the host ends so. In calm weather it
+ * is neither counted nor fails. Up to two places.
+ */
+struct sim_place;
+struct sim_fail_at {
+    const struct sim_place *place; /* NULL: nothing */
+    uint64_t nth;
+    enum sim_fault fault;
+};
+void sim_host_fail_at(struct sim_host *host, const struct sim_fail_at *at);
+/* All that was asked for so came, and failed. */
+bool sim_host_failed_at(const struct sim_host *host);
+
+/*
+ * What happened at each place that starts an operation. `place`: in files of the product that were
+ * compiled with tests/sim/places.h. Otherwise `offset`: of the return address from the start of the
+ * program (addr2line -e PROGRAM), the same in each run of it.
  */
 struct sim_site {
-    uint64_t offset, done;
+    const struct sim_place *place;
+    uint64_t offset, calls; /* before it was calm */
     enum sim_kind kind;
     const char *host; /* the first one that came by */
     uint64_t counts[SIM_FAULT_COUNT];

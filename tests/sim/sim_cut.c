@@ -347,6 +347,16 @@ void sim_host_disk_put(struct sim_host *host, const char *path, const void *data
     sim_dir_commit(d, dir, SIM_NEVER);
 }
 
+void sim_host_fd_limit(struct sim_host *host, uint32_t count)
+{
+    host->fd_limit = count;
+}
+
+void sim_host_disk_direct(struct sim_host *host, bool direct)
+{
+    host->no_direct = !direct;
+}
+
 void sim_host_disk_limit(struct sim_host *host, uint64_t bytes, uint64_t inodes)
 {
     host->disk->bytes_max = bytes;

@@ -11,6 +11,7 @@
  */
 #include <errno.h>
 
+#include "tests/sim/places.h"
 #include "tests/sim/sim_internal.h"
 
 const struct sim_faults sim_faults_none = {0};
@@ -70,6 +71,52 @@ enum sim_fault sim_fail_due(struct sim_host *h, enum sim_kind kind)
     return SIM_OK;
 }
 
+/* ---- at one place ---- */
+
+const struct sim_place *sim_place_now;
+
+void sim_host_fail_at(struct sim_host *host, const struct sim_fail_at *at)
+{
+    SIM_CHECK(host->fail_at_count < SIM_FAIL_AT, "too many places asked to fail");
+    host->fail_at[host->fail_at_count++] = *at;
+}
+
+bool sim_host_failed_at(const struct sim_host *host)
+{
+    return host->fail_at_count && host->fail_at_hits == host->fail_at_count;
+}
+
+enum sim_fault sim_site_fault(struct sim_host *h, const struct sim_site *site)
+{
+    for (uint32_t i = 0; i < h->fail_at_count && site->place && !h->sim->calm; i++) {
+        struct sim_fail_at *at = &h->fail_at[i];
+        if (at->place != site->place || at->nth != site->calls)
+            continue;
+        at->place = NULL;
+        return at->fault;
+    }
+    return SIM_OK;
+}
+
+bool sim_site_asked(struct sim_host *h, const struct sim_site *site)
+{
+    bool asked = sim_site_fault(h, site) != SIM_OK;
+
+    h->fail_at_hits += asked;
+    return asked;
+}
+
+enum sim_fault sim_call_fault(struct sim_call *c, enum sim_kind kind)
+{
+    enum sim_fault asked = (enum sim_fault)c->asked;
+
+    if (asked == SIM_OK || c->io->sim->calm || (asked == SIM_LATE && kind == SIM_WRITE))
+        return sim_fail_due(c->io->host, kind);
+    c->asked = SIM_OK;
+    c->io->host->fail_at_hits++;
+    return asked;
+}
+
 /* ---- counts ---- */
 
 extern const char __executable_start[]; /* given by the linker */
@@ -79,22 +126,27 @@ static uint64_t offset_of(const void *address)
     return address ? (uint64_t)((uintptr_t)address - (uintptr_t)__executable_start) : 0;
 }
 
-struct sim_site *sim_site_of(struct sim_host *h, enum sim_kind kind, const void *from,
-                             const void *done)
+struct sim_site *sim_site_of(struct sim_host *h, enum sim_kind kind, const void *from)
 {
     struct sim *sim = h->sim;
-    uint64_t offset = offset_of(from);
+    const struct sim_place *place = sim_place_now;
+    uint64_t offset = offset_of(place ? place : from);
     uint32_t at = (uint32_t)((offset * 31 + (uint32_t)kind) * 2654435761u) % (2 * SIM_SITES);
 
     for (; sim->site_slots[at]; at = (at + 1) % (2 * SIM_SITES)) {
         struct sim_site *s = &sim->sites[sim->site_slots[at] - 1];
-        if (s->offset == offset && s->kind == kind)
+        if (s->offset == offset && s->kind == kind) {
+            sim_place_now = NULL;
+            s->calls += !sim->calm;
             return s;
+        }
     }
     SIM_CHECK(sim->site_count < SIM_SITES, "too many places start operations");
     sim->sites[sim->site_count] =
-        (struct sim_site){.offset = offset, .done = offset_of(done), .kind = kind, .host = h->name};
+        (struct sim_site){.place = place, .offset = offset, .kind = kind, .host = h->name};
     sim->site_slots[at] = (uint16_t)++sim->site_count;
+    sim->sites[sim->site_count - 1].calls = !sim->calm;
+    sim_place_now = NULL;
     return &sim->sites[sim->site_count - 1];
 }
 
@@ -143,16 +195,16 @@ uint64_t sim_fault_counts(const struct sim *sim, enum sim_kind kind, enum sim_fa
 const char *sim_kind_name(enum sim_kind kind)
 {
     static const char *const names[SIM_KIND_COUNT] = {
-        "?",    "accept", "connect", "recv",       "send",     "poll",   "open",
-        "read", "write",  "sync",    "write+sync", "allocate", "unlink", "rename",
-        "size", "mkdir",  "list",    "statfs",     "lock",     "listen", "post"};
+        "?",     "accept", "connect",    "recv",     "send",   "poll",   "open",  "read",
+        "write", "sync",   "write+sync", "allocate", "unlink", "rename", "size",  "mkdir",
+        "list",  "statfs", "lock",       "listen",   "post",   "create", "memory"};
     return kind < SIM_KIND_COUNT ? names[kind] : names[0];
 }
 
 const char *sim_fault_name(enum sim_fault fault)
 {
-    static const char *const names[SIM_FAULT_COUNT] = {"ok",       "EIO",    "ENOSPC", "short",
-                                                       "canceled", "no-fd",  "reset",  "refused",
-                                                       "timeout",  "no-buf", "stall",  "other"};
+    static const char *const names[SIM_FAULT_COUNT] = {
+        "ok",      "EIO",     "ENOSPC", "short", "canceled", "no-fd", "reset",
+        "refused", "timeout", "no-buf", "stall", "other",    "late"};
     return fault < SIM_FAULT_COUNT ? names[fault] : "?";
 }

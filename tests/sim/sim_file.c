@@ -77,11 +77,11 @@ static enum sim_fault any_error(struct sim_host *h, bool grows, bool opens)
 }
 
 /* What this effect ends in: asked for, else drawn; SIM_OK: nothing in its way. */
-static enum sim_fault fault_of(const struct sim_call *c, enum sim_kind kind)
+static enum sim_fault fault_of(struct sim_call *c, enum sim_kind kind)
 {
     struct sim_host *h = c->io->host;
     const struct sim_faults *f = &h->faults;
-    enum sim_fault asked = sim_fail_due(h, kind);
+    enum sim_fault asked = sim_call_fault(c, kind);
 
     if (asked != SIM_OK)
         return asked;
@@ -288,6 +288,8 @@ static int32_t open_now(struct sim_call *c)
         return -ENFILE;
     if (!node && (res = create(d, dir, name, &node)) < 0)
         return res;
+    if ((flags & IO_DIRECT) && c->io->host->no_direct)
+        return -EINVAL;
     if ((flags & IO_TRUNC) && node->size > 0)
         sim_inode_truncate(d, node);
     res = sim_fd_open(c->io, SIM_FD_FILE);

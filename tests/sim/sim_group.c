@@ -102,7 +102,8 @@ void sim_group_deliver(struct io *io)
 bool io_post(struct io *io, uint32_t to, const struct ring_item *item)
 {
     struct io_group *g = io->group;
-    struct sim_site *site = sim_site_of(io->host, SIM_POST, __builtin_return_address(0), NULL);
+    struct sim_site *site = sim_site_of(io->host, SIM_POST, __builtin_return_address(0));
+    bool asked = sim_site_asked(io->host, site);
     struct ring_item copy = *item;
     struct ring_msg **ring;
 
@@ -112,7 +113,7 @@ bool io_post(struct io *io, uint32_t to, const struct ring_item *item)
     if (!*ring)
         *ring = ring_msg_create(RING_COUNT);
     SIM_CHECK(*ring, "no memory");
-    if (sim_fail_due(io->host, SIM_POST) != SIM_OK ||
+    if (asked || sim_fail_due(io->host, SIM_POST) != SIM_OK ||
         sim_chance(io->host, io->host->faults.post_full) || !ring_msg_push(*ring, &copy)) {
         sim_count(site, SIM_NO_BUF);
         return false;

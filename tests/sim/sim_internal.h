@@ -21,6 +21,7 @@
 #define SIM_SECTOR     512u
 #define SIM_SITES      1024u /* a power of two; more places than that start operations: abort */
 #define SIM_FAIL_SLOTS 24u
+#define SIM_FAIL_AT    2u
 #define SIM_NEVER      UINT64_MAX
 
 /* Says what its user did wrong, and aborts. */
@@ -164,7 +165,7 @@ struct sim_sock {
     uint64_t last_at;
     struct timer arrive;
     struct timer give_up; /* nobody answers any more */
-    bool fin_in, fin_out, broken, silent, told;
+    bool fin_in, fin_out, broken, silent, told, recv_part;
     int32_t error; /* to be told once */
     struct sim_call *recv, *send;
     struct list parked;  /* of the io: no buffer */
@@ -215,11 +216,12 @@ struct sim_call {
     struct io_op *op;
     struct io *io;
     struct sim_site *site;
-    struct list link; /* all of the io */
-    struct list wait; /* accepts of a listener */
-    uint8_t kind, phase;
-    bool effect; /* it had its effect: too late to cancel */
-    bool ended;  /* its last result is in the queue */
+    struct list link;           /* all of the io */
+    struct list wait;           /* accepts of a listener */
+    uint8_t kind, phase, asked; /* the fault that was asked for at its place */
+    bool effect;                /* it had its effect: too late to cancel */
+    bool part;                  /* a send: in pieces */
+    bool ended;                 /* its last result is in the queue */
     int32_t fd, res;
     uint32_t open_flags, len, sent, sum;
     uint64_t offset, seq, size;
@@ -265,6 +267,10 @@ struct sim_host {
     struct sim_faults faults;
     struct sim_fail fails[SIM_FAIL_SLOTS];
     uint32_t fail_count;
+    struct sim_fail_at fail_at[SIM_FAIL_AT];
+    uint32_t fail_at_count, fail_at_hits;
+    bool no_direct;
+    uint32_t fd_limit; /* 0: SIM_FD_SLOTS */
     uint64_t disk_ops, stop_before;
     void (*look)(void *arg, uint64_t n);
     void *look_arg;
@@ -343,8 +349,14 @@ uint64_t sim_delay(struct sim *sim, uint64_t min, uint64_t max);
 bool sim_chance(struct sim_host *h, uint32_t per_mille);
 /* SIM_OK unless a directed fault of this kind is due. */
 enum sim_fault sim_fail_due(struct sim_host *h, enum sim_kind kind);
-struct sim_site *sim_site_of(struct sim_host *h, enum sim_kind kind, const void *from,
-                             const void *done);
+/* Of a call that starts now. */
+struct sim_site *sim_site_of(struct sim_host *h, enum sim_kind kind, const void *from);
+/* What was asked for this call at its place; SIM_OK: nothing. */
+enum sim_fault sim_site_fault(struct sim_host *h, const struct sim_site *site);
+/* For calls that are over at once: this one fails. */
+bool sim_site_asked(struct sim_host *h, const struct sim_site *site);
+/* Of an operation: what was asked for at its place, or for the next one of this kind. */
+enum sim_fault sim_call_fault(struct sim_call *c, enum sim_kind kind);
 void sim_count(struct sim_site *site, enum sim_fault fault);
 /* The fault that this result is counted as. */
 enum sim_fault sim_fault_of(int32_t res);

@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "tests/sim/places.h"
 #include "tests/sim/sim_internal.h"
 
 #define ACCEPT_PAUSE_NS (100 * NS_PER_MS)
@@ -73,7 +74,10 @@ static const char *listen_problem(struct sim_host *h, const struct io_addr *a, b
 bool io_port_check(const struct io_addr *addr, struct why *why)
 {
     char text[IO_ADDR_TEXT_MAX];
-    const char *problem = listen_problem(sim_current()->current, addr, false);
+    struct sim_host *h = sim_current()->current;
+    struct sim_site *site = sim_site_of(h, SIM_LISTEN, __builtin_return_address(0));
+    const char *problem =
+        sim_site_asked(h, site) ? "another program listens there" : listen_problem(h, addr, false);
 
     if (problem)
         why_set(why, 451, "4.3.0", "cannot listen on %s: %s", io_addr_text(addr, true, text),
@@ -84,13 +88,15 @@ bool io_port_check(const struct io_addr *addr, struct why *why)
 bool io_listen(struct io *io, const struct io_addr *addr, const struct io_listen_opts *opts,
                int32_t *fd, struct why *why)
 {
-    const char *problem = listen_problem(io->host, addr, opts->reuse_port);
+    struct sim_site *site = sim_site_of(io->host, SIM_LISTEN, __builtin_return_address(0));
+    const char *problem = sim_site_asked(io->host, site)
+                              ? "another program listens there"
+                              : listen_problem(io->host, addr, opts->reuse_port);
     struct sim_listener *l;
     char text[IO_ADDR_TEXT_MAX];
     int32_t got = problem ? -EADDRINUSE : sim_fd_open(io, SIM_FD_LISTENER);
 
-    sim_count(sim_site_of(io->host, SIM_LISTEN, __builtin_return_address(0), NULL),
-              sim_fault_of(got < 0 ? got : 0));
+    sim_count(site, sim_fault_of(got < 0 ? got : 0));
     if (got < 0) {
         why_set(why, 0, "", "cannot listen on %s: %s", io_addr_text(addr, true, text),
                 problem ? problem : strerror(-got));
@@ -144,9 +150,10 @@ static void accept_match(struct sim_listener *l)
         struct sim_call *c = container_of(l->accepts.next, struct sim_call, wait);
         struct sim_sock *s = container_of(l->waiting.next, struct sim_sock, waiting);
         struct sim_host *h = l->host;
+        enum sim_fault fault = sim_call_fault(c, SIM_ACCEPT);
         int32_t fd;
-        if (sim_fail_due(h, SIM_ACCEPT) != SIM_OK || sim_chance(h, h->faults.accept_error))
-            fd = -EMFILE;
+        if (fault != SIM_OK || sim_chance(h, h->faults.accept_error))
+            fd = fault == SIM_OTHER ? -ECONNABORTED : -EMFILE;
         else
             fd = sim_fd_open(l->io, SIM_FD_SOCK);
         if (fd >= 0) {
@@ -187,6 +194,7 @@ static void accept_arm(struct io_acceptor *a, struct io_op *op)
     struct sim_call *c;
 
     a->running++;
+    sim_place_now = (const struct sim_place *)op->offset;
     c = sim_call_start_fd(a->io, op, SIM_ACCEPT, a->listen_fd, SIM_FD_LISTENER,
                           (const void *)(uintptr_t)a->on_accept);
     if (c)
@@ -222,13 +230,17 @@ static void accept_resume(struct timer *t)
 
 void io_accept_start(struct io *io, struct io_acceptor *a, int32_t listen_fd)
 {
+    const struct sim_place *place = sim_place_now;
+
+    sim_place_now = NULL;
     a->io = io;
     a->listen_fd = listen_fd;
     a->stopping = false;
     a->running = 0;
     a->pause = (struct timer){.fire = accept_resume};
     for (uint32_t i = 0; i < IO_ACCEPT_SLOTS; i++) {
-        a->slots[i] = (struct io_op){.done = accept_done, .next = (struct io_op *)(void *)a};
+        a->slots[i] = (struct io_op){
+            .done = accept_done, .next = (struct io_op *)(void *)a, .offset = (uintptr_t)place};
         accept_arm(a, &a->slots[i]);
     }
 }
@@ -314,8 +326,12 @@ static bool connect_reach(struct sim_call *c)
 static void connect_begin(struct sim_call *c)
 {
     struct sim_host *h = c->io->host;
-    enum sim_fault fault = sim_fail_due(h, SIM_CONNECT);
+    enum sim_fault fault = sim_call_fault(c, SIM_CONNECT);
 
+    if (fault == SIM_CANCELED) {
+        sim_call_end(c, -ECANCELED);
+        return;
+    }
     c->fd = fault == SIM_NO_FD || sim_chance(h, h->faults.fd_none)
                 ? -ENFILE
                 : sim_fd_open(c->io, SIM_FD_OPENING);

@@ -245,7 +245,8 @@ static void transmit(struct sim_sock *s, const uint8_t *data, uint32_t len)
     }
     while (len > 0) {
         uint32_t n = len;
-        if (len > 1 && sim_chance(h, h->faults.send_split)) {
+        if (len > 1 && (s->send->part || sim_chance(h, h->faults.send_split))) {
+            s->send->part = false;
             n = 1 + (uint32_t)sim_below(&s->sim->prng, len - 1);
             sim_sock_packet(s->peer, SIM_PACKET_DATA, data, n);
             s->peer->last_at += sim_below(&s->sim->prng, PIECE_GAP_NS);
@@ -261,8 +262,14 @@ static void transmit(struct sim_sock *s, const uint8_t *data, uint32_t len)
 static bool send_fault(struct sim_sock *s, struct sim_call *c)
 {
     struct sim_host *h = s->host;
-    enum sim_fault fault = sim_fail_due(h, SIM_SEND);
+    enum sim_fault fault = sim_call_fault(c, SIM_SEND);
 
+    if (fault == SIM_CANCELED) {
+        transmit(s, c->buf, (uint32_t)sim_below(&s->sim->prng, c->len + 1));
+        sim_call_end(c, -ECANCELED);
+        return true;
+    }
+    c->part = fault == SIM_SHORT;
     if (fault == SIM_TIMEOUT || sim_chance(h, h->faults.vanish)) {
         sim_count(c->site, SIM_TIMEOUT);
         sim_sock_vanish(s);

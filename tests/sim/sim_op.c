@@ -51,7 +51,8 @@ struct sim_call *sim_call_start(struct io *io, struct io_op *op, enum sim_kind k
     c = call_take(io);
     c->op = op;
     c->kind = (uint8_t)kind;
-    c->site = sim_site_of(io->host, kind, from, (const void *)(uintptr_t)op->done);
+    c->site = sim_site_of(io->host, kind, from);
+    c->asked = (uint8_t)sim_site_fault(io->host, c->site);
     op->kind = (uint8_t)kind;
     op->state = SIM_RUNNING;
     op->flags = 0;

@@ -95,7 +95,8 @@ static void deliver(struct sim_sock *s)
     uint8_t *buf = io->bufs + (size_t)id * io->buf_size;
     uint32_t max = io->buf_size, n;
 
-    if (sim_chance(s->host, s->host->faults.recv_short)) {
+    if (s->recv_part || sim_chance(s->host, s->host->faults.recv_short)) {
+        s->recv_part = false;
         max = 1 + (uint32_t)sim_below(&s->sim->prng, max);
         sim_count(s->recv->site, SIM_SHORT);
     }
@@ -118,8 +119,13 @@ static void recv_fire(struct timer *t)
 static bool recv_fault(struct sim_sock *s)
 {
     struct sim_host *h = s->host;
-    enum sim_fault fault = sim_fail_due(h, SIM_RECV);
+    enum sim_fault fault = sim_call_fault(s->recv, SIM_RECV);
 
+    if (fault == SIM_CANCELED) {
+        sim_call_end(s->recv, -ECANCELED);
+        return true;
+    }
+    s->recv_part |= fault == SIM_SHORT;
     if (fault == SIM_RESET || sim_chance(h, h->faults.reset)) {
         sim_sock_reset(s);
         return true;

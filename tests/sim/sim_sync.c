@@ -23,8 +23,9 @@ static struct sim_host *host_of(const struct io *io)
 /* 0, or the error that this call ends in. */
 static int32_t call_fault(struct sim_host *h, enum sim_kind kind, const void *from)
 {
-    struct sim_site *site = sim_site_of(h, kind, from, NULL);
-    bool fails = sim_fail_due(h, kind) != SIM_OK || sim_chance(h, h->faults.call_error);
+    struct sim_site *site = sim_site_of(h, kind, from);
+    bool asked = sim_site_asked(h, site);
+    bool fails = asked || sim_fail_due(h, kind) != SIM_OK || sim_chance(h, h->faults.call_error);
 
     sim_count(site, fails ? SIM_EIO : SIM_OK);
     return fails ? -EIO : 0;
@@ -119,7 +120,12 @@ bool io_disk_free(struct io *io, const char *path, uint64_t *free_bytes, uint64_
 
 bool io_memory(struct io *io, uint64_t *resident_bytes, uint64_t *total_bytes)
 {
-    (void)io;
+    struct sim_site *site = sim_site_of(io->host, SIM_MEMORY, __builtin_return_address(0));
+    bool asked = sim_site_asked(io->host, site);
+
+    sim_count(site, asked ? SIM_OTHER : SIM_OK);
+    if (asked)
+        return false;
     *resident_bytes = 64ull << 20; /* plenty is left: what is short is tested without a simulator */
     *total_bytes = 1ull << 40;
     return true;

@@ -12,7 +12,8 @@
 struct site_table {
     uint32_t count;
     struct {
-        uint64_t offset, done;
+        const struct sim_place *place; /* NULL: not known */
+        uint64_t offset;
         enum sim_kind kind;
         bool gateway; /* made by the machine under test */
         uint64_t counts[SIM_FAULT_COUNT];
@@ -21,7 +22,8 @@ struct site_table {
 
 void sites_add(struct site_table *t, const struct sim *sim);
 void sites_merge(struct site_table *to, const struct site_table *from);
-/* With function, file and line, where addr2line is there. */
+/* "queue/commit.c:219 commit_start" */
+void site_name(const struct sim_place *place, uint64_t offset, char *out, size_t size);
 void sites_print(const struct site_table *t, FILE *out);
 
 #endif

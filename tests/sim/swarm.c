@@ -122,6 +122,18 @@ static void draw_hop(struct swarm *s, struct prng *p)
     s->dns.null_mx = rare(p, 50);
 }
 
+/* Much at once for a slow disk: sessions wait for room, and receiving pauses. */
+static void draw_crowd(struct swarm *s)
+{
+    s->sessions = 40;
+    s->chaos_ns = 2 * NS_PER_S;
+    s->message_size_max = 150000;
+    s->client.size_class = 3;
+    s->disk_and_net.disk_min_ns = 20 * NS_PER_MS;
+    s->disk_and_net.disk_max_ns = 200 * NS_PER_MS;
+    s->disk_and_net.recv_short = 600;
+}
+
 void swarm_draw(struct swarm *s, struct prng *p)
 {
     static const uint32_t shards[] = {1, 1, 2, 2, 3, 4};
@@ -166,6 +178,13 @@ void swarm_draw(struct swarm *s, struct prng *p)
     if (prng_below(p, 2))
         draw_net(&s->peers, p);
     s->peers.post_full = 0;
+    /* What is drawn last leaves the rest of a seed as it was. */
+    s->no_direct = prng_below(p, 16) == 0;
+    s->zero_fill = prng_below(p, 16) == 0;
+    s->junk = prng_below(p, 16) == 0;
+    if (prng_below(p, 32) == 0)
+        draw_crowd(s);
+    s->client.auth = prng_below(p, 16) ? 0 : 700;
 }
 
 void swarm_print(const struct swarm *s, FILE *out)

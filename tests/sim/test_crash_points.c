@@ -21,7 +21,7 @@
 #endif
 
 struct totals {
-    uint64_t works, points, cuts, recoveries;
+    uint64_t works, points, whole, cuts, recoveries;
 };
 
 /* CRASH_POINTS=all, and slowly; or =n/m: part n of m of all. */
@@ -56,6 +56,7 @@ static void run(const struct crash_work *work, uint32_t bits_max, bool deep, str
         cr_assert_fail("%s", r->fault);
     t->works++;
     t->points += r->point_count;
+    t->whole += r->whole;
     t->cuts += r->cuts;
     t->recoveries += r->recoveries;
     crash_run_free(r);
@@ -92,9 +93,11 @@ static void enumerate(uint32_t count, uint32_t parts, struct totals *t)
             continue;
         run(&work, wanted() ? BITS_ALL : BITS_TEST, wanted() || t->works % 8 == 0, t);
     }
-    printf("crash points: %u operations: %llu workloads, %llu points, %llu cuts, %llu recoveries\n",
+    printf("crash points: %u operations: %llu workloads, %llu points (%llu with every subset), "
+           "%llu cuts, %llu recoveries\n",
            count, (unsigned long long)t->works, (unsigned long long)t->points,
-           (unsigned long long)t->cuts, (unsigned long long)t->recoveries);
+           (unsigned long long)t->whole, (unsigned long long)t->cuts,
+           (unsigned long long)t->recoveries);
     fflush(stdout);
 }
 

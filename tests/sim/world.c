@@ -17,6 +17,7 @@
 #define CALM_NS   (1800 * NS_PER_S)
 #define OVER_NS   (700 * NS_PER_S)
 #define STEPS_MAX 3000000u
+#define FD_LIMIT  1024u /* what is made for each descriptor stays small */
 
 enum what {
     DO_SESSION,
@@ -341,6 +342,31 @@ static void finish(struct world *w)
     }
 }
 
+/* Times, order and pieces stay: none of them is a failure. */
+static struct sim_faults no_failures(const struct sim_faults *f)
+{
+    return (struct sim_faults){.disk_min_ns = f->disk_min_ns,
+                               .disk_max_ns = f->disk_max_ns,
+                               .send_split = f->send_split,
+                               .recv_short = f->recv_short,
+                               .net_min_ns = f->net_min_ns,
+                               .net_max_ns = f->net_max_ns,
+                               .window_max = f->window_max,
+                               .reorder = f->reorder,
+                               .turn_part = f->turn_part,
+                               .cancel_late = f->cancel_late,
+                               .stall = f->stall,
+                               .stall_ns = f->stall_ns};
+}
+
+static void bare(struct swarm *s)
+{
+    s->disk_and_net = no_failures(&s->disk_and_net);
+    s->peers = no_failures(&s->peers);
+    s->single_faults = 0;
+    s->disk_bytes = 0;
+}
+
 static void world_make(struct world *w)
 {
     char name[16], address[32];
@@ -352,6 +378,8 @@ static void world_make(struct world *w)
     prng_seed(&w->names, prng_next(&p));
     prng_seed(&w->chaos, prng_next(&p));
     swarm_draw(&w->swarm, &p);
+    if (w->bare)
+        bare(&w->swarm);
     w->sim = sim_create(w->seed);
     if (w->trace_steps)
         sim_trace_to(w->sim, w->trace);
@@ -374,6 +402,13 @@ static void world_make(struct world *w)
     }
     sim_host_disk_put(w->gateway.host, "/spool/README", "", 0);
     sim_host_faults(w->gateway.host, &w->swarm.disk_and_net);
+    sim_host_fd_limit(w->gateway.host, FD_LIMIT);
+    sim_host_disk_direct(w->gateway.host, !w->swarm.no_direct);
+    if (w->swarm.junk)
+        sim_host_disk_put(w->gateway.host, "/spool/lane-00/00000003.seg", "not a segment", 13);
+    for (size_t i = 0; i < sizeof w->fail_at / sizeof *w->fail_at; i++)
+        if (w->fail_at[i].place)
+            sim_host_fail_at(w->gateway.host, &w->fail_at[i]);
     if (w->swarm.disk_bytes)
         sim_host_disk_limit(w->gateway.host, w->swarm.disk_bytes, UINT64_MAX);
 }

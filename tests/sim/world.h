@@ -39,7 +39,7 @@ struct swarm {
     struct {
         uint32_t messages_max, rcpts_max, size_class;
         uint16_t pipelining, size_param, notify, null_sender, abort, slow, smuggle, extra, rset,
-            too_many, oversize, helo, no_quit, late_quit, wrong, doomed;
+            too_many, oversize, helo, no_quit, late_quit, wrong, doomed, auth;
     } client;
     struct {
         uint16_t no_pipelining, no_dsn, no_size, r4xx, r5xx, r421, close, vanish, late, split, junk,
@@ -49,6 +49,8 @@ struct swarm {
         uint16_t servfail, silent, nxdomain, bogus, null_mx;
     } dns;
     uint32_t kills, cuts, stops, reloads, jumps, outages, operations, single_faults;
+    bool no_direct, zero_fill; /* what the file system can, or a lane is told */
+    bool junk;                 /* a segment that nobody can read is there from the start */
     bool bulk; /* much mail of some size, some of it held: segments fill, die and are emptied */
     struct sim_faults disk_and_net; /* of the gateway's machine */
     struct sim_faults peers;        /* of the others */
@@ -258,6 +260,8 @@ struct world_stats {
 
 struct world {
     uint64_t seed;
+    bool bare; /* no I/O of the gateway fails, but for what is asked for next */
+    struct sim_fail_at fail_at[2];
     struct sim *sim;
     struct swarm swarm;
     struct prng plan, clients, hops, names, chaos;
