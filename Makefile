@@ -278,6 +278,10 @@ deploy-test: all ## manifests by their schemas, alert rules by promtool, the pac
 	@$(MAKE) --no-print-directory image-test
 	@tests/image/guide
 
+.PHONY: handoff
+handoff: all ## hand MESSAGES queued messages (default 100000) to two peers, with kills on the way
+	@tests/handoff/run $(or $(MESSAGES),100000)
+
 image-test: all ## build the container image without a registry, send mail through it (root)
 	@deploy/packages/install image
 	@tests/image/build

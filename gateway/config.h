@@ -74,6 +74,7 @@ struct config_receive_connector {
     uint64_t message_size_max;
     uint32_t rcpt_count_max;
     uint64_t idle_ns; /* without a whole command, or text */
+    struct config_strings handoff_accounts; /* gateways that may hand their mail over */
 };
 
 enum config_tls_level {
@@ -114,6 +115,7 @@ struct config_send_connector {
     uint64_t message_size_max; /* 0: none */
     uint32_t connections_max, messages_per_connection_max, rcpts_per_message_max;
     bool enabled, failover, allow_relay;
+    bool handoff; /* one of handoff.peers: takes no mail by address space */
     enum { CONFIG_UNCERTAIN_RETRY, CONFIG_UNCERTAIN_HOLD } on_uncertain;
     struct config_networks mx_allow; /* delivery: mx may connect to these although they are private
                                         or special (FAULTS 75) */
@@ -184,6 +186,11 @@ struct config {
     struct {
         uint64_t deliveries_ns; /* new ones begin for so long after a drain did */
     } drain;
+    struct {
+        struct config_strings peers; /* send connectors */
+        uint32_t *connectors;        /* their numbers, as many */
+        uint64_t timeout_ns;
+    } handoff;
     struct {
         uint64_t *intervals_s;
         uint32_t interval_count;

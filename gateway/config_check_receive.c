@@ -83,6 +83,15 @@ static bool check_proxy(struct config_reader *r, const struct config_node *item,
     return true;
 }
 
+static bool check_handoff(struct config_reader *r, const struct config_node *item,
+                          const struct config_receive_connector *c)
+{
+    if (c->handoff_accounts.count == 0 || (c->auth.required && c->tls.mode != CONFIG_TLS_NONE &&
+                                           (c->tls.required || c->tls.mode == CONFIG_TLS_IMPLICIT)))
+        return true;
+    return fail_at(r, item, "handoff_accounts", "need auth.required and tls.required");
+}
+
 static bool submission_of(const struct config_receive_connector *c, const struct config_node *item)
 {
     const struct config_node *n = config_node_get(item, "submission");
@@ -139,7 +148,8 @@ static bool check_one(struct config_reader *r, const struct config_node *list, s
     if (!c->fqdn)
         c->fqdn = conf->hostname;
     c->submission = submission_of(c, item);
-    return check_tls(r, item, c) && check_auth(r, item, c, conf) && check_proxy(r, item, c);
+    return check_tls(r, item, c) && check_auth(r, item, c, conf) && check_proxy(r, item, c) &&
+           check_handoff(r, item, c);
 }
 
 static const char *receive_at(const void *arg, uint32_t i)

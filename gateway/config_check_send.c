@@ -136,7 +136,10 @@ static bool check_spaces(struct config_reader *r, const struct config_node *item
 {
     const struct config_node *list = config_node_near(item, "address_spaces");
     const struct config_node *open = config_node_get(item, "open_relay");
-    if (c->space_count == 0)
+    if (c->handoff && c->space_count)
+        return fail_at(r, item, "address_spaces",
+                       "must be empty: the connector is one of handoff.peers");
+    if (c->space_count == 0 && !c->handoff)
         return fail_at(r, item, "address_spaces", "expected at least one, such as {space: \"*\"}");
     for (uint32_t i = 0; i < c->space_count; i++)
         if (c->allow_relay && strcmp(c->spaces[i].space, "*") == 0 &&
@@ -192,16 +195,55 @@ static const char *send_at(const void *arg, uint32_t i)
     return ((const struct config *)arg)->send[i].name;
 }
 
+/* ---- peers ---- */
+
+static bool find_peers(struct config_reader *r, const struct config_node *root, struct config *c)
+{
+    const struct config_node *list = config_node_near(root, "handoff.peers");
+    c->handoff.connectors =
+        config_alloc(r, r->pool, c->handoff.peers.count + 1, sizeof *c->handoff.connectors);
+    if (!c->handoff.connectors)
+        return false;
+    for (uint32_t i = 0; i < c->handoff.peers.count; i++) {
+        uint32_t k = 0;
+        while (k < c->send_count && strcmp(c->send[k].name, c->handoff.peers.items[i]) != 0)
+            k++;
+        if (k == c->send_count || c->send[k].handoff)
+            return config_fail(r, list->entries[i].value->place, "handoff.peers: %.64s is %s",
+                               c->handoff.peers.items[i],
+                               k == c->send_count ? "no send connector" : "given twice");
+        c->send[k].handoff = true;
+        c->handoff.connectors[i] = k;
+    }
+    return true;
+}
+
+/* A peer gets mail with all that is known of it: nobody may stand in between. */
+static bool check_peer(struct config_reader *r, const struct config_node *item,
+                       const struct config_send_connector *c)
+{
+    if (!c->handoff)
+        return true;
+    if (c->mx)
+        return fail_at(r, item, "delivery", "a peer of handoff needs smart_hosts");
+    if (!c->auth.mechanism)
+        return fail_at(r, item, "auth", "a peer of handoff needs a login");
+    if (c->tls.level != CONFIG_LEVEL_VERIFY)
+        return fail_at(r, item, "tls.level", "a peer of handoff needs verify");
+    return true;
+}
+
 bool config_check_send(struct config_reader *r, const struct config_node *root, struct config *c)
 {
     const struct config_node *list = config_node_near(root, "send_connectors");
-    if (!config_unique(r, send_at, c, c->send_count, list, "name", "connector"))
+    if (!config_unique(r, send_at, c, c->send_count, list, "name", "connector") ||
+        !find_peers(r, root, c))
         return false;
     for (uint32_t i = 0; i < c->send_count; i++) {
         const struct config_node *item = list->entries[i].value;
         if (!check_spaces(r, item, &c->send[i]) || !check_smart_hosts(r, item, &c->send[i]) ||
             !check_auth(r, item, &c->send[i]) || !check_tls(r, item, &c->send[i]) ||
-            !check_scope(r, item, &c->send[i], c))
+            !check_scope(r, item, &c->send[i], c) || !check_peer(r, item, &c->send[i]))
             return false;
     }
     return make_routes(r, root, c);

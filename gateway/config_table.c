@@ -395,6 +395,13 @@ static const struct config_key receive_keys[] = {
      .type = CONFIG_TYPE_GROUP,
      .keys = KEYS(proxy_keys),
      .help = "Load balancers in front."},
+    {.name = "handoff_accounts",
+     .type = CONFIG_TYPE_STRINGS,
+     .standard = "[]",
+     SETS(config_receive_connector, handoff_accounts),
+     .example = "[peer]",
+     .help = "Accounts of other gateways that may hand their queues over (XHANDOFF). Needs "
+             "tls.required and auth.required."},
     {.name = "protocol_log",
      .type = CONFIG_TYPE_BOOL,
      .standard = "false",
@@ -668,25 +675,6 @@ static const struct config_key retry_keys[] = {
      AT(config, retry.warn_after_s),
      .help = "After this long the sender is told of the delay. 0: never."}};
 
-static const struct config_key drain_keys[] = {
-    {.name = "deliveries",
-     .type = CONFIG_TYPE_TIME,
-     .standard = "0s",
-     .unit = 1,
-     .max = 3600 * NS_PER_S,
-     AT(config, drain.deliveries_ns),
-     .help =
-         "For so long a gateway that drains goes on with what is queued and due; then only what "
-         "is under way ends, in 30 seconds more. The rest waits in the spool."}};
-
-static const struct config_key reload_keys[] = {
-    {.name = "watch",
-     .type = CONFIG_TYPE_BOOL,
-     .standard = "false",
-     AT(config, reload.watch),
-     .help = "Reload by itself when this file, or one that it names, has changed. Understands how "
-             "Kubernetes replaces ConfigMaps and Secrets."}};
-
 static const struct config_key top_keys[] = {
     {.name = "include",
      .type = CONFIG_TYPE_PATHS,
@@ -778,11 +766,15 @@ static const struct config_key top_keys[] = {
      .help = "Mail that could not be delivered yet."},
     {.name = "drain",
      .type = CONFIG_TYPE_GROUP,
-     .keys = KEYS(drain_keys),
+     .keys = &config_drain_keys,
      .help = "Stopping (SIGTERM, hikyakuctl drain)."},
+    {.name = "handoff",
+     .type = CONFIG_TYPE_GROUP,
+     .keys = &config_handoff_keys,
+     .help = "Other gateways that take over what is left when this one stops."},
     {.name = "reload",
      .type = CONFIG_TYPE_GROUP,
-     .keys = KEYS(reload_keys),
+     .keys = &config_reload_keys,
      .help = "When the configuration is read again."},
     {.name = "rewrite",
      .type = CONFIG_TYPE_STRINGS,

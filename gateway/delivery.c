@@ -19,8 +19,6 @@
 
 #include "gateway/backlog.h"
 
-#define REROUTE_SLICE 1024u /* messages looked at a turn for those without a route */
-
 /* ---- log ---- */
 
 static void log_word(struct log_line *line, const char *key, const char *value)
@@ -34,6 +32,8 @@ static void job_log_begin(struct job *j, struct log_line *line, enum log_event e
     char qid[QID_TEXT_MAX];
     log_begin(line, &j->delivery->shard->log, event);
     log_str(line, "qid", qid_text(j->m->qid, qid));
+    if (j->env.origin.len)
+        log_slice(line, "origin", j->env.origin); /* its queue id where it was accepted */
     log_slice(line, "session", j->env.session);
     log_slice(line, "sender", j->env.sender);
     log_slice(line, "recipient", j->env.rcpts[rcpt].mailbox);
@@ -280,24 +280,31 @@ static bool is_suspect(const struct queue_msg *m)
     return m->crashes + 1u >= QUEUE_CRASHES_MAX;
 }
 
-static struct job *job_create(struct delivery *d, struct lane *l, struct queue_msg *m)
+struct job *job_create_bare(struct delivery *d)
 {
-    struct job *j =
-        d->job_count < JOBS_ACTIVE_MAX && !d->draining ? slab_alloc(&d->job_slab) : NULL;
+    struct job *j = d->job_count < JOBS_ACTIVE_MAX ? slab_alloc(&d->job_slab) : NULL;
     if (!j)
         return NULL;
     memset(j, 0, sizeof *j);
     j->delivery = d;
+    arena_init(&j->arena, &d->shard->arena_slab, ENVELOPE_BLOCKS_MAX * 2);
+    list_push_back(&d->jobs, &j->link);
+    d->job_count++;
+    metric_set(d->shard->metrics, M_JOBS, d->job_count);
+    return j;
+}
+
+struct job *job_create(struct delivery *d, struct lane *l, struct queue_msg *m)
+{
+    struct job *j = job_create_bare(d);
+    if (!j)
+        return NULL;
     j->lane = l;
     j->m = m;
     assert(m->owner == NULL);
     m->owner = j;
     j->suspect = is_suspect(m);
     d->suspect_count += j->suspect;
-    arena_init(&j->arena, &d->shard->arena_slab, ENVELOPE_BLOCKS_MAX * 2);
-    list_push_back(&d->jobs, &j->link);
-    d->job_count++;
-    metric_set(d->shard->metrics, M_JOBS, d->job_count);
     return j;
 }
 
@@ -310,7 +317,7 @@ static bool job_rcpts_alloc(struct job *j)
 void delivery_accept(struct delivery *d, struct lane *l, struct queue_msg *m, struct arena *arena,
                      const struct envelope *env)
 {
-    struct job *j = job_create(d, l, m);
+    struct job *j = d->draining ? NULL : job_create(d, l, m);
     if (!j) {
         if (!backlog_push(d->backlog, m->qid))
             lane_defer(l, m, lane_wall_s(l) + 60, false, slice_of(NULL, 0));
@@ -382,7 +389,7 @@ void delivery_due(struct delivery *d, struct lane *l, struct queue_msg *m)
     if (m->owner)
         return;
     bool later = is_suspect(m) && d->suspect_count >= SUSPECTS_ACTIVE_MAX;
-    bool now = !later && d->read_count < ENVELOPE_READS_MAX;
+    bool now = !later && !d->draining && d->read_count < ENVELOPE_READS_MAX;
     struct job *j = now ? job_create(d, l, m) : NULL;
     if (j)
         job_read(j);
@@ -402,7 +409,7 @@ void delivery_operate(struct delivery *d, struct lane *l, struct queue_msg *m, b
         lane_rcpts_final(l, m, all, count, RCPT_REMOVED);
         return;
     }
-    struct job *j = job_create(d, l, m);
+    struct job *j = d->draining ? NULL : job_create(d, l, m);
     if (!j)
         return;
     j->remove_asked = remove;
@@ -432,8 +439,8 @@ static void delivery_refill(struct delivery *d)
                                slice_of(NULL, 0));
                 break;
             }
-            if (m && !m->owner && !m->schedule_index && m->state != QUEUE_HELD &&
-                m->state != QUEUE_POISON) {
+            if (m && !m->owner && !m->schedule_index &&
+                !queue_state_rests((enum queue_state)m->state)) {
                 delivery_due(d, d->shard->lanes[i], m);
                 break;
             }
@@ -467,6 +474,10 @@ void job_task_done(struct task *t)
     const uint32_t *rcpts = t->rcpts; /* in the job's arena */
     uint32_t count = t->rcpt_count;
     slab_free(&j->delivery->task_slab, t);
+    if (j->handoff) {
+        handoff_task_done(j);
+        return;
+    }
     if (j->tasks_open > 0) /* may take long: what is delivered is not kept in memory */
         job_final_done(j, rcpts, count);
     if (j->tasks_open > 0 || j->routing)
@@ -722,6 +733,7 @@ struct delivery *delivery_create(struct shard *s)
 void delivery_turn_end(struct delivery *d)
 {
     hops_reap(d);
+    handoff_more(d);
     if (d->failback) {
         d->failback = false;
         sites_failback(d);
@@ -736,47 +748,20 @@ void delivery_tick(struct delivery *d)
 {
     sites_sweep(d);
     homes_sweep(d, false);
+    handoff_tick(d);
 }
 
 uint64_t delivery_work(const struct delivery *d)
 {
-    return (uint64_t)d->job_count + !backlog_empty(d->backlog);
+    return (uint64_t)d->job_count + !backlog_empty(d->backlog) + handoff_left(d);
 }
 
 bool delivery_drain(struct delivery *d, bool force)
 {
     d->draining = true;
+    d->handoff.on = false;
     sites_drain(d, force);
     return d->job_count == 0 && d->hop_count == 0;
-}
-
-/* A slice of the messages without a route are tried again; the rest with the next turn. */
-static void delivery_reroute(struct timer *t)
-{
-    struct delivery *d = container_of(t, struct delivery, reroute);
-    struct shard *sh = d->shard;
-    for (uint32_t n = 0; n < REROUTE_SLICE && d->reroute_lane < sh->lane_count; n++) {
-        struct lane *l = sh->lanes[d->reroute_lane];
-        bool any = lane_stats(l)->by_state[QUEUE_UNREACHABLE] > 0;
-        struct queue_msg *m = any ? lane_next(l, &d->reroute_cursor) : NULL;
-        if (!m) {
-            d->reroute_lane++;
-            d->reroute_cursor = 0;
-        } else if (m->state == QUEUE_UNREACHABLE && !m->owner) {
-            lane_set_state(l, m, QUEUE_READY);
-        }
-    }
-    if (d->reroute_lane < sh->lane_count)
-        io_timer_set(sh->io, t, io_now_ns(sh->io));
-}
-
-void delivery_config_changed(struct delivery *d)
-{
-    d->reroute_lane = 0;
-    d->reroute_cursor = 0;
-    d->reroute.fire = delivery_reroute;
-    io_timer_set(d->shard->io, &d->reroute, io_now_ns(d->shard->io));
-    sites_config_changed(d);
 }
 
 void delivery_destroy(struct delivery *d)

@@ -68,6 +68,7 @@ struct job {
     bool routing, finishing, remove_asked, hold_asked, bounce_asked;
     bool suspect;     /* counts in delivery->suspect_count */
     struct list link; /* delivery->jobs */
+    struct handoff *handoff; /* in the arena: to be given to a peer, no delivery */
     struct lane_envelope_read read;
     struct bounce *bounce;
 };
@@ -123,7 +124,7 @@ struct site {
 };
 
 /* What a connection waits to see noted on disk. */
-enum hop_noting { HOP_NOTE_NONE, HOP_NOTE_BEGIN, HOP_NOTE_DOT };
+enum hop_noting { HOP_NOTE_NONE, HOP_NOTE_BEGIN, HOP_NOTE_DOT, HOP_NOTE_GIVEN };
 
 enum hop_state { HOP_RESOLVE, HOP_CONNECT, HOP_TLS, HOP_SMTP, HOP_CLOSING };
 
@@ -172,6 +173,7 @@ struct hop {
     uint8_t *body;
     uint32_t body_off, body_len;
     uint64_t body_read; /* bytes of the message read so far */
+    struct slice text;  /* goes before the message: of a hand-off */
     char remote[128];   /* "host [address]" for logs and DSNs */
 };
 
@@ -199,6 +201,20 @@ struct delivery {
     uint32_t reroute_lane;
     uint64_t reroute_cursor;
     bool draining, refill, failback; /* failback: a next hop recovered */
+    struct {
+        bool on, over; /* on: draining, but for peers */
+        uint64_t until_ns, next_pass_ns;
+        uint32_t lane, idle_passes;
+        uint64_t cursor, pass, given;      /* given: in this pass */
+        uint32_t active;                   /* jobs */
+        uint64_t sweep_due, sweep_running; /* bits: peers to be asked what they have prepared */
+        uint64_t sweep_ns;                 /* not before */
+        bool sweep_asked, met;             /* once at least; in this drain */
+        bool ask;                          /* who is who is not known well enough */
+        char instances[HANDOFF_PEERS_MAX][INSTANCE_LEN + 1]; /* by place in handoff.peers */
+        uint32_t commit_lane; /* where those of an earlier life are looked for */
+        uint64_t commit_cursor;
+    } handoff;
     uint32_t hop_count;
 };
 
@@ -228,6 +244,35 @@ bool job_has(const struct job *j, enum rcpt_state state);
 bool job_set_aside(struct job *j, uint32_t rcpt) __attribute__((warn_unused_result));
 /* The site that takes this recipient; NULL: it has its verdict. */
 struct site *job_route_rcpt(struct job *j, uint32_t rcpt);
+
+/* A job for `m`, which nobody owns. NULL: no memory. */
+struct job *job_create(struct delivery *d, struct lane *l, struct queue_msg *m);
+
+/* handoff.c */
+/* The task's transaction: what it says and sends. */
+bool handoff_prepare(struct task *t);
+/* Its state as text, which goes before the message. */
+struct slice handoff_text(const struct job *j);
+/* Its reply, but where the job goes on with the same connection: then false. */
+bool handoff_replied(struct hop *h, const struct why *why) __attribute__((warn_unused_result));
+/* That it is given is durable: says so to the peer. */
+void handoff_go_on(struct hop *h);
+/* Its task ended, in whatever way. */
+void handoff_task_done(struct job *j);
+/* Once a second: confirms what an earlier life gave away. */
+void handoff_tick(struct delivery *d);
+/* For the end of a turn: more messages are offered as others are done. */
+void handoff_more(struct delivery *d);
+uint64_t handoff_left(const struct delivery *d);
+/* handoff_sweep.c: takes back what peers have prepared for us and nobody gives them any more. */
+struct job *job_create_bare(struct delivery *d);
+void handoff_sweep(struct delivery *d);
+bool handoff_sweep_prepare(struct task *t);
+bool handoff_sweep_replied(struct hop *h, const struct why *why)
+    __attribute__((warn_unused_result));
+void handoff_sweep_done(struct job *j);
+/* Does this site take tasks no more, because the gateway stops? */
+bool site_is_drained(const struct site *s);
 
 /* delivery_route.c */
 /* Routes every recipient that is PENDING again, for instance because a site became unhealthy. */
@@ -279,6 +324,10 @@ void homes_sweep(struct delivery *d, bool all);
 /* Opens a connection to a host of the site. False: no memory. */
 bool hop_open(struct site *s, uint32_t host);
 void hop_take(struct hop *h, struct task *t);
+/* Says what the task's transaction says. */
+void hop_begin(struct hop *h);
+/* Goes on when what was said to the lane is durable. */
+void hop_note(struct hop *h, enum hop_noting what);
 void hop_quit(struct hop *h);
 /* The attempt of its task is noted, or begins to be; true: its final dot may be sent now. */
 bool hop_note_dot(struct hop *h);

@@ -92,3 +92,36 @@ void job_route(struct job *j)
     if (j->tasks_open == 0)
         job_finish(j);
 }
+
+/* ---- mail without a route ---- */
+
+#define REROUTE_SLICE 1024u /* messages looked at a turn for those without a route */
+
+/* A slice of the messages without a route are tried again; the rest with the next turn. */
+static void delivery_reroute(struct timer *t)
+{
+    struct delivery *d = container_of(t, struct delivery, reroute);
+    struct shard *sh = d->shard;
+    for (uint32_t n = 0; n < REROUTE_SLICE && d->reroute_lane < sh->lane_count; n++) {
+        struct lane *l = sh->lanes[d->reroute_lane];
+        bool any = lane_stats(l)->by_state[QUEUE_UNREACHABLE] > 0;
+        struct queue_msg *m = any ? lane_next(l, &d->reroute_cursor) : NULL;
+        if (!m) {
+            d->reroute_lane++;
+            d->reroute_cursor = 0;
+        } else if (m->state == QUEUE_UNREACHABLE && !m->owner) {
+            lane_set_state(l, m, QUEUE_READY);
+        }
+    }
+    if (d->reroute_lane < sh->lane_count)
+        io_timer_set(sh->io, t, io_now_ns(sh->io));
+}
+
+void delivery_config_changed(struct delivery *d)
+{
+    d->reroute_lane = 0;
+    d->reroute_cursor = 0;
+    d->reroute.fire = delivery_reroute;
+    io_timer_set(d->shard->io, &d->reroute, io_now_ns(d->shard->io));
+    sites_config_changed(d);
+}

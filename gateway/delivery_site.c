@@ -170,16 +170,17 @@ bool site_enqueue(struct site *s, struct job *j, const uint32_t *rcpts, uint32_t
     if (!t)
         return false;
     memset(t, 0, sizeof *t);
-    t->rcpts = arena_alloc_large(&j->arena, sizeof *rcpts * count);
-    if (!t->rcpts) {
+    t->rcpts = count ? arena_alloc_large(&j->arena, sizeof *rcpts * count) : NULL;
+    if (count && !t->rcpts) {
         slab_free(&s->delivery->task_slab, t);
         return false;
     }
-    memcpy(t->rcpts, rcpts, sizeof *rcpts * count);
+    if (count)
+        memcpy(t->rcpts, rcpts, sizeof *rcpts * count);
     t->rcpt_count = count;
     t->job = j;
     t->site = s;
-    t->failover = j->rcpts[rcpts[0]].failover;
+    t->failover = count && j->rcpts[rcpts[0]].failover;
     j->tasks_open++;
     list_push_back(&s->tasks, &t->link);
     s->depth++;
@@ -206,7 +207,7 @@ void site_task_back(struct task *t)
 {
     struct site *s = t->site;
     t->hop = NULL;
-    if (site_is_over(s) || s->delivery->draining) {
+    if (site_is_over(s) || site_is_drained(s)) {
         for (uint32_t i = 0; i < t->rcpt_count; i++)
             t->job->rcpts[t->rcpts[i]].state = RCPT_PENDING;
         job_task_done(t);
@@ -383,11 +384,10 @@ static bool site_open_one(struct site *s)
 
 void site_pump(struct site *s)
 {
-    struct delivery *d = s->delivery;
     bool more = true;
     while (permit_is_over(&s->permit) && !list_empty(&s->idle)) /* another shard has work for it */
         hop_quit(container_of(list_pop_front(&s->idle), struct hop, idle_link));
-    while (more && !list_empty(&s->tasks) && !d->draining) {
+    while (more && !list_empty(&s->tasks) && !site_is_drained(s)) {
         struct list *idle = list_pop_front(&s->idle);
         if (idle)
             hop_take(container_of(idle, struct hop, idle_link), site_next_task(s));
@@ -454,6 +454,8 @@ void sites_drain(struct delivery *d, bool force)
     for (struct list *l = d->sites.next, *next; l != &d->sites; l = next) {
         struct site *s = container_of(l, struct site, link);
         next = l->next;
+        if (!site_is_drained(s))
+            continue;
         site_quit_idle(s);
         site_settle_tasks(s, RCPT_PENDING, NULL);
         for (struct list *p = s->hops.next, *after; p != &s->hops; p = after) {

@@ -358,6 +358,8 @@ bool hop_open(struct site *s, uint32_t host)
 static bool task_prepare(struct task *t)
 {
     struct job *j = t->job;
+    if (j->handoff)
+        return handoff_prepare(t);
     if (!t->out_rcpts)
         t->out_rcpts = arena_alloc_large(&j->arena, sizeof *t->out_rcpts * t->rcpt_count);
     if (!t->out_rcpts)
@@ -384,7 +386,7 @@ static bool task_prepare(struct task *t)
 
 /* ---- noting the attempt (queue/FORMAT.md section 10) ---- */
 
-static void hop_begin(struct hop *h)
+void hop_begin(struct hop *h)
 {
     smtp_out_begin(&h->smtp, &h->task->tx);
     hop_touch(h);
@@ -404,7 +406,9 @@ static void hop_noted(struct lane_wait *w, bool ok)
     enum hop_noting what = h->noting;
     struct why why;
     h->noting = HOP_NOTE_NONE;
-    if (what == HOP_NOTE_BEGIN) { /* deliveries go on also where nothing can be written */
+    if (what == HOP_NOTE_GIVEN && ok) {
+        handoff_go_on(h);
+    } else if (what == HOP_NOTE_BEGIN) { /* deliveries go on also where nothing can be written */
         hop_begin(h);
     } else if (ok) {
         h->dot_noted = true;
@@ -415,7 +419,7 @@ static void hop_noted(struct lane_wait *w, bool ok)
     }
 }
 
-static void hop_note(struct hop *h, enum hop_noting what)
+void hop_note(struct hop *h, enum hop_noting what)
 {
     h->noting = (uint8_t)what;
     h->noted.done = hop_noted;
@@ -425,6 +429,8 @@ static void hop_note(struct hop *h, enum hop_noting what)
 bool hop_note_dot(struct hop *h)
 {
     struct job *j = h->task->job;
+    if (j->handoff)
+        return true;
     if (h->noting != HOP_NOTE_NONE)
         return false;
     if (h->dot_noted)
@@ -498,6 +504,13 @@ void hop_take(struct hop *h, struct task *t)
         return;
     }
     h->messages++;
+    if (t->job->handoff) {
+        if (t->job->m && t->job->m->state == QUEUE_GIVEN)
+            hop_note(h, HOP_NOTE_GIVEN);
+        else
+            hop_begin(h);
+        return;
+    }
     lane_attempt(t->job->lane, t->job->m, ATTEMPT_BEGUN);
     if (t->job->m->careful)
         hop_note(h, HOP_NOTE_BEGIN);
@@ -511,8 +524,8 @@ static void hop_next(struct hop *h)
     struct site *s = h->site;
     uint32_t max = s->send->conf->messages_per_connection_max;
     struct task *t;
-    bool over = (max && h->messages >= max) || s->delivery->draining ||
-                permit_is_over(&s->permit) || site_is_over(s) ||
+    bool over = (max && h->messages >= max) || site_is_drained(s) || permit_is_over(&s->permit) ||
+                site_is_over(s) ||
                 (h->hosts_version == s->hosts_version &&
                  site_has_better(&s->hosts, h->host, io_now_ns(hop_io(h))));
     if (over) {
@@ -577,7 +590,7 @@ void hop_failed(struct hop *h, const struct why *why, bool host_is_down, bool da
     if (host_is_down)
         hop_report(h, SITE_DOWN);
     if (h->task) {
-        if (data_sent) {
+        if (data_sent && !h->task->job->handoff) {
             struct log_line line;
             char qid[QID_TEXT_MAX];
             bool hold = s->send->conf->on_uncertain == CONFIG_UNCERTAIN_HOLD;
@@ -627,6 +640,8 @@ static void hop_tx_done(struct hop *h, const struct smtp_out_event *ev)
         site_note_error(s, &why, h->remote);
     else
         hop_report_taken(h);
+    if (h->task->job->handoff && !handoff_replied(h, &why))
+        return;
     hop_task_end(h, &why, io_now_ns(hop_io(h)) - h->task_start_ns);
     h->rcpts_taken = 0;
     if (h->state == HOP_SMTP && !h->quitting)

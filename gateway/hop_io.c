@@ -191,6 +191,7 @@ void hop_body_begin(struct hop *h)
     h->sending_body = true;
     h->body_off = h->body_len = 0;
     h->body_read = 0;
+    h->text = h->task->job->handoff ? handoff_text(h->task->job) : slice_of(NULL, 0);
     hop_body_read(h);
 }
 
@@ -200,6 +201,10 @@ static bool hop_body_pump(struct hop *h)
     struct buf out;
     if (h->read_running || !hop_out_begin(h, &out))
         return false;
+    if (h->text.len) {
+        h->text = slice_from(h->text, smtp_out_body(&h->smtp, h->text, &out));
+        return hop_out_end(h, &out);
+    }
     if (h->body_off < h->body_len) {
         struct slice data = slice_of(h->body + h->body_off, h->body_len - h->body_off);
         h->body_off += (uint32_t)smtp_out_body(&h->smtp, data, &out);

@@ -162,6 +162,11 @@
     8u /* messages that the next crash would set aside, tried at a time per shard; more wait */
 #define DEAD_LETTERS_MAX \
     10000u /* held in a lane; failed mail without a sender is then counted and dropped */
+#define HANDOFF_PEERS_MAX    64u
+#define HANDOFF_ID_MAX       40u                /* "instance/queue id" */
+#define HANDOFF_TEXT_MAX     (4u * 1024 * 1024) /* a message's state as text; more: it stays */
+#define HANDOFF_ACTIVE_MAX   128u    /* messages being handed over at a time, per shard */
+#define HANDOFF_PREPARED_MAX 100000u /* messages handed over and not yet ours; more: 452 4.3.1 */
 #define SITE_COUNT_MAX 100000u /* per shard; more: deferred 4.3.1 */
 
 /* ---- DNS ---- */

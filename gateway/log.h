@@ -16,39 +16,44 @@
 enum log_level { LOG_ERROR, LOG_WARNING, LOG_INFO, LOG_DEBUG };
 
 /* id, level, goes to the tracking log, name in the log */
-#define LOG_EVENTS(X)                                         \
-    X(EV_START, LOG_INFO, false, "start")                     \
-    X(EV_STOP, LOG_INFO, false, "stop")                       \
-    X(EV_RELOAD, LOG_INFO, false, "reload")                   \
-    X(EV_RELOAD_FAILED, LOG_ERROR, false, "reload-failed")    \
-    X(EV_LISTEN, LOG_INFO, false, "listen")                   \
-    X(EV_WARNING, LOG_WARNING, false, "warning")              \
-    X(EV_LANE, LOG_WARNING, false, "lane")                    \
-    X(EV_DAMAGED, LOG_ERROR, false, "damaged-record")         \
-    X(EV_RECOVERED, LOG_INFO, false, "recovered")             \
-    X(EV_SESSION_OPEN, LOG_DEBUG, false, "session-open")      \
-    X(EV_PROXIED, LOG_DEBUG, false, "proxied")                \
-    X(EV_SESSION_CLOSE, LOG_DEBUG, false, "session-close")    \
-    X(EV_SESSION_REFUSED, LOG_INFO, false, "session-refused") \
-    X(EV_TLS_FAILED, LOG_INFO, false, "tls-failed")           \
-    X(EV_AUTH_OK, LOG_DEBUG, false, "auth-ok")                \
-    X(EV_AUTH_FAILED, LOG_WARNING, false, "auth-failed")      \
-    X(EV_REFUSED, LOG_INFO, true, "refused")                  \
-    X(EV_ACCEPTED, LOG_INFO, true, "accepted")                \
-    X(EV_ROUTED, LOG_DEBUG, true, "routed")                   \
-    X(EV_UNREACHABLE, LOG_WARNING, true, "unreachable")       \
-    X(EV_DELIVERED, LOG_INFO, true, "delivered")              \
-    X(EV_DEFERRED, LOG_INFO, true, "deferred")                \
-    X(EV_FAILED, LOG_WARNING, true, "failed")                 \
-    X(EV_EXPIRED, LOG_WARNING, true, "expired")               \
-    X(EV_DSN, LOG_INFO, true, "dsn")                          \
-    X(EV_WITHDRAWN, LOG_WARNING, true, "withdrawn")           \
-    X(EV_DUP_POSSIBLE, LOG_WARNING, true, "dup_possible")     \
-    X(EV_HELD, LOG_WARNING, true, "held")                     \
-    X(EV_POISON, LOG_ERROR, true, "poison")                   \
-    X(EV_OPERATOR, LOG_INFO, true, "operator")                \
-    X(EV_PRESSURE, LOG_WARNING, false, "pressure")            \
-    X(EV_SITE_DOWN, LOG_WARNING, false, "site-down")          \
+#define LOG_EVENTS(X)                                           \
+    X(EV_START, LOG_INFO, false, "start")                       \
+    X(EV_STOP, LOG_INFO, false, "stop")                         \
+    X(EV_RELOAD, LOG_INFO, false, "reload")                     \
+    X(EV_RELOAD_FAILED, LOG_ERROR, false, "reload-failed")      \
+    X(EV_LISTEN, LOG_INFO, false, "listen")                     \
+    X(EV_WARNING, LOG_WARNING, false, "warning")                \
+    X(EV_LANE, LOG_WARNING, false, "lane")                      \
+    X(EV_DAMAGED, LOG_ERROR, false, "damaged-record")           \
+    X(EV_RECOVERED, LOG_INFO, false, "recovered")               \
+    X(EV_SESSION_OPEN, LOG_DEBUG, false, "session-open")        \
+    X(EV_PROXIED, LOG_DEBUG, false, "proxied")                  \
+    X(EV_SESSION_CLOSE, LOG_DEBUG, false, "session-close")      \
+    X(EV_SESSION_REFUSED, LOG_INFO, false, "session-refused")   \
+    X(EV_TLS_FAILED, LOG_INFO, false, "tls-failed")             \
+    X(EV_AUTH_OK, LOG_DEBUG, false, "auth-ok")                  \
+    X(EV_AUTH_FAILED, LOG_WARNING, false, "auth-failed")        \
+    X(EV_REFUSED, LOG_INFO, true, "refused")                    \
+    X(EV_ACCEPTED, LOG_INFO, true, "accepted")                  \
+    X(EV_ROUTED, LOG_DEBUG, true, "routed")                     \
+    X(EV_UNREACHABLE, LOG_WARNING, true, "unreachable")         \
+    X(EV_DELIVERED, LOG_INFO, true, "delivered")                \
+    X(EV_DEFERRED, LOG_INFO, true, "deferred")                  \
+    X(EV_FAILED, LOG_WARNING, true, "failed")                   \
+    X(EV_EXPIRED, LOG_WARNING, true, "expired")                 \
+    X(EV_DSN, LOG_INFO, true, "dsn")                            \
+    X(EV_WITHDRAWN, LOG_WARNING, true, "withdrawn")             \
+    X(EV_DUP_POSSIBLE, LOG_WARNING, true, "dup_possible")       \
+    X(EV_HELD, LOG_WARNING, true, "held")                       \
+    X(EV_POISON, LOG_ERROR, true, "poison")                     \
+    X(EV_OPERATOR, LOG_INFO, true, "operator")                  \
+    X(EV_HANDOFF_PREPARED, LOG_DEBUG, true, "handoff-prepared") \
+    X(EV_HANDOFF_TAKEN, LOG_INFO, true, "handoff-taken")        \
+    X(EV_HANDOFF_DROPPED, LOG_INFO, true, "handoff-dropped")    \
+    X(EV_HANDOFF_GIVEN, LOG_INFO, true, "handoff-given")        \
+    X(EV_HANDOFF_FAILED, LOG_WARNING, true, "handoff-failed")   \
+    X(EV_PRESSURE, LOG_WARNING, false, "pressure")              \
+    X(EV_SITE_DOWN, LOG_WARNING, false, "site-down")            \
     X(EV_SITE_UP, LOG_INFO, false, "site-up")
 
 /* First byte of a line in a ring: standard error, the tracking log, or both. */

@@ -73,6 +73,16 @@
     X(M_QUEUE_HELD, "queue_held", "gauge", "Queued messages held by the operator.")                \
     X(M_QUEUE_UNREACHABLE, "queue_unreachable", "gauge", "Queued messages without a route.")       \
     X(M_QUEUE_POISON, "queue_poison", "gauge", "Queued messages set aside after crashes.")         \
+    X(M_QUEUE_PREPARED, "queue_prepared", "gauge",                                                 \
+      "Messages that a gateway hands over to this one and has not said to be its own.")            \
+    X(M_QUEUE_GIVEN, "queue_given", "gauge",                                                       \
+      "Messages handed over, whose new owner has not confirmed yet.")                              \
+    X(M_HANDOFF_GIVEN, "handoff_given_total", "counter", "Messages handed over to peers.")         \
+    X(M_HANDOFF_FAILED, "handoff_failed_total", "counter",                                         \
+      "Offers to peers and confirmations that came to nothing, to be tried again.")                \
+    X(M_HANDOFF_PREPARED, "handoff_prepared_total", "counter",                                     \
+      "Offers of other gateways that were made durable.")                                          \
+    X(M_HANDOFF_TAKEN, "handoff_taken_total", "counter", "Messages taken over.")                   \
     X(M_SPOOL_SEGMENTS, "spool_segments", "gauge", "Segment files.")                               \
     X(M_SPOOL_BYTES, "spool_bytes", "gauge", "Bytes of the segment files.")                        \
     X(M_SPOOL_WRITTEN, "spool_written_bytes_total", "counter", "Bytes appended to the log.")       \

@@ -120,6 +120,7 @@ struct gateway {
     uint64_t segment_bytes; /* of new segments; 0: SEGMENT_BYTES_DEFAULT. Set by tests only */
     uint8_t auth_cache_key[32], ticket_key[48];
     atomic_bool draining;
+    atomic_uint shards_delivered;  /* of a drain: begin no delivery any more, need no permits */
     bool pin;                      /* threads to CPUs */
     int32_t cpus[SHARD_COUNT_MAX]; /* CPUs this process may use, in order */
     pthread_t *threads;

@@ -40,7 +40,9 @@ struct tx_rcpt {
     struct envelope_rcpt rcpt;
 };
 
-/* A transaction, from MAIL on. */
+struct session_handoff; /* session_handoff.c */
+
+/* A transaction, from MAIL or XHANDOFF on. */
 struct session_tx {
     struct session *session; /* NULL: answered 451 while its commit is under way */
     struct shard *shard;
@@ -54,6 +56,7 @@ struct session_tx {
     uint64_t declared_size;
     uint64_t data_end_ns; /* when the end of data was read */
     struct slice message_id;
+    struct session_handoff *handoff; /* in the arena; NULL: MAIL */
 };
 
 /* Lies in a line buffer while a PROXY header is awaited. */
@@ -191,5 +194,22 @@ void session_commit_late(struct timer *t);
 void session_tx_refused(struct session *s);
 /* Drops the transaction, whatever its state before the commit. */
 void session_tx_drop(struct session *s);
+/* A transaction in place of the one before, if any. NULL: no memory. */
+struct session_tx *session_tx_new(struct session *s);
+void session_tx_append(struct session *s, struct slice data);
+void session_tx_resumed(struct lane_tx *lt);
+
+/* session_handoff.c */
+void session_handoff(struct session *s, const struct smtp_in_handoff *ev, struct why *why);
+void session_handoff_body(struct session *s, struct slice body);
+void session_handoff_end(struct session *s);
+/* The transaction is being dropped before its commit. */
+void session_handoff_dropped(struct session_tx *tx);
+/* True: *why is the answer. False: it comes when what changed is durable. */
+bool session_handoff_settle(struct session *s, const struct smtp_in_handoff *ev, bool take,
+                            struct why *why) __attribute__((warn_unused_result));
+/* "prepared ID of INSTANCE", or "none of INSTANCE". */
+void session_handoff_next(struct session *s, const struct smtp_in_handoff *ev,
+                          char words[HANDOFF_ID_MAX + 32], struct why *why);
 
 #endif

@@ -95,9 +95,38 @@ void session_event(struct session *s, struct smtp_in_event *ev, struct slice res
         session_rate_begin(s);
         smtp_in_answer(&s->smtp, out, &why, NULL);
         break;
-    case SMTP_IN_BODY: session_tx_body(s, ev->body); break;
-    case SMTP_IN_HEADERS_END: session_tx_headers(s, &ev->headers); break;
-    case SMTP_IN_END: session_tx_end(s); break;
+    case SMTP_IN_HANDOFF:
+        session_handoff(s, &ev->handoff, &why);
+        session_rate_begin(s);
+        smtp_in_answer(&s->smtp, out, &why, NULL);
+        break;
+    case SMTP_IN_HANDOFF_COMMIT:
+    case SMTP_IN_HANDOFF_ABORT:
+        if (session_handoff_settle(s, &ev->handoff, ev->kind == SMTP_IN_HANDOFF_COMMIT, &why))
+            smtp_in_answer(&s->smtp, out, &why, NULL);
+        break;
+    case SMTP_IN_HANDOFF_NEXT: {
+        char words[HANDOFF_ID_MAX + 32];
+        session_handoff_next(s, &ev->handoff, words, &why);
+        smtp_in_answer(&s->smtp, out, &why, words);
+        break;
+    }
+    case SMTP_IN_BODY:
+        if (s->smtp.handing)
+            session_handoff_body(s, ev->body);
+        else
+            session_tx_body(s, ev->body);
+        break;
+    case SMTP_IN_HEADERS_END:
+        if (!s->smtp.handing)
+            session_tx_headers(s, &ev->headers);
+        break;
+    case SMTP_IN_END:
+        if (s->smtp.handing)
+            session_handoff_end(s);
+        else
+            session_tx_end(s);
+        break;
     case SMTP_IN_DATA_BAD:
         metric_add(s->shard->metrics, M_REJECTED, 1);
         session_tx_refused(s);

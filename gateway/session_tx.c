@@ -21,7 +21,6 @@
 
 #include "gateway/trace.h"
 
-static void session_tx_resumed(struct lane_tx *lt);
 static void session_tx_done(struct lane_tx *lt, struct queue_msg *m, const struct why *why);
 
 /* Is new mail welcome? A disk that let others wait too long does not get more. */
@@ -80,6 +79,22 @@ static void tx_log_refused(struct session *s, struct slice sender, struct slice 
     log_end(&line);
 }
 
+struct session_tx *session_tx_new(struct session *s)
+{
+    struct shard *sh = s->shard;
+    session_tx_drop(s);
+    struct session_tx *tx = slab_alloc(&sh->tx_slab);
+    if (!tx)
+        return NULL;
+    memset(tx, 0, sizeof *tx);
+    tx->session = s;
+    tx->shard = sh;
+    list_init(&tx->commit_link);
+    arena_init(&tx->arena, &sh->arena_slab, ENVELOPE_BLOCKS_MAX);
+    s->tx = tx;
+    return tx;
+}
+
 void session_tx_mail(struct session *s, const struct smtp_mail *mail, struct why *why)
 {
     struct shard *sh = s->shard;
@@ -99,15 +114,8 @@ void session_tx_mail(struct session *s, const struct smtp_mail *mail, struct why
     }
     if (!tx_lane_ready(sh, mail->size, why))
         return;
-    session_tx_drop(s);
-    struct session_tx *tx = slab_alloc(&sh->tx_slab);
+    struct session_tx *tx = session_tx_new(s);
     if (tx) {
-        memset(tx, 0, sizeof *tx);
-        tx->session = s;
-        tx->shard = sh;
-        list_init(&tx->commit_link);
-        arena_init(&tx->arena, &sh->arena_slab, ENVELOPE_BLOCKS_MAX);
-        s->tx = tx;
         if (tx_fill_mail(s, tx, mail))
             return;
         session_tx_drop(s);
@@ -184,7 +192,7 @@ void session_tx_rcpt(struct session *s, const struct smtp_rcpt *rcpt, struct why
 
 /* ---- DATA ---- */
 
-static void tx_append(struct session *s, struct slice data)
+void session_tx_append(struct session *s, struct slice data)
 {
     struct session_tx *tx = s->tx;
     if (tx->failed)
@@ -222,7 +230,7 @@ static void tx_append_received(struct session *s)
     bool ok = trace_received_write(&r, &b);
     assert(ok);
     (void)ok;
-    tx_append(s, buf_slice(&b));
+    session_tx_append(s, buf_slice(&b));
 }
 
 void session_tx_data(struct session *s, struct why *why)
@@ -268,7 +276,7 @@ void session_tx_headers(struct session *s, const struct smtp_in_headers *h)
         (b.len || h->field_count == 0)) /* else the bytes go on as they came (P4) */
         buf_add_str(&b, "\r\n");
     if (b.len)
-        tx_append(s, buf_slice(&b));
+        session_tx_append(s, buf_slice(&b));
 }
 
 /* What decides how the message can be sent on is what is in it, not what the client declared. */
@@ -291,10 +299,10 @@ void session_tx_body(struct session *s, struct slice body)
         return;
     if (!(s->tx->env.flags & ENVELOPE_8BIT) && has_8bit(body))
         s->tx->env.flags |= ENVELOPE_8BIT;
-    tx_append(s, body);
+    session_tx_append(s, body);
 }
 
-static void session_tx_resumed(struct lane_tx *lt)
+void session_tx_resumed(struct lane_tx *lt)
 {
     struct session *s = container_of(lt, struct session_tx, lane_tx)->session;
     s->waits &= (uint8_t)~SESSION_WAIT_ROOM;
@@ -480,6 +488,8 @@ void session_tx_drop(struct session *s)
         return;
     if (tx->writing)
         lane_tx_abort(&tx->lane_tx);
+    if (tx->handoff)
+        session_handoff_dropped(tx);
     s->waits &= (uint8_t)~SESSION_WAIT_ROOM;
     if (PLANT(SESSION_LEAK) && tx->writing)
         return;

@@ -21,6 +21,7 @@
 #include "gateway/addr_counts.h"
 #include "gateway/auth/auth_limit.h"
 #include "gateway/base/plant.h"
+#include "gateway/prepared.h"
 
 #define LISTENER_BUSY  "421 4.3.2 Too many connections, try again later\r\n"
 #define TICK_NS        NS_PER_S
@@ -121,13 +122,17 @@ static struct listener *listener_find(struct list *in, const struct io_addr *add
     return NULL;
 }
 
-/* Is there a connector at this address that is not disabled? */
-static bool listener_wanted(const struct shard_config *c, const struct io_addr *addr)
+/* Is there a connector at this address that is not disabled? Those for peers are open on one shard,
+ * which thus knows all that they hand over. */
+static bool listener_wanted(const struct shard *s, const struct shard_config *c,
+                            const struct io_addr *addr)
 {
     for (uint32_t i = 0; i < c->receive_count; i++) {
         const struct config_receive_connector *conf = c->receive[i].conf;
         for (uint32_t b = 0; b < conf->bind_count; b++)
-            if (c->receive[i].state != CONNECTOR_DISABLED && addr->len == conf->bind[b].len &&
+            if (c->receive[i].state != CONNECTOR_DISABLED &&
+                (s->index == 0 || conf->handoff_accounts.count == 0) &&
+                addr->len == conf->bind[b].len &&
                 memcmp(&addr->sa, &conf->bind[b].sa, addr->len) == 0)
                 return true;
     }
@@ -144,7 +149,8 @@ static bool listeners_bind(struct shard *s, const struct shard_config *c, struct
         const struct config_receive_connector *conf = c->receive[i].conf;
         for (uint32_t b = 0; b < conf->bind_count; b++) {
             const struct io_addr *addr = &conf->bind[b];
-            if (!listener_wanted(c, addr) || listener_find(have, addr) || listener_find(made, addr))
+            if (!listener_wanted(s, c, addr) || listener_find(have, addr) ||
+                listener_find(made, addr))
                 continue;
             struct listener *l = calloc(1, sizeof *l);
             if (!l) {
@@ -193,7 +199,7 @@ static void listeners_stop(struct shard *s, const struct shard_config *c)
     for (struct list *p = s->listeners.next, *next; p != &s->listeners; p = next) {
         struct listener *l = container_of(p, struct listener, link);
         next = p->next;
-        if (!l->stopping && !(c && listener_wanted(c, &l->addr))) {
+        if (!l->stopping && !(c && listener_wanted(s, c, &l->addr))) {
             l->stopping = true;
             io_accept_stop(s->io, &l->acceptor);
         }
@@ -248,7 +254,9 @@ static void lane_found(void *arg, struct lane *l, struct queue_msg *m)
         metric_add(s->metrics, M_UNCERTAIN, 1);
     if (m->crashes)
         metric_add(s->metrics, M_CRASHED, 1);
-    if (m->crashes < QUEUE_CRASHES_MAX || m->state == QUEUE_POISON)
+    if (m->state == QUEUE_PREPARED)
+        prepared_found(s->prepared, l, m);
+    if (m->crashes < QUEUE_CRASHES_MAX || m->state >= QUEUE_POISON)
         return;
     log_begin(&line, &s->log, EV_POISON);
     log_str(&line, "qid", qid_text(m->qid, qid));
@@ -416,10 +424,15 @@ static void shard_drain_step(struct shard *s)
     metric_set(s->metrics, M_DRAIN_WORK, work);
     if (!s->drain_cut_ns && work && now < s->drain_deliver_ns)
         return;
-    if (!s->drain_cut_ns)
+    if (!s->drain_cut_ns && delivery_handoff(s->delivery, s->session_count == 0))
+        return;
+    if (!s->drain_cut_ns) {
         s->drain_cut_ns = now + DRAIN_FORCE_NS;
+        atomic_fetch_add(&s->gw->shards_delivered, 1);
+    }
     bool delivered = delivery_drain(s->delivery, now >= s->drain_cut_ns);
-    if (s->session_count || !delivered || s->stopping || !list_empty(&s->listeners))
+    if (s->session_count || !delivered || s->stopping || !list_empty(&s->listeners) ||
+        atomic_load(&s->gw->shards_delivered) < s->gw->shard_count) /* others borrow permits here */
         return;
     s->stopping = true;
     uint32_t count = s->lane_count;
@@ -446,7 +459,7 @@ static void shard_drain(struct shard *s)
 
 static void shard_gauges(struct shard *s)
 {
-    enum { GAUGES = 16 };
+    enum { GAUGES = 18 };
     struct metrics *m = s->metrics;
     const struct io_stats *io = io_stats(s->io);
     uint64_t sum[GAUGES] = {0};
@@ -468,7 +481,9 @@ static void shard_gauges(struct shard *s)
                                       l->body_bytes,
                                       l->copied_forward_bytes,
                                       l->uploads_cut,
-                                      l->damaged};
+                                      l->damaged,
+                                      l->by_state[QUEUE_PREPARED],
+                                      l->by_state[QUEUE_GIVEN]};
         for (int k = 0; k < GAUGES; k++)
             sum[k] += add[k];
         enum lane_health h = lane_health(s->lanes[i]);
@@ -478,7 +493,8 @@ static void shard_gauges(struct shard *s)
         M_QUEUE_MESSAGES,    M_QUEUE_BYTES,   M_QUEUE_DEFERRED,    M_QUEUE_HELD,
         M_QUEUE_UNREACHABLE, M_QUEUE_POISON,  M_SPOOL_SEGMENTS,    M_SPOOL_BYTES,
         M_SPOOL_WRITTEN,     M_SPOOL_COMMITS, M_SPOOL_SYNC_NS,     M_SPOOL_SYNC_FAILED,
-        M_SPOOL_BODY,        M_SPOOL_COPIED,  M_SPOOL_UPLOADS_CUT, M_SPOOL_DAMAGED};
+        M_SPOOL_BODY,        M_SPOOL_COPIED,  M_SPOOL_UPLOADS_CUT, M_SPOOL_DAMAGED,
+        M_QUEUE_PREPARED,    M_QUEUE_GIVEN};
     for (int k = 0; k < GAUGES; k++)
         metric_set(m, ids[k], sum[k]);
     metric_set(m, M_SPOOL_HEALTH, s->withdrawn ? LANE_STOPPED : worst);
@@ -491,54 +507,7 @@ static void shard_gauges(struct shard *s)
     metric_set(m, M_TLS_MEMORY, tls_memory());
 }
 
-/* ---- back pressure ---- */
-
-static void shard_pressure_note(struct shard *s, enum pressure_resource r, uint64_t left,
-                                const struct pressure_rule *rule)
-{
-    enum pressure_level before = s->pressure.level[r];
-    enum pressure_level now = pressure_update(&s->pressure, r, left, rule);
-    struct log_line line;
-    metric_set(s->metrics, M_PRESSURE_SPOOL + r, now);
-    if (now == before)
-        return;
-    log_begin(&line, &s->log, EV_PRESSURE);
-    log_str(&line, "resource", pressure_resource_name(r));
-    log_str(&line, "from", pressure_level_name(before));
-    log_str(&line, "to", pressure_level_name(now));
-    log_u64(&line, "left", left);
-    log_end(&line);
-}
-
-/* Looks at every resource; what has no limit is always normal. */
-static void shard_pressure(struct shard *s)
-{
-    const struct config *conf = s->config->gen->config;
-    uint64_t resident, total, queued = 0, limit = conf->back_pressure.memory_bytes;
-    struct pressure_rule rule = {0};
-    struct lane_space space;
-    if (!s->write_lane)
-        return;
-    lane_space(s->write_lane, &space);
-    if (space.spool_limit)
-        rule = pressure_rule_of(space.spool_limit);
-    shard_pressure_note(s, PRESSURE_SPOOL, space.spool_left, &rule);
-    rule = pressure_rule_disk();
-    shard_pressure_note(s, PRESSURE_DISK, space.disk_left, &rule);
-    rule = pressure_rule_inodes();
-    shard_pressure_note(s, PRESSURE_INODES, space.inodes_left, &rule);
-    if (io_memory(s->io, &resident, &total)) {
-        limit = limit ? limit : total / 4 * 3;
-        rule = pressure_rule_of(limit);
-        shard_pressure_note(s, PRESSURE_MEMORY, limit > resident ? limit - resident : 0, &rule);
-    }
-    for (uint32_t i = 0; i < s->gw->shard_count; i++)
-        queued += metric_get(&s->gw->metrics[i], M_QUEUE_MESSAGES);
-    limit = conf->back_pressure.queue_messages;
-    rule = limit ? pressure_rule_of(limit) : (struct pressure_rule){0};
-    shard_pressure_note(s, PRESSURE_QUEUE, limit > queued ? limit - queued : 0, &rule);
-    s->pressure_level = pressure_worst(&s->pressure, NULL);
-}
+/* ---- memory of TLS ---- */
 
 bool shard_tls_is_short(const struct shard *s)
 {
@@ -706,7 +675,7 @@ static bool shard_init(struct shard *s, struct generation *gen, struct why *why)
         return false;
     why_set(why, 451, "4.3.1", "out of memory");
     s->delivery = delivery_create(s);
-    if (!shard_memory(s) || !s->delivery)
+    if (!shard_memory(s) || !s->delivery || !(s->prepared = prepared_create(s)))
         return false;
     struct dns_params dns = {.io = s->io,
                              .servers = gen->config->dns.servers,
@@ -725,6 +694,7 @@ static void shard_free(struct shard *s)
 {
     io_timer_clear(s->io, &s->tick);
     io_timer_clear(s->io, &s->commit_timer);
+    prepared_destroy(s->prepared);
     delivery_destroy(s->delivery);
     s->delivery = NULL; /* turns still end */
     dns_destroy(s->dns);

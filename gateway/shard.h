@@ -78,6 +78,7 @@ struct listener {
 
 /* ---- the shard ---- */
 
+struct prepared;    /* what other gateways hand over, gateway/prepared.h */
 struct addr_counts; /* sessions by client address, gateway/addr_counts.h */
 
 struct shard {
@@ -117,6 +118,7 @@ struct shard {
     enum pressure_level pressure_level; /* the highest of it */
     bool tls_trouble;                   /* it was said that memory for TLS is short */
     bool lane_trouble;                  /* a lane was not well; its recovery is worth a line */
+    struct prepared *prepared;
     /* outbound */
     struct dns *dns;
     struct delivery *delivery;
@@ -152,6 +154,9 @@ void shard_destroy(struct shard *s);
 /* So much of tls_memory is taken that no handshake is to begin; what is left is for those that are
  * open. */
 bool shard_tls_is_short(const struct shard *s);
+
+/* Looks at every resource; for each tick. shard_pressure.c */
+void shard_pressure(struct shard *s);
 
 /* Posts, or keeps the item and posts it on a later turn. Never lost. */
 void shard_post(struct shard *s, uint32_t to, const struct ring_item *item);
@@ -189,7 +194,12 @@ void delivery_config_changed(struct delivery *d);
 bool delivery_drain(struct delivery *d, bool force);
 /* Of struct lane_params; `arg` is the shard. */
 void delivery_unwritten(void *arg, struct lane *l, uint64_t qid);
-/* Messages being delivered or due; idle connections do not count. */
+/*
+ * Deliveries of a drain are over: peers are given what is left. `sessions_over`: nothing new comes.
+ * False: that is over, or there are no peers.
+ */
+bool delivery_handoff(struct delivery *d, bool sessions_over);
+/* Messages being delivered, due or to be handed over; idle connections do not count. */
 uint64_t delivery_work(const struct delivery *d);
 /* What waits for the end of a turn: freed connections, jobs from the backlog. */
 void delivery_turn_end(struct delivery *d);

@@ -45,7 +45,8 @@ struct walk {
     bool going;
 };
 
-static const char *const state_names[] = {"ready", "deferred", "held", "unreachable", "poison"};
+static const char *const state_names[] = {"ready",  "deferred", "held", "unreachable",
+                                          "poison", "prepared", "given"};
 
 /* ---- rows ---- */
 
@@ -244,13 +245,16 @@ static void change_message(struct walk *w, struct lane *l, struct queue_msg *m)
         return;
     }
     switch (w->r->change) {
-    case ADMIN_HOLD: lane_set_state(l, m, QUEUE_HELD); break;
+    case ADMIN_HOLD:
+        if (m->state < QUEUE_PREPARED) /* those are not ours to deliver anyhow */
+            lane_set_state(l, m, QUEUE_HELD);
+        break;
     case ADMIN_RELEASE:
-        if (m->state == QUEUE_HELD || m->state == QUEUE_POISON)
+        if (queue_state_rests((enum queue_state)m->state))
             lane_set_state(l, m, QUEUE_READY);
         break;
     case ADMIN_RETRY:
-        if (m->state != QUEUE_HELD && m->state != QUEUE_POISON)
+        if (!queue_state_rests((enum queue_state)m->state))
             lane_set_state(l, m, QUEUE_READY);
         break;
     case ADMIN_REMOVE:

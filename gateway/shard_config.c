@@ -31,6 +31,7 @@ static bool receive_init(struct shard_receive *r, const struct config_receive_co
         .submission = conf->submission,
         .message_size_max = conf->message_size_max,
         .rcpt_count_max = conf->rcpt_count_max,
+        .handoff = conf->handoff_accounts.count > 0,
     };
     if (conf->tls.mode == CONFIG_TLS_NONE)
         return true;

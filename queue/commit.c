@@ -353,6 +353,8 @@ static void stash_batch(struct lane *l, const struct batch *b)
         } else if (h.type == RECORD_MOVED) {
             b->segment->strays =
                 true; /* the copy may be on disk, and its tombstone not know of it */
+            if (!index_find(&l->index, h.qid)) /* it was to be new here: handed over */
+                state_stash(l, h.qid, true, b->segment->id);
         } else if (h.type == RECORD_MESSAGE && record_message_decode(payload, &m)) {
             state_stash(l, h.qid, true, b->segment->id);
             if (m.final_block.len && record_state_decode(m.final_block, &v, &used))

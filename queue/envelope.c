@@ -1,6 +1,6 @@
 /*
- * queue/envelope.c - the envelope as bytes: version 1 is a fixed head, then strings with their
- * lengths.
+ * queue/envelope.c - the envelope as bytes: a fixed head, then strings with their lengths; version
+ * 2 where it has those of a message that was handed over, else 1.
  *
  * Owns:     nothing.
  * Runs on:  any thread.
@@ -17,9 +17,10 @@
 
 #include "gateway/limits.h"
 
-#define ENVELOPE_VERSION  1u
+#define ENVELOPE_VERSION  2u
 #define ENVELOPE_HEAD     24u /* version, flags, accepted (u64), recipients, strings */
-#define ENVELOPE_STRINGS  8u
+#define ENVELOPE_STRINGS  10u
+#define ENVELOPE_STRINGS1 8u /* version 1 */
 #define ENVELOPE_RCPT_MIN 5u /* two lengths and notify */
 
 static void string_list(const struct envelope *e, struct slice out[ENVELOPE_STRINGS])
@@ -32,6 +33,13 @@ static void string_list(const struct envelope *e, struct slice out[ENVELOPE_STRI
     out[5] = e->helo;
     out[6] = e->session;
     out[7] = e->subject;
+    out[8] = e->handoff;
+    out[9] = e->origin;
+}
+
+static uint32_t string_count(const struct envelope *e)
+{
+    return e->handoff.len || e->origin.len ? ENVELOPE_STRINGS : ENVELOPE_STRINGS1;
 }
 
 size_t envelope_encoded_size(const struct envelope *e)
@@ -40,7 +48,7 @@ size_t envelope_encoded_size(const struct envelope *e)
     size_t size = ENVELOPE_HEAD;
 
     string_list(e, strings);
-    for (uint32_t i = 0; i < ENVELOPE_STRINGS; i++)
+    for (uint32_t i = 0; i < string_count(e); i++)
         size += 2 + strings[i].len;
     for (uint32_t i = 0; i < e->rcpt_count; i++)
         size += ENVELOPE_RCPT_MIN + e->rcpts[i].mailbox.len + e->rcpts[i].orcpt.len;
@@ -57,7 +65,8 @@ static bool put_string(struct buf *out, struct slice s)
 bool envelope_encode(const struct envelope *e, struct buf *out)
 {
     struct slice strings[ENVELOPE_STRINGS];
-    uint32_t head[2] = {ENVELOPE_VERSION, e->flags}, counts[2] = {e->rcpt_count, ENVELOPE_STRINGS};
+    uint32_t count = string_count(e), counts[2] = {e->rcpt_count, count};
+    uint32_t head[2] = {count == ENVELOPE_STRINGS ? ENVELOPE_VERSION : 1, e->flags};
     bool ok;
 
     assert(e->rcpt_count <= RCPT_COUNT_LIMIT);
@@ -65,7 +74,7 @@ bool envelope_encode(const struct envelope *e, struct buf *out)
     ok = buf_add(out, head, sizeof head) &&
          buf_add(out, &e->accepted_wall_ns, sizeof e->accepted_wall_ns) &&
          buf_add(out, counts, sizeof counts);
-    for (uint32_t i = 0; ok && i < ENVELOPE_STRINGS; i++)
+    for (uint32_t i = 0; ok && i < count; i++)
         ok = put_string(out, strings[i]);
     for (uint32_t i = 0; ok && i < e->rcpt_count; i++)
         ok = put_string(out, e->rcpts[i].mailbox) && put_string(out, e->rcpts[i].orcpt) &&
@@ -107,15 +116,17 @@ static bool take_rcpts(struct slice *in, struct envelope *e)
 bool envelope_decode(struct slice in, struct arena *arena, struct envelope *out)
 {
     struct envelope e = {0};
-    struct slice *strings[ENVELOPE_STRINGS] = {&e.sender, &e.envid, &e.account, &e.connector,
-                                               &e.client, &e.helo,  &e.session, &e.subject};
+    struct slice *strings[ENVELOPE_STRINGS] = {&e.sender,  &e.envid, &e.account, &e.connector,
+                                               &e.client,  &e.helo,  &e.session, &e.subject,
+                                               &e.handoff, &e.origin};
     uint32_t head[2], counts[2];
 
-    if (!take(&in, head, sizeof head) || head[0] != ENVELOPE_VERSION ||
+    if (!take(&in, head, sizeof head) || head[0] == 0 || head[0] > ENVELOPE_VERSION ||
         !take(&in, &e.accepted_wall_ns, sizeof e.accepted_wall_ns) ||
-        !take(&in, counts, sizeof counts) || counts[1] != ENVELOPE_STRINGS)
+        !take(&in, counts, sizeof counts) ||
+        counts[1] != (head[0] == 1 ? ENVELOPE_STRINGS1 : ENVELOPE_STRINGS))
         return false;
-    for (uint32_t i = 0; i < ENVELOPE_STRINGS; i++)
+    for (uint32_t i = 0; i < counts[1]; i++)
         if (!take_string(&in, strings[i]))
             return false;
     e.flags = head[1];

@@ -23,7 +23,9 @@ enum envelope_flags {
     ENVELOPE_RET_HDRS = 8,
     ENVELOPE_AUTHENTICATED = 16,
     ENVELOPE_TLS = 32,
-    ENVELOPE_DSN = 64 /* a delivery status notification that we made */
+    ENVELOPE_DSN = 64,       /* a delivery status notification that we made */
+    ENVELOPE_WAS_HELD = 128, /* handed over: its state where it came from */
+    ENVELOPE_WAS_POISON = 256
 };
 
 struct envelope {
@@ -35,6 +37,9 @@ struct envelope {
     struct slice helo;
     struct slice session; /* session id, for tracking */
     struct slice subject; /* first SMTP_SUBJECT_MAX bytes, for operators; may be empty */
+    /* Of a message that another gateway handed over: the id under which it did, and the queue id
+     * that it had where it was accepted. Else empty. */
+    struct slice handoff, origin;
     uint32_t flags;       /* enum envelope_flags */
     uint64_t accepted_wall_ns;
     struct envelope_rcpt *rcpts;

@@ -158,6 +158,11 @@ void lane_health_tell(struct lane *l)
         l->p.health(l->p.arg, l, l->health, &l->health_why);
 }
 
+uint32_t lane_number(const struct lane *l)
+{
+    return l->p.lane;
+}
+
 enum lane_health lane_health(const struct lane *l)
 {
     return l->health;

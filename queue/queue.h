@@ -36,8 +36,18 @@ enum queue_state {
     QUEUE_DEFERRED,    /* due at next_attempt */
     QUEUE_HELD,        /* by the operator */
     QUEUE_UNREACHABLE, /* no send connector matches */
-    QUEUE_POISON       /* attempts ended in a crash too often */
+    QUEUE_POISON,      /* attempts ended in a crash too often */
+    QUEUE_PREPARED,    /* another gateway hands it over and has not said that it is ours: FORMAT.md
+                          section 11 */
+    QUEUE_GIVEN,       /* handed over: a peer's, as soon as it heard so */
+    QUEUE_STATES
 };
+
+/* Nothing is tried by itself. */
+static inline bool queue_state_rests(enum queue_state state)
+{
+    return state == QUEUE_HELD || state >= QUEUE_POISON;
+}
 
 /* How far the attempt of this run of the process is. */
 enum queue_attempt {
@@ -154,10 +164,19 @@ bool spool_lock(struct io *io, const char *spool, int *lock, struct why *why)
 int spool_lanes(struct io *io, const char *spool, uint32_t *lanes, uint32_t max, struct why *why);
 
 enum lane_health lane_health(const struct lane *l);
+/* Of lane_params. */
+uint32_t lane_number(const struct lane *l);
 
 /* ---- taking a message ---- */
 
 enum lane_append { LANE_APPEND_OK, LANE_APPEND_WAIT, LANE_APPEND_FAILED };
+
+/* What a message that another gateway hands over has behind it. */
+struct lane_arrival {
+    uint64_t next_attempt_wall_s;
+    uint16_t attempts;
+    bool warned, uncertain;
+};
 
 /* Embedded in the session. */
 struct lane_tx {
@@ -165,6 +184,9 @@ struct lane_tx {
     uint64_t body_size; /* appended so far */
     bool internal; /* set by the owner before begin: a DSN of ours; may use the room kept in reserve
                     */
+    /* Set by the owner before lane_tx_commit, and kept until `done`: the message is PREPARED and
+     * has this behind it. NULL: a new one, READY. */
+    const struct lane_arrival *arrival;
     /* Set by the owner before begin. `resumed`: after LANE_APPEND_WAIT there is room again. `done`:
      * the commit's outcome; on success why->smtp_code is 0 and `m` is the new message. */
     void (*resumed)(struct lane_tx *tx);
@@ -215,7 +237,13 @@ void lane_tx_abort(struct lane_tx *tx);
 
 /* These recipients are done (delivered, bounced, removed: `how` is for the record only). When none
  * is pending the message goes. */
-enum rcpt_final_how { RCPT_DELIVERED = 1, RCPT_FAILED = 2, RCPT_EXPIRED = 3, RCPT_REMOVED = 4 };
+enum rcpt_final_how {
+    RCPT_DELIVERED = 1,
+    RCPT_FAILED = 2,
+    RCPT_EXPIRED = 3,
+    RCPT_REMOVED = 4,
+    RCPT_HANDED = 5 /* a peer has it */
+};
 void lane_rcpts_final(struct lane *l, struct queue_msg *m, const uint32_t *rcpts, uint32_t count,
                       enum rcpt_final_how how);
 /*
@@ -236,6 +264,16 @@ void lane_set_state(struct lane *l, struct queue_msg *m, enum queue_state state)
 /* The same with words that stand as the last error. */
 void lane_set_aside(struct lane *l, struct queue_msg *m, enum queue_state state,
                     struct slice error);
+/* GIVEN; `to`, whom, is kept where its next attempt would be, also when it is copied forward. The
+ * words are for people, and may get lost. */
+void lane_give(struct lane *l, struct queue_msg *m, uint64_t to, struct slice words);
+/*
+ * PREPARED ends: it is ours from now on. HELD and POISON rest; READY and DEFERRED: its next attempt
+ * is due when it was due where it comes from.
+ */
+void lane_prepared_taken(struct lane *l, struct queue_msg *m, enum queue_state state);
+/* That is durable: its next attempt may begin. */
+void lane_prepared_go(struct lane *l, uint64_t qid);
 /*
  * An attempt begins, or its final dot is about to be sent: so that a start after a crash knows.
  * Goes out with the next commit; every other change of state ends the attempt, but for recipients
@@ -324,7 +362,7 @@ void lane_walk_end(struct lane_walk *w);
 
 struct lane_stats {
     uint64_t messages, bytes; /* live now */
-    uint64_t by_state[5];
+    uint64_t by_state[QUEUE_STATES];
     uint64_t segments, segment_bytes;
     uint64_t appended_bytes, body_bytes, commits, syncs, sync_ns_total, sync_failed,
         commit_waiters_max;

@@ -12,7 +12,7 @@
 #include "gateway/base/slice.h"
 #include "gateway/limits.h"
 
-#define FORMAT_VERSION     2u /* written; 1 is read as well */
+#define FORMAT_VERSION     3u /* written; 1 and 2 are read as well */
 #define RECORD_ALIGN       16u
 #define RECORD_HEADER_SIZE 32u
 #define RECORD_BYTES_MAX   ((uint32_t)(3 * MIB))

@@ -21,7 +21,7 @@ static void apply_state(struct lane *l, struct segment *s, struct queue_msg *m,
     uint64_t *bits = m->rcpt_count > 64 ? m->rcpt_final : &m->rcpt_final_bits;
     uint32_t last = m->rcpt_count % 64, pending = 0;
 
-    m->state = v->state.state <= QUEUE_POISON ? v->state.state : QUEUE_READY;
+    m->state = v->state.state < QUEUE_STATES ? v->state.state : QUEUE_READY;
     m->attempts = v->state.attempts;
     m->warned = v->state.warned != 0;
     m->attempt = v->state.attempt & RECORD_ATTEMPT_OPEN ? ATTEMPT_BEGUN : ATTEMPT_NONE;

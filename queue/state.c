@@ -282,6 +282,36 @@ void lane_set_aside(struct lane *l, struct queue_msg *m, enum queue_state state,
     state_append(l, m, RECORD_STATE, 0, slice_head(error, ERROR_BYTES_MAX));
 }
 
+void lane_give(struct lane *l, struct queue_msg *m, uint64_t to, struct slice words)
+{
+    m->next_attempt_wall_s = to;
+    lane_set_aside(l, m, QUEUE_GIVEN, words);
+}
+
+void lane_prepared_taken(struct lane *l, struct queue_msg *m, enum queue_state state)
+{
+    bool uncertain = m->uncertain;
+
+    if (m->flags & MSG_DOOMED)
+        return;
+    assert(m->state == QUEUE_PREPARED);
+    change_state(l, m, state);
+    m->uncertain = uncertain;
+    state_append(l, m, RECORD_STATE, 0, slice_of(NULL, 0));
+}
+
+void lane_prepared_go(struct lane *l, uint64_t qid)
+{
+    struct queue_msg *m = index_find(&l->index, qid);
+
+    bool rests = !m || queue_state_rests((enum queue_state)m->state);
+
+    if (rests || m->owner || m->schedule_index)
+        return;
+    schedule_set(&l->schedule, m);
+    lane_due_arm(l);
+}
+
 /* ---- a DSN and what it reports ---- */
 
 void state_final_applied(struct lane *l, struct lane_final *f, const struct queue_msg *dsn)

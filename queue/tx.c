@@ -67,6 +67,7 @@ bool lane_tx_begin(struct lane *l, struct lane_tx *tx, struct why *why)
     tx->msg = NULL;
     tx->final = NULL;
     tx->pending = NULL;
+    tx->arrival = NULL;
     tx->fail_code = 0;
     list_init(&tx->link);
     l->tx_count++;
@@ -218,6 +219,13 @@ static uint16_t take_memory(struct lane *l, struct lane_tx *tx, const struct env
         slab_free(&l->msg_slab, m);
         return 452;
     }
+    if (tx->arrival) {
+        m->state = QUEUE_PREPARED;
+        m->attempts = tx->arrival->attempts;
+        m->next_attempt_wall_s = tx->arrival->next_attempt_wall_s;
+        m->warned = tx->arrival->warned;
+        m->uncertain = tx->arrival->uncertain;
+    }
     tx->msg = m;
     return 0;
 }
@@ -236,7 +244,7 @@ static uint16_t take_final(struct lane_tx *tx, struct queue_msg *parent, const u
     return 0;
 }
 
-/* The part behind the fixed head: state block, extents, envelope, tail. */
+/* The part behind the fixed head: state blocks, extents, envelope, tail. */
 static bool fill_message(struct lane *l, struct lane_tx *tx, uint8_t *payload,
                          const struct record_message *head, const struct envelope *env)
 {
@@ -246,6 +254,8 @@ static bool fill_message(struct lane *l, struct lane_tx *tx, uint8_t *payload,
     memcpy(payload, head, sizeof *head);
     if (tx->final)
         p += state_block(l, p, tx->final->parent, tx->final, RCPT_FAILED);
+    if (head->state_len)
+        p += state_block(l, p, tx->msg, NULL, 0);
     if (tx->extent_count)
         memcpy(p, tx->extents, tx->extent_count * sizeof *tx->extents);
     p += tx->extent_count * sizeof *tx->extents;
@@ -273,6 +283,7 @@ static bool write_message(struct lane *l, struct lane_tx *tx, struct record_mess
     if (tx->final && tx->final->parent->flags & MSG_LOCKED)
         return false;
     head->final_len = tx->final ? state_block_size(tx->final->parent, tx->final) : 0;
+    head->state_len = tx->arrival ? state_block_size(m, NULL) : 0;
     size = record_message_size(head);
     at = commit_room(l, record_round(RECORD_HEADER_SIZE + size), tx->internal);
     if (!at)
@@ -281,7 +292,7 @@ static bool write_message(struct lane *l, struct lane_tx *tx, struct record_mess
     good = fill_message(l, tx, at + RECORD_HEADER_SIZE, head, env);
     assert(good);
     m->segment = l->open->id;
-    m->offset = commit_record(l, at, RECORD_MESSAGE, tx->qid, size);
+    m->offset = commit_record(l, at, tx->arrival ? RECORD_MOVED : RECORD_MESSAGE, tx->qid, size);
     m->record_size = record_round(RECORD_HEADER_SIZE + size);
     m->first_segment = head->first_segment;
     segments_cover(&l->segments, m->first_segment, m->segment, 1, 0);
@@ -381,6 +392,11 @@ void tx_durable(struct lane *l, struct lane_tx *tx)
 
     why_clear(&why);
     lane_msg_live(l, m);
+    if (tx->arrival) { /* its record has its state */
+        m->state_segment = m->segment;
+        m->state_offset = m->offset;
+        segments_state_moved(&l->segments, 0, m->segment, commit_quiet(l));
+    }
     l->stats.body_bytes += m->body_size;
     if (tx->final)
         state_final_applied(l, tx->final, m);

@@ -30,13 +30,14 @@ static const uint8_t connection_edges[] = {
 
 static const uint8_t slot_edges[] = {
     [SLOT_FREE] = EDGE(SLOT_FREE) | EDGE(SLOT_SASL) | EDGE(SLOT_AUTH) | EDGE(SLOT_MAIL) |
-                  EDGE(SLOT_RCPT) | EDGE(SLOT_DATA) | EDGE(SLOT_END),
+                  EDGE(SLOT_RCPT) | EDGE(SLOT_DATA) | EDGE(SLOT_END) | EDGE(SLOT_HANDOFF),
     [SLOT_SASL] = EDGE(SLOT_SASL) | EDGE(SLOT_AUTH) | EDGE(SLOT_FREE),
     [SLOT_AUTH] = EDGE(SLOT_FREE),
     [SLOT_MAIL] = EDGE(SLOT_FREE),
     [SLOT_RCPT] = EDGE(SLOT_FREE),
     [SLOT_DATA] = EDGE(SLOT_FREE),
     [SLOT_END] = EDGE(SLOT_FREE),
+    [SLOT_HANDOFF] = EDGE(SLOT_FREE),
 };
 
 static const uint8_t transaction_edges[] = {
@@ -72,7 +73,7 @@ void smtp_in_transaction_drop(struct smtp_in *s)
 {
     if (s->transaction != TRANSACTION_NONE)
         smtp_in_transaction_set(s, TRANSACTION_NONE);
-    s->smtputf8 = false;
+    s->smtputf8 = s->handing = false;
     s->rcpt_count = s->rcpt_seen = 0;
     s->data_bytes = 0;
 }
@@ -392,7 +393,12 @@ void smtp_in_answer(struct smtp_in *s, struct buf *out, const struct why *why, c
         return;
     }
     smtp_in_slot_set(s, SLOT_FREE);
-    if (slot == SLOT_END) {
+    if (slot == SLOT_HANDOFF) {
+        smtp_in_reply(out, why ? why->smtp_code : 250, why ? why->enhanced : "2.0.0",
+                      why      ? why->text
+                      : detail ? detail
+                               : "Ok");
+    } else if (slot == SLOT_END) {
         answer_end(s, out, why, detail);
     } else if (slot == SLOT_RCPT) {
         if (why) {
@@ -402,15 +408,15 @@ void smtp_in_answer(struct smtp_in *s, struct buf *out, const struct why *why, c
         s->rcpt_count++;
         smtp_in_reply(out, 250, "2.1.5", "Recipient ok");
     } else if (why) {
-        if (slot == SLOT_MAIL)
-            s->smtputf8 = false;
+        if (slot == SLOT_MAIL || s->handing)
+            smtp_in_transaction_drop(s);
         answer_refused(s, out, why);
     } else if (slot == SLOT_MAIL) {
         smtp_in_transaction_set(s, TRANSACTION_OPEN);
         smtp_in_reply(out, 250, "2.1.0", "Sender ok");
     } else {
         smtp_in_transaction_set(s, TRANSACTION_DATA);
-        smtp_data_start(&s->data, s->config->message_size_max);
+        smtp_data_start(&s->data, s->handing ? 0 : s->config->message_size_max);
         s->data_bytes = 0;
         smtp_in_reply(out, 354, "", "Start mail input; end with <CRLF>.<CRLF>");
     }

@@ -39,6 +39,7 @@ struct smtp_in_config {
     bool submission;           /* RFC 6409: tells the owner whether to add Date and Message-ID */
     uint64_t message_size_max; /* bytes; advertised by SIZE */
     uint32_t rcpt_count_max;
+    bool handoff; /* XHANDOFF (docs/handoff.md), inside TLS and after AUTH only */
 };
 
 enum smtp_in_event_kind {
@@ -57,8 +58,19 @@ enum smtp_in_event_kind {
                     the final reply */
     SMTP_IN_DATA_BAD, /* refused after its end, the reply is in the buffer: throw away what BODY
                          gave. Transaction over */
-    SMTP_IN_RESET,    /* RSET, EHLO or HELO: the transaction, if any, is dropped */
-    SMTP_IN_CLOSE     /* flush, then close (QUIT, too many errors, 421) */
+    SMTP_IN_HANDOFF,  /* (answer) ev->handoff: 354 comes next if accepted, then BODY as after DATA:
+                         first the state's text, then the message; END */
+    SMTP_IN_HANDOFF_COMMIT, /* (answer) ev->handoff: the message is ours from now on */
+    SMTP_IN_HANDOFF_ABORT,  /* (answer) ev->handoff: it never will be */
+    SMTP_IN_HANDOFF_NEXT,   /* (answer) ev->handoff: the first id of instance `to`, behind `id` */
+    SMTP_IN_RESET,          /* RSET, EHLO or HELO: the transaction, if any, is dropped */
+    SMTP_IN_CLOSE           /* flush, then close (QUIT, too many errors, 421) */
+};
+
+struct smtp_in_handoff {
+    struct slice id;     /* "instance/queue id" of the gateway that hands over */
+    struct slice to;     /* COMMIT, ABORT: the instance that has prepared it; NEXT: whose */
+    uint32_t text_bytes; /* HANDOFF: the state's text, before the message */
 };
 
 struct smtp_in_event {
@@ -69,6 +81,7 @@ struct smtp_in_event {
         struct smtp_rcpt rcpt;
         struct slice body;
         struct smtp_in_headers headers; /* gateway/smtp/data.h */
+        struct smtp_in_handoff handoff;
     };
     uint8_t decoded[SMTP_DECODED_MAX]; /* what slices of `mail` may point to: copy them, not the
                                           event */
@@ -81,6 +94,7 @@ struct smtp_in {
     bool tls_short; /* set by the owner: no memory for a handshake now, STARTTLS is answered 454 */
     bool in_transaction; /* MAIL was accepted */
     bool smtputf8;       /* of the current transaction */
+    bool handing;        /* the current transaction is one of XHANDOFF */
     uint32_t rcpt_count; /* accepted in this transaction */
     uint64_t data_bytes; /* of the message so far */
     uint64_t commands;   /* in all */

@@ -97,6 +97,8 @@ static bool ehlo(struct smtp_in *s, struct slice arg, struct buf *out, struct sm
         sasl_mechanism_list(smtp_in_auth_offered(s), out);
         buf_add_str(out, "\r\n");
     }
+    if (smtp_in_handoff_offered(s))
+        buf_add_str(out, "250-XHANDOFF 1\r\n");
     buf_add_str(out, "250-ENHANCEDSTATUSCODES\r\n250-DSN\r\n250 SMTPUTF8\r\n");
     return greeted(s, true, ev);
 }
@@ -328,6 +330,10 @@ static const struct {
     {"SOML", 0, not_implemented},
     {"SAML", 0, not_implemented},
     {"PROXY", 0, proxy},
+    {"XHANDOFF", AFTER_HELO | AFTER_TLS, smtp_in_handoff},
+    {"XHANDOFF-COMMIT", AFTER_HELO | AFTER_TLS, smtp_in_handoff_commit},
+    {"XHANDOFF-ABORT", AFTER_HELO | AFTER_TLS, smtp_in_handoff_abort},
+    {"XHANDOFF-NEXT", AFTER_HELO | AFTER_TLS, smtp_in_handoff_next},
     {"XCLIENT", 0, not_implemented},
     {"XFORWARD", 0, not_implemented},
 };

@@ -21,7 +21,8 @@ enum slot_state {
     SLOT_MAIL,
     SLOT_RCPT,
     SLOT_DATA,
-    SLOT_END
+    SLOT_END,
+    SLOT_HANDOFF /* XHANDOFF-COMMIT, -ABORT, -NEXT */
 };
 
 enum transaction_state {
@@ -77,5 +78,15 @@ bool smtp_in_auth_response(struct smtp_in *s, struct slice line, struct buf *out
 /* The exchange is over, however it went: secrets are wiped, the slot is free. */
 void smtp_in_auth_end(struct smtp_in *s);
 uint32_t smtp_in_auth_offered(const struct smtp_in *s);
+/* smtp_in_handoff.c */
+bool smtp_in_handoff(struct smtp_in *s, struct slice arg, struct buf *out,
+                     struct smtp_in_event *ev);
+bool smtp_in_handoff_commit(struct smtp_in *s, struct slice arg, struct buf *out,
+                            struct smtp_in_event *ev);
+bool smtp_in_handoff_abort(struct smtp_in *s, struct slice arg, struct buf *out,
+                           struct smtp_in_event *ev);
+bool smtp_in_handoff_next(struct smtp_in *s, struct slice arg, struct buf *out,
+                          struct smtp_in_event *ev);
+bool smtp_in_handoff_offered(const struct smtp_in *s);
 
 #endif

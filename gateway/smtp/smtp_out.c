@@ -194,7 +194,8 @@ void smtp_out_begin(struct smtp_out *s, const struct smtp_out_tx *tx)
     if (s->state == SMTP_OUT_S_LOST || s->state == SMTP_OUT_S_CLOSED)
         return; /* the next step says so */
     assert(smtp_out_is_ready(s));
-    assert(tx->rcpt_count > 0);
+    assert(tx->rcpt_count > 0 || tx->command.len > 0);
+    assert(tx->command.len < SMTP_OUT_COMMAND_MAX - 2);
     s->tx = tx;
     s->sent = s->answered = s->rcpt_accepted = 0;
     s->dot_sent = s->decided = false;

@@ -40,6 +40,12 @@ struct smtp_out_tx {
     struct slice envid;
     const struct smtp_out_rcpt *rcpts;
     uint32_t rcpt_count;
+    /*
+     * Not empty: no MAIL, no recipients, but this line (without its CRLF), which ends in TX_DONE
+     * with its reply; `command_body`: which is 354, and the body follows as after DATA.
+     */
+    struct slice command;
+    bool command_body;
 };
 
 enum smtp_out_event_kind {

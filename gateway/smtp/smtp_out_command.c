@@ -173,6 +173,8 @@ static void put_rcpt(const struct smtp_out *s, const struct smtp_out_rcpt *r, st
 static bool may_send(const struct smtp_out *s)
 {
     uint32_t data = s->tx->rcpt_count + 1;
+    if (s->tx->command.len)
+        return s->sent == 0;
     if (s->decided || s->sent > data)
         return false;
     return s->pipelining || s->sent == s->answered;
@@ -183,7 +185,9 @@ static bool send_envelope(struct smtp_out *s, struct buf *out)
     while (may_send(s)) {
         if (buf_room(out) < SMTP_OUT_COMMAND_MAX)
             return false;
-        if (s->sent == 0)
+        if (s->tx->command.len)
+            buf_addf(out, "%.*s\r\n", (int)s->tx->command.len, (const char *)s->tx->command.ptr);
+        else if (s->sent == 0)
             put_mail(s, out);
         else if (s->sent <= s->tx->rcpt_count)
             put_rcpt(s, &s->tx->rcpts[s->sent - 1], out);

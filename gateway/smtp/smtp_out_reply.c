@@ -250,11 +250,30 @@ static enum smtp_out_event_kind take_data(struct smtp_out *s)
     return SMTP_OUT_NEED_INPUT;
 }
 
+/* The reply to a command that stands for a whole envelope. */
+static enum smtp_out_event_kind take_command(struct smtp_out *s)
+{
+    bool body = s->tx->command_body && s->last.code == 354;
+    if (body) {
+        smtp_out_set_state(s, SMTP_OUT_S_BODY);
+        return SMTP_OUT_SEND_BODY;
+    }
+    if (!is_refusal(s) && (s->tx->command_body || s->last.code / 100 != 2)) {
+        unexpected(s, "the server's reply does not fit");
+        return SMTP_OUT_NEED_INPUT;
+    }
+    decide(s);
+    end_transaction(s);
+    return SMTP_OUT_NEED_INPUT;
+}
+
 static enum smtp_out_event_kind take_envelope(struct smtp_out *s, struct smtp_out_event *ev)
 {
     uint32_t command = s->answered, rcpt_count = s->tx->rcpt_count;
     bool told = false;
 
+    if (s->tx->command.len)
+        return take_command(s);
     if (command > rcpt_count)
         return take_data(s);
     if (s->last.code / 100 == 3) {

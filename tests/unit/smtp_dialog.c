@@ -113,6 +113,18 @@ static void answer(struct dialog *d, const struct smtp_in_event *ev)
         else if (slice_starts_nocase(ev->rcpt.to.mailbox, SLICE_LIT("drain")))
             why_set(&why, 421, "4.3.2", "Going");
         break;
+    case SMTP_IN_HANDOFF:
+    case SMTP_IN_HANDOFF_COMMIT:
+    case SMTP_IN_HANDOFF_ABORT:
+    case SMTP_IN_HANDOFF_NEXT: {
+        static const char *const words[] = {"HANDOFF", "COMMIT", "ABORT", "NEXT"};
+        log_address(d, words[ev->kind - SMTP_IN_HANDOFF], ev->handoff.id);
+        buf_addf(&d->log, " %.*s %u>\n", (int)ev->handoff.to.len, (const char *)ev->handoff.to.ptr,
+                 ev->handoff.text_bytes);
+        if (contains(ev->handoff.id, "bad"))
+            why_set(&why, 450, "4.3.2", "Not now");
+        break;
+    }
     case SMTP_IN_END:
         if (contains(buf_slice(&d->body), "FAIL"))
             why_set(&why, 451, "4.3.0", "Not now");

@@ -76,7 +76,7 @@ Test(config_faults, yaml)
         {"<<: {shards: 1}",
          "t:1:1: unknown key <<; known here: include, hostname, shards, spool, admin, log, "
          "dns, users, accepted_domains, postmaster, tls_memory, own_addresses, receive_connectors, "
-         "send_connectors, back_pressure, retry, drain, reload, rewrite"},
+         "send_connectors, back_pressure, retry, drain, handoff, reload, rewrite"},
     };
     refused(faults, COUNT(faults));
 }

@@ -49,6 +49,33 @@ static void assert_same(const struct envelope *a, const struct envelope *b)
                   a->rcpts[i].notify == b->rcpts[i].notify);
 }
 
+/* Only a message that was handed over needs version 2. */
+Test(envelope, handed_over)
+{
+    struct envelope_rcpt rcpts[2];
+    struct envelope e = sample(rcpts, 2), got;
+    struct slab blocks;
+    struct arena arena;
+    uint8_t bytes[1024];
+    struct buf b = buf_over(bytes, sizeof bytes);
+
+    arena_make(&blocks, &arena);
+    cr_assert(envelope_encode(&e, &b));
+    cr_assert(b.len == envelope_encoded_size(&e) && bytes[0] == 1);
+    e.handoff = SLICE_LIT("abcd1234/00G1");
+    e.origin = SLICE_LIT("00G1");
+    b.len = 0;
+    cr_assert(envelope_encode(&e, &b));
+    cr_assert(b.len == envelope_encoded_size(&e) && bytes[0] == 2);
+    cr_assert(envelope_decode(buf_slice(&b), &arena, &got));
+    assert_same(&e, &got);
+    cr_assert(slice_eq(got.handoff, e.handoff) && slice_eq(got.origin, e.origin));
+    bytes[0] = 3;
+    cr_assert_not(envelope_decode(buf_slice(&b), &arena, &got));
+    arena_reset(&arena);
+    slab_destroy(&blocks, true);
+}
+
 Test(envelope, encode_and_decode_agree)
 {
     static const uint32_t counts[] = {0, 1, 2, 101, 500, RCPT_COUNT_LIMIT};

@@ -165,7 +165,7 @@ Test(recovery, d6_newer_format_is_refused_and_not_touched)
     lane_kit_start(&k);
     LANE_KIT_UNTIL(&k, k.opened);
     cr_assert_neq(k.opened_why.smtp_code, 0);
-    cr_assert_not_null(strstr(k.opened_why.text, "format 3"), "%s", k.opened_why.text);
+    cr_assert_not_null(strstr(k.opened_why.text, "format 4"), "%s", k.opened_why.text);
     lane_kit_close_lane(&k);
     cr_assert(exists(&k, "lane-00/00000003.seg"));
     image_free(&im);
