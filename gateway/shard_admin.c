@@ -368,7 +368,7 @@ static struct queue_msg *walk_next(struct walk *w)
 static void walk_slice(struct walk *w)
 {
     struct queue_msg *m;
-    for (uint32_t n = 0; n < WALK_SLICE && w->reading < WALK_READS; n++) {
+    for (uint32_t n = 0; !w->over && n < WALK_SLICE && w->reading < WALK_READS; n++) {
         m = walk_next(w);
         if (!m)
             break;
