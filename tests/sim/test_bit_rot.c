@@ -7,11 +7,12 @@
 #include <criterion/criterion.h>
 #include <stdlib.h>
 
+#include "gateway/base/sanitizers.h"
 #include "gateway/limits.h"
 #include "tests/sim/crash_kit.h"
 
 #define MESSAGES 5u
-#ifdef __SANITIZE_ADDRESS__ /* the buffers of a lane are poisoned at each start */
+#ifdef SANITIZES_ADDRESS /* the buffers of a lane are poisoned at each start */
 #define STRIDE       997u
 #define STRIDE_ZEROS 40009u
 #else

@@ -9,12 +9,12 @@
 #include <criterion/criterion.h>
 #include <stdlib.h>
 
+#include "gateway/base/sanitizers.h"
 #include "tests/sim/crash_kit.h"
 
 #define BITS_ALL  10u
 #define BITS_TEST 4u
-#ifdef __SANITIZE_ADDRESS__ /* the buffers of a lane are poisoned at each start: a few points only \
-                             */
+#ifdef SANITIZES_ADDRESS /* the buffers of a lane are poisoned at each start: a few points only */
 #define POINT_STRIDE 9u
 #else
 #define POINT_STRIDE 1u

@@ -6,6 +6,7 @@
  */
 #include <criterion/criterion.h>
 
+#include "gateway/base/sanitizers.h"
 #include "gateway/smtp/smtp_in.h"
 #include "gateway/smtp/smtp_out_internal.h"
 
@@ -53,7 +54,7 @@ static void reference(const uint8_t *wire, size_t len, struct result *r)
 }
 
 /* A sanitizer slows this down: with it the strings are one byte shorter. */
-#ifdef __SANITIZE_ADDRESS__
+#ifdef SANITIZES_ADDRESS
 #define SPLITS_LEN_MAX 6
 #define BRUTE_LEN_MAX  4
 #else

@@ -8,7 +8,9 @@
  */
 #include <criterion/criterion.h>
 
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#include "gateway/base/sanitizers.h"
+
+#if !defined(SANITIZES_ADDRESS) && !defined(SANITIZES_THREAD)
 
 #include <dlfcn.h>
 #include <pthread.h>
