@@ -4,11 +4,12 @@
  *
  *   job    one message with its envelope in memory, from the start of an attempt to its end
  *   task   the recipients of a job that go to one site: what one connection takes at a time
- *   site   one next hop (a send connector; for delivery: mx a connector and a domain): hosts,
- * health, waiting tasks hop    one outbound connection of a site
+ *   site   one next hop (a send connector; for delivery: mx a connector and a domain): its
+ *          hosts, their health, the tasks that wait
+ *   hop    one outbound connection of a site
  *
- * delivery.c: jobs (start, route, finish). delivery_site.c: sites and their queues. hop.c,
- * hop_io.c: connections. site_permit.c: max_connections
+ * delivery.c: jobs (start, route). delivery_outcome.c: what becomes of them. delivery_site.c: sites
+ * and their queues. hop_connect.c, hop.c, hop_io.c: connections. site_permit.c: max_connections
  * over shards. bounce.c: DSNs.
  */
 #ifndef HIKYAKU_DELIVERY_H
@@ -66,8 +67,8 @@ struct job {
     uint32_t tasks_open;
     bool warn; /* the sender is to hear of the delay now */
     bool routing, finishing, remove_asked, hold_asked, bounce_asked;
-    bool suspect;     /* counts in delivery->suspect_count */
-    struct list link; /* delivery->jobs */
+    bool suspect;            /* counts in delivery->suspect_count */
+    struct list link;        /* delivery->jobs */
     struct handoff *handoff; /* in the arena: to be given to a peer, no delivery */
     struct lane_envelope_read read;
     struct bounce *bounce;
@@ -323,6 +324,8 @@ void homes_sweep(struct delivery *d, bool all);
 /* hop.c */
 /* Opens a connection to a host of the site. False: no memory. */
 bool hop_open(struct site *s, uint32_t host);
+/* hop.c: the time of its phase is over. */
+void hop_timer_fired(struct timer *t);
 void hop_take(struct hop *h, struct task *t);
 /* Says what the task's transaction says. */
 void hop_begin(struct hop *h);
@@ -358,5 +361,16 @@ bool hop_io_busy(const struct hop *h);
 /* Makes the DSN that the job's failed recipients call for (or notes its suppression), then job_end.
  */
 void bounce_start(struct job *j);
+
+static inline struct io *hop_io(const struct hop *h)
+{
+    return h->site->delivery->shard->io;
+}
+
+/* delivery_outcome.c: the way that was chosen for a recipient. */
+void job_log_routed(struct job *j, uint32_t rcpt, const struct site *s,
+                    const struct route_answer *a);
+/* delivery.c: a job has ended; one that waits may have its place. */
+void delivery_wants_refill(struct delivery *d);
 
 #endif

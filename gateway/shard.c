@@ -13,17 +13,15 @@
  *           (nothing of them was acknowledged).
  * Tests:    tests/system (start, reload, drain)
  */
-#include "gateway/shard.h"
+#include "gateway/shard_internal.h"
 
 #include <assert.h>
 #include <stdlib.h>
 
 #include "gateway/addr_counts.h"
 #include "gateway/auth/auth_limit.h"
-#include "gateway/base/plant.h"
 #include "gateway/prepared.h"
 
-#define LISTENER_BUSY  "421 4.3.2 Too many connections, try again later\r\n"
 #define TICK_NS        NS_PER_S
 #define DRAIN_TICK_NS  (100 * NS_PER_MS)
 #define DRAIN_FORCE_NS (30 * NS_PER_S)
@@ -59,7 +57,7 @@ static void shard_post_again(struct shard *s)
     }
 }
 
-static void shard_tell(struct shard *s, uint32_t kind, uint64_t a, bool ok, const struct why *why)
+void shard_tell(struct shard *s, uint32_t kind, uint64_t a, bool ok, const struct why *why)
 {
     struct ring_item item = {.kind = kind, .a = a, .b = ok};
     if (!ok) {
@@ -71,24 +69,10 @@ static void shard_tell(struct shard *s, uint32_t kind, uint64_t a, bool ok, cons
     shard_post(s, s->gw->control_peer, &item);
 }
 
-/* ---- listeners ---- */
-
-static void listener_accepted(struct io_acceptor *a, int32_t fd, const struct io_addr *peer)
-{
-    struct listener *l = container_of(a, struct listener, acceptor);
-    struct log_line line;
-    if (fd >= 0) {
-        session_accept(l, fd, peer);
-        return;
-    }
-    log_begin(&line, &l->shard->log, EV_WARNING);
-    log_str(&line, "reason", "accepting connections failed, trying again shortly");
-    log_str(&line, "error", strerror(-fd));
-    log_end(&line);
-}
+/* ---- reload ---- */
 
 /* A reload is over here when what it dropped is closed, so that its answer can be relied on. */
-static void shard_config_adopted(struct shard *s)
+void shard_config_adopted(struct shard *s)
 {
     const struct ring_item item = {.kind = PEER_CONFIG_ADOPTED};
     if (!s->adopting)
@@ -100,285 +84,13 @@ static void shard_config_adopted(struct shard *s)
     shard_post(s, s->gw->control_peer, &item);
 }
 
-static void listener_stopped(struct io_acceptor *a)
-{
-    struct listener *l = container_of(a, struct listener, acceptor);
-    struct shard *s = l->shard;
-    io_close(s->io, l->fd);
-    list_remove(&l->link);
-    free(l);
-    shard_config_adopted(s);
-}
-
-/* One that stops is of no use any more: who wants its address binds it again. */
-static struct listener *listener_find(struct list *in, const struct io_addr *addr)
-{
-    for (struct list *p = in->next; p != in; p = p->next) {
-        struct listener *l = container_of(p, struct listener, link);
-        if (!l->stopping && l->addr.len == addr->len &&
-            memcmp(&l->addr.sa, &addr->sa, addr->len) == 0)
-            return l;
-    }
-    return NULL;
-}
-
-/* Is there a connector at this address that is not disabled? Those for peers are open on one shard,
- * which thus knows all that they hand over. */
-static bool listener_wanted(const struct shard *s, const struct shard_config *c,
-                            const struct io_addr *addr)
-{
-    for (uint32_t i = 0; i < c->receive_count; i++) {
-        const struct config_receive_connector *conf = c->receive[i].conf;
-        for (uint32_t b = 0; b < conf->bind_count; b++)
-            if (c->receive[i].state != CONNECTOR_DISABLED &&
-                (s->index == 0 || conf->handoff_accounts.count == 0) &&
-                addr->len == conf->bind[b].len &&
-                memcmp(&addr->sa, &conf->bind[b].sa, addr->len) == 0)
-                return true;
-    }
-    return false;
-}
-
-/* Binds what `c` wants and `have` lacks, into `made`. */
-static bool listeners_bind(struct shard *s, const struct shard_config *c, struct list *have,
-                           struct list *made, struct why *why)
-{
-    const struct io_listen_opts opts = {
-        .backlog = LISTEN_BACKLOG, .reuse_port = true, .v6_only = true};
-    for (uint32_t i = 0; i < c->receive_count; i++) {
-        const struct config_receive_connector *conf = c->receive[i].conf;
-        for (uint32_t b = 0; b < conf->bind_count; b++) {
-            const struct io_addr *addr = &conf->bind[b];
-            if (!listener_wanted(s, c, addr) || listener_find(have, addr) ||
-                listener_find(made, addr))
-                continue;
-            struct listener *l = calloc(1, sizeof *l);
-            if (!l) {
-                why_set(why, 451, "4.3.1", "out of memory");
-                return false;
-            }
-            l->shard = s;
-            l->addr = *addr;
-            l->acceptor.on_accept = listener_accepted;
-            l->acceptor.busy = conf->tls.mode == CONFIG_TLS_IMPLICIT ? NULL : LISTENER_BUSY;
-            l->acceptor.on_stopped = listener_stopped;
-            if (!io_listen(s->io, addr, &opts, &l->fd, why)) {
-                free(l);
-                return false;
-            }
-            list_push_back(made, &l->link);
-        }
-    }
-    return true;
-}
-
-/* Listeners that never accepted. */
-static void listeners_discard(struct shard *s, struct list *made)
-{
-    struct list *p;
-    while ((p = list_pop_front(made))) {
-        struct listener *l = container_of(p, struct listener, link);
-        io_close(s->io, l->fd);
-        free(l);
-    }
-}
-
-static void listeners_start(struct shard *s, struct list *made)
-{
-    struct list *p;
-    while ((p = list_pop_front(made))) {
-        struct listener *l = container_of(p, struct listener, link);
-        list_push_back(&s->listeners, &l->link);
-        io_accept_start(s->io, &l->acceptor, l->fd);
-    }
-}
-
-/* Ends every listener that `c` does not want (NULL: all). */
-static void listeners_stop(struct shard *s, const struct shard_config *c)
-{
-    for (struct list *p = s->listeners.next, *next; p != &s->listeners; p = next) {
-        struct listener *l = container_of(p, struct listener, link);
-        next = p->next;
-        if (!l->stopping && !(c && listener_wanted(s, c, &l->addr))) {
-            l->stopping = true;
-            io_accept_stop(s->io, &l->acceptor);
-        }
-    }
-}
-
-bool shard_listeners_update(struct shard *s, struct why *why)
-{
-    struct list made;
-    list_init(&made);
-    if (s->draining)
-        return true;
-    if (!listeners_bind(s, s->config, &s->listeners, &made, why)) {
-        listeners_discard(s, &made);
-        return false;
-    }
-    listeners_start(s, &made);
-    listeners_stop(s, s->config);
-    return true;
-}
-
-/* ---- lanes ---- */
-
-static void shard_up_if_ready(struct shard *s)
-{
-    if (s->lanes_opened < s->lane_count || s->up)
-        return;
-    s->up = true;
-    listeners_start(s, &s->bound);
-    shard_tell(s, PEER_SHARD_UP, s->index, true, NULL);
-}
-
-static void lane_opened(void *arg, struct lane *l, const struct why *why)
-{
-    struct shard *s = arg;
-    (void)l;
-    s->lanes_opened++;
-    if (why && why->smtp_code)
-        shard_tell(s, PEER_SHARD_UP, s->index, false, why);
-    else
-        shard_up_if_ready(s);
-}
-
-/* Its attempts ended in a crash too often, or it may be delivered: queue/FORMAT.md section 10. */
-static void lane_found(void *arg, struct lane *l, struct queue_msg *m)
-{
-    static const char words[] = "Set aside: its last attempts ended in a crash of the gateway";
-    struct shard *s = arg;
-    struct log_line line;
-    char qid[QID_TEXT_MAX];
-    if (m->uncertain)
-        metric_add(s->metrics, M_UNCERTAIN, 1);
-    if (m->crashes)
-        metric_add(s->metrics, M_CRASHED, 1);
-    if (m->state == QUEUE_PREPARED)
-        prepared_found(s->prepared, l, m);
-    if (m->crashes < QUEUE_CRASHES_MAX || m->state >= QUEUE_POISON)
-        return;
-    log_begin(&line, &s->log, EV_POISON);
-    log_str(&line, "qid", qid_text(m->qid, qid));
-    log_u64(&line, "crashes", m->crashes);
-    log_str(&line, "reason", words);
-    log_end(&line);
-    metric_add(s->metrics, M_POISONED, 1);
-    lane_set_aside(l, m, QUEUE_POISON, slice_str(words));
-}
-
-static void lane_recovered(void *arg, struct lane *l)
-{
-    struct shard *s = arg;
-    struct log_line line;
-    s->lanes_recovered++;
-    log_begin(&line, &s->log, EV_RECOVERED);
-    log_u64(&line, "messages", lane_stats(l)->recovered);
-    log_u64(&line, "damaged", lane_stats(l)->damaged);
-    log_end(&line);
-    if (s->lanes_recovered == s->lane_count)
-        delivery_config_changed(
-            s->delivery); /* the configuration may have changed while we were down */
-}
-
-static void lane_due(void *arg, struct lane *l, struct queue_msg *m)
-{
-    struct shard *s = arg;
-    delivery_due(s->delivery, l, m);
-}
-
-static void lane_health_changed(void *arg, struct lane *l, enum lane_health h,
-                                const struct why *why)
-{
-    static const char *const names[] = {"recovering", "ok", "degraded", "full", "stopped"};
-    struct shard *s = arg;
-    struct log_line line;
-    (void)l;
-    if (h == LANE_OK && !s->lane_trouble)
-        return; /* the usual end of recovery */
-    s->lane_trouble = h != LANE_OK;
-    log_begin(&line, &s->log, EV_LANE);
-    log_str(&line, "health", names[h]);
-    if (why)
-        log_str(&line, "reason", why->text);
-    log_end(&line);
-}
-
-static void lane_damaged(void *arg, struct lane *l, uint32_t segment, uint64_t offset,
-                         const char *what)
-{
-    struct shard *s = arg;
-    struct log_line line;
-    (void)l;
-    log_begin(&line, &s->log, EV_DAMAGED);
-    log_u64(&line, "segment", segment);
-    log_u64(&line, "offset", offset);
-    log_str(&line, "reason", what);
-    log_end(&line);
-}
-
-static struct lane *shard_lane_open(struct shard *s, uint32_t number)
-{
-    const struct config *conf = s->config->gen->config;
-    struct lane_params p = {
-        .io = s->io,
-        .spool = conf->spool.path,
-        .lane = number,
-        .segment_bytes = s->gw->segment_bytes,
-        .bytes_max = conf->spool.bytes_max / s->gw->shard_count,
-        .disk_free_min = conf->spool.disk_free_min,
-        .mode =
-            conf->spool.write == CONFIG_WRITE_BUFFERED ? LANE_WRITE_BUFFERED : LANE_WRITE_DIRECT,
-        .arg = s,
-        .opened = lane_opened,
-        .found = lane_found,
-        .recovered = lane_recovered,
-        .due = lane_due,
-        .close_wait_ns = SPOOL_CLOSE_WAIT_NS,
-        .unwritten = delivery_unwritten,
-        .health = lane_health_changed,
-        .damaged = lane_damaged,
-    };
-    return lane_open(&p);
-}
-
-/* Lane i is this shard's own; lanes of a time with more shards are adopted, dealt out by number. */
-static bool shard_lanes_open(struct shard *s, struct why *why)
-{
-    uint32_t numbers[LANE_COUNT_MAX];
-    int found =
-        spool_lanes(s->io, s->config->gen->config->spool.path, numbers, LANE_COUNT_MAX, why);
-    if (found < 0)
-        return false;
-    s->lanes = calloc((size_t)found + 1, sizeof *s->lanes);
-    if (s->lanes && (s->lanes[0] = shard_lane_open(s, s->index)))
-        s->lane_count = 1;
-    for (int i = 0; s->lanes && s->lane_count && i < found; i++) {
-        if (numbers[i] % s->gw->shard_count != s->index || numbers[i] == s->index ||
-            PLANT(NO_ADOPTION))
-            continue;
-        if (!(s->lanes[s->lane_count] = shard_lane_open(s, numbers[i]))) {
-            s->lane_count = 0;
-            break;
-        }
-        s->lane_count++;
-    }
-    if (s->lanes && s->lane_count) {
-        s->write_lane = s->lanes[0];
-        return true;
-    }
-    why_set(why, 451, "4.3.1", "out of memory for the spool's lanes");
-    return false;
-}
-
-/* ---- reload ---- */
-
 static void shard_config_prepare(struct shard *s, struct generation *gen)
 {
     struct why why;
     why_clear(&why);
     s->next_config = shard_config_create(gen, s->gw->ticket_key, &why);
-    bool ok = s->next_config && listeners_bind(s, s->next_config, &s->listeners, &s->bound, &why);
+    bool ok =
+        s->next_config && shard_listeners_bind(s, s->next_config, &s->listeners, &s->bound, &why);
     shard_tell(s, PEER_CONFIG_READY, gen->number, ok, &why);
     struct ring_item released = {.kind = PEER_CONFIG_RELEASED, .ptr = gen};
     if (!s->next_config)
@@ -390,7 +102,7 @@ static void shard_config_commit(struct shard *s, bool adopt)
     struct shard_config *next = s->next_config, *old = s->config;
     s->next_config = NULL;
     if (!adopt) {
-        listeners_discard(s, &s->bound);
+        shard_listeners_discard(s, &s->bound);
         if (next)
             shard_config_unref(s, next);
         return;
@@ -399,8 +111,8 @@ static void shard_config_commit(struct shard *s, bool adopt)
     s->config = next;
     tls_memory_limit(next->gen->config->tls_memory_max);
     s->log.level = next->gen->config->log.level;
-    listeners_start(s, &s->bound);
-    listeners_stop(s, next); /* also what was disabled since it was bound */
+    shard_listeners_start(s, &s->bound);
+    shard_listeners_stop(s, next); /* also what was disabled since it was bound */
     delivery_config_changed(s->delivery);
     shard_config_unref(s, old);
     s->adopting = true;
@@ -449,84 +161,13 @@ static void shard_drain(struct shard *s)
     s->draining = true;
     s->drain_force_ns = io_now_ns(s->io) + DRAIN_FORCE_NS;
     s->drain_deliver_ns = io_now_ns(s->io) + s->config->gen->config->drain.deliveries_ns;
-    listeners_discard(s, &s->bound);
-    listeners_stop(s, NULL);
+    shard_listeners_discard(s, &s->bound);
+    shard_listeners_stop(s, NULL);
     shard_drain_step(s);
     io_timer_set(s->io, &s->tick, io_now_ns(s->io) + DRAIN_TICK_NS);
 }
 
 /* ---- the loop ---- */
-
-static void shard_gauges(struct shard *s)
-{
-    enum { GAUGES = 18 };
-    struct metrics *m = s->metrics;
-    const struct io_stats *io = io_stats(s->io);
-    uint64_t sum[GAUGES] = {0};
-    enum lane_health worst = LANE_RECOVERING;
-    for (uint32_t i = 0; i < s->lane_count; i++) {
-        const struct lane_stats *l = lane_stats(s->lanes[i]);
-        const uint64_t add[GAUGES] = {l->messages,
-                                      l->bytes,
-                                      l->by_state[QUEUE_DEFERRED],
-                                      l->by_state[QUEUE_HELD],
-                                      l->by_state[QUEUE_UNREACHABLE],
-                                      l->by_state[QUEUE_POISON],
-                                      l->segments,
-                                      l->segment_bytes,
-                                      l->appended_bytes,
-                                      l->commits,
-                                      l->sync_ns_total,
-                                      l->sync_failed,
-                                      l->body_bytes,
-                                      l->copied_forward_bytes,
-                                      l->uploads_cut,
-                                      l->damaged,
-                                      l->by_state[QUEUE_PREPARED],
-                                      l->by_state[QUEUE_GIVEN]};
-        for (int k = 0; k < GAUGES; k++)
-            sum[k] += add[k];
-        enum lane_health h = lane_health(s->lanes[i]);
-        worst = h > worst ? h : worst;
-    }
-    static const enum metric ids[GAUGES] = {
-        M_QUEUE_MESSAGES,    M_QUEUE_BYTES,   M_QUEUE_DEFERRED,    M_QUEUE_HELD,
-        M_QUEUE_UNREACHABLE, M_QUEUE_POISON,  M_SPOOL_SEGMENTS,    M_SPOOL_BYTES,
-        M_SPOOL_WRITTEN,     M_SPOOL_COMMITS, M_SPOOL_SYNC_NS,     M_SPOOL_SYNC_FAILED,
-        M_SPOOL_BODY,        M_SPOOL_COPIED,  M_SPOOL_UPLOADS_CUT, M_SPOOL_DAMAGED,
-        M_QUEUE_PREPARED,    M_QUEUE_GIVEN};
-    for (int k = 0; k < GAUGES; k++)
-        metric_set(m, ids[k], sum[k]);
-    metric_set(m, M_SPOOL_HEALTH, s->withdrawn ? LANE_STOPPED : worst);
-    metric_set(m, M_TURNS, io->turns);
-    metric_set(m, M_ENTERS, io->enters);
-    metric_set(m, M_BUSY_NS, io->busy_ns);
-    metric_set(m, M_TURN_MAX_NS, io->longest_turn_ns);
-    metric_set(m, M_RECV_BUF_EMPTY, io->recv_buf_empty);
-    metric_set(m, M_LOG_DROPPED, s->log.dropped);
-    metric_set(m, M_TLS_MEMORY, tls_memory());
-}
-
-/* ---- memory of TLS ---- */
-
-bool shard_tls_is_short(const struct shard *s)
-{
-    uint64_t max = s->config->gen->config->tls_memory_max;
-    return tls_memory() > max - max / 8;
-}
-
-static void shard_tls_trouble(struct shard *s)
-{
-    bool trouble = shard_tls_is_short(s);
-    if (trouble && !s->tls_trouble) {
-        struct log_line line;
-        log_begin(&line, &s->log, EV_WARNING);
-        log_str(&line, "reason", "tls_memory is used up: new sessions get no TLS (454, 421)");
-        log_u64(&line, "bytes", tls_memory());
-        log_end(&line);
-    }
-    s->tls_trouble = trouble;
-}
 
 static void shard_tick(struct timer *t)
 {
@@ -683,7 +324,7 @@ static bool shard_init(struct shard *s, struct generation *gen, struct why *why)
                              .dnssec = gen->config->dns.dnssec,
                              .timeout_ns = gen->config->dns.timeout_ns};
     s->dns = dns_create(&dns, why);
-    if (!s->dns || !listeners_bind(s, s->config, &s->listeners, &s->bound, why))
+    if (!s->dns || !shard_listeners_bind(s, s->config, &s->listeners, &s->bound, why))
         return false;
     s->tick.fire = shard_tick;
     io_on_turn_end(s->io, shard_turn_end, s);

@@ -155,9 +155,6 @@ void shard_destroy(struct shard *s);
  * open. */
 bool shard_tls_is_short(const struct shard *s);
 
-/* Looks at every resource; for each tick. shard_pressure.c */
-void shard_pressure(struct shard *s);
-
 /* Posts, or keeps the item and posts it on a later turn. Never lost. */
 void shard_post(struct shard *s, uint32_t to, const struct ring_item *item);
 

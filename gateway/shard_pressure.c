@@ -1,14 +1,68 @@
 /*
- * gateway/shard_pressure.c - looks at what a shard may run out of, once a second.
+ * gateway/shard_pressure.c - how full things are: a shard's gauges, back pressure, memory of TLS.
  *
- * Owns:     the levels in struct shard.
- * Runs on:  the shard.
- * Contract: a level changes with hysteresis (gateway/pressure.c), and that is logged.
- * Failure:  what cannot be known is normal.
- * Bounds:   none.
- * Tests:    tests/system/test_pressure.py
+ * Owns:     nothing; struct shard keeps the levels.
+ * Runs on:  the shard's thread, once a second.
+ * Contract: looks, compares, says changes; what follows from a level is up to who asks for it.
+ * Failure:  what cannot be measured counts as plenty.
+ * Bounds:   a fixed list of resources.
+ * Tests:    tests/unit/test_pressure.c, tests/system/test_pressure.py
  */
-#include "gateway/shard.h"
+#include "gateway/shard_internal.h"
+
+/* ---- gauges ---- */
+
+void shard_gauges(struct shard *s)
+{
+    enum { GAUGES = 18 };
+    struct metrics *m = s->metrics;
+    const struct io_stats *io = io_stats(s->io);
+    uint64_t sum[GAUGES] = {0};
+    enum lane_health worst = LANE_RECOVERING;
+    for (uint32_t i = 0; i < s->lane_count; i++) {
+        const struct lane_stats *l = lane_stats(s->lanes[i]);
+        const uint64_t add[GAUGES] = {l->messages,
+                                      l->bytes,
+                                      l->by_state[QUEUE_DEFERRED],
+                                      l->by_state[QUEUE_HELD],
+                                      l->by_state[QUEUE_UNREACHABLE],
+                                      l->by_state[QUEUE_POISON],
+                                      l->segments,
+                                      l->segment_bytes,
+                                      l->appended_bytes,
+                                      l->commits,
+                                      l->sync_ns_total,
+                                      l->sync_failed,
+                                      l->body_bytes,
+                                      l->copied_forward_bytes,
+                                      l->uploads_cut,
+                                      l->damaged,
+                                      l->by_state[QUEUE_PREPARED],
+                                      l->by_state[QUEUE_GIVEN]};
+        for (int k = 0; k < GAUGES; k++)
+            sum[k] += add[k];
+        enum lane_health h = lane_health(s->lanes[i]);
+        worst = h > worst ? h : worst;
+    }
+    static const enum metric ids[GAUGES] = {
+        M_QUEUE_MESSAGES,    M_QUEUE_BYTES,   M_QUEUE_DEFERRED,    M_QUEUE_HELD,
+        M_QUEUE_UNREACHABLE, M_QUEUE_POISON,  M_SPOOL_SEGMENTS,    M_SPOOL_BYTES,
+        M_SPOOL_WRITTEN,     M_SPOOL_COMMITS, M_SPOOL_SYNC_NS,     M_SPOOL_SYNC_FAILED,
+        M_SPOOL_BODY,        M_SPOOL_COPIED,  M_SPOOL_UPLOADS_CUT, M_SPOOL_DAMAGED,
+        M_QUEUE_PREPARED,    M_QUEUE_GIVEN};
+    for (int k = 0; k < GAUGES; k++)
+        metric_set(m, ids[k], sum[k]);
+    metric_set(m, M_SPOOL_HEALTH, s->withdrawn ? LANE_STOPPED : worst);
+    metric_set(m, M_TURNS, io->turns);
+    metric_set(m, M_ENTERS, io->enters);
+    metric_set(m, M_BUSY_NS, io->busy_ns);
+    metric_set(m, M_TURN_MAX_NS, io->longest_turn_ns);
+    metric_set(m, M_RECV_BUF_EMPTY, io->recv_buf_empty);
+    metric_set(m, M_LOG_DROPPED, s->log.dropped);
+    metric_set(m, M_TLS_MEMORY, tls_memory());
+}
+
+/* ---- back pressure ---- */
 
 static void shard_pressure_note(struct shard *s, enum pressure_resource r, uint64_t left,
                                 const struct pressure_rule *rule)
@@ -55,4 +109,25 @@ void shard_pressure(struct shard *s)
     rule = limit ? pressure_rule_of(limit) : (struct pressure_rule){0};
     shard_pressure_note(s, PRESSURE_QUEUE, limit > queued ? limit - queued : 0, &rule);
     s->pressure_level = pressure_worst(&s->pressure, NULL);
+}
+
+/* ---- memory of TLS ---- */
+
+bool shard_tls_is_short(const struct shard *s)
+{
+    uint64_t max = s->config->gen->config->tls_memory_max;
+    return tls_memory() > max - max / 8;
+}
+
+void shard_tls_trouble(struct shard *s)
+{
+    bool trouble = shard_tls_is_short(s);
+    if (trouble && !s->tls_trouble) {
+        struct log_line line;
+        log_begin(&line, &s->log, EV_WARNING);
+        log_str(&line, "reason", "tls_memory is used up: new sessions get no TLS (454, 421)");
+        log_u64(&line, "bytes", tls_memory());
+        log_end(&line);
+    }
+    s->tls_trouble = trouble;
 }
