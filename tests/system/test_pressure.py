@@ -82,7 +82,7 @@ def queue_depth(folder):
 @case("E37 by memory: a limit below what the process has refuses, a reload lifts it")
 def memory(folder):
     sink = Sink(folder)
-    g = Gateway(folder, sink)
+    g = Gateway(folder, sink, shards=1)  # each shard looks for itself, once a second
     g.config["back_pressure"] = {"memory": "1MiB"}
     g.start()
     until(lambda: level(g, "memory") == ("high", "high"), "high")
