@@ -102,7 +102,7 @@
 #define TLS_HANDSHAKE_BYTES_MAX   131072u /* received before the handshake is done */
 #define TLS_HANDSHAKE_RECORDS_MAX 512u
 #define TLS_IDLE_RECORDS_MAX      32u       /* in a row without data: KeyUpdate, empty ones */
-#define TLS_IDENTITY_MAX          64u       /* certificates of one receive connector */
+#define TLS_IDENTITY_MAX          1024u     /* certificates of one receive connector */
 #define TLS_NAMES_MAX             1024u     /* names of one certificate that are looked at */
 #define TLS_MEMORY_MIN            (1 * MIB) /* of tls_memory: contexts and a few sessions */
 #define TLS_TICKET_SECONDS        7200u     /* how long a session can be resumed */

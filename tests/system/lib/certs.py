@@ -42,16 +42,17 @@ class Leaf:
         return f"{self.certificate}:{self.key}"
 
 
-def leaf(*names, self_signed=False):
-    """A certificate for these DNS names and addresses, from the authority or by itself."""
+def leaf(*names, self_signed=False, again=False):
+    """A certificate for these DNS names and addresses, from the authority or by itself. `again`: a
+    new one in its place."""
     with _lock:
-        return _leaf(names, self_signed)
+        return _leaf(names, self_signed, again)
 
 
-def _leaf(names, self_signed):
+def _leaf(names, self_signed, again):
     stem = os.path.join(folder(), ("self-" if self_signed else "") + names[0].replace(":", "_"))
     made = Leaf(stem)
-    if os.path.exists(made.certificate):
+    if os.path.exists(made.certificate) and not again:
         return made
     alternatives = ",".join(("IP:" if n[0].isdigit() else "DNS:") + n for n in names)
     if self_signed:
