@@ -10,6 +10,7 @@
  * Tests:    tests/system (admin, queue commands)
  */
 #include <stdlib.h>
+#include <sys/resource.h>
 
 #include "gateway/admin_internal.h"
 #include "gateway/base/json.h"
@@ -426,6 +427,29 @@ static void config_difference(struct admin_call *call)
     config_free(next);
 }
 
+static void put_warning(void *arg, const char *line)
+{
+    FILE *f = arg;
+    fputs(ftell(f) > 13 ? "," : "", f);
+    admin_put_string(f, slice_str(line));
+}
+
+/* What is allowed, but likely not what was meant: certificates that end, for instance. */
+static void config_warned(struct admin_call *call)
+{
+    struct admin_body b;
+    struct rlimit files;
+    if (!admin_body_open(call, &b))
+        return;
+    fputs("{\"warnings\":[", b.f);
+    config_warnings(control_generation(call->admin->control)->config, put_warning, b.f);
+    if (getrlimit(RLIMIT_NOFILE, &files) < 0)
+        files.rlim_cur = 0;
+    fprintf(b.f, "],\"descriptors\":%llu,\"descriptors_wanted\":%u}",
+            (unsigned long long)files.rlim_cur, FD_WANTED);
+    admin_body_answer(call, &b);
+}
+
 static void drain(struct admin_call *call)
 {
     struct admin_body b;
@@ -496,6 +520,7 @@ static const struct {
     {"GET", "/api/v1/export", queue_export},
     {"GET", "/api/v1/sites", queue_sites},
     {"GET", "/api/v1/config/diff", config_difference},
+    {"GET", "/api/v1/config/warnings", config_warned},
     {"GET", "/api/v1/connectors", admin_connectors},
     {"GET", "/api/v1/route", admin_route_explain},
     {"POST", "/api/v1/queue/hold", hold},

@@ -161,6 +161,24 @@ static void look_status(struct doctor *d, json_t *status)
         say(d, "configuration", reload, "the old one is in force: mend the file and reload");
 }
 
+/* What the gateway itself finds odd: certificates that end or name another host, open doors. */
+static void look_warnings(struct doctor *d, json_t *j)
+{
+    json_t *warnings = json_object_get(j, "warnings"), *w;
+    json_int_t have = json_integer_value(json_object_get(j, "descriptors"));
+    json_int_t wanted = json_integer_value(json_object_get(j, "descriptors_wanted"));
+    char what[96];
+    size_t i;
+    json_array_foreach(warnings, i, w)
+        say(d, "configuration", json_string_value(w), "mend it and `hikyakuctl reload`");
+    if (json_array_size(warnings) == 0)
+        say(d, "configuration", "certificates are valid and fit their names", NULL);
+    snprintf(what, sizeof what, "%lld descriptors are allowed, %lld serve all sessions",
+             (long long)have, (long long)wanted);
+    say(d, "limits", what,
+        have < wanted ? "raise LimitNOFILE= or `ulimit -n`: else sessions hear 421 sooner" : NULL);
+}
+
 static void look_next_hops(struct doctor *d, json_t *connectors)
 {
     json_t *c;
@@ -211,6 +229,10 @@ int doctor_run(const struct client *c)
     if (j) {
         look_status(&d, j);
         look_disk(&d, json_string_value(json_object_get(j, "spool")));
+        json_decref(j);
+        j = client_call(c, "GET", "/api/v1/config/warnings", NULL, &status);
+        if (j)
+            look_warnings(&d, j);
         json_decref(j);
         j = client_call(c, "GET", "/api/v1/connectors", NULL, &status);
     } else {

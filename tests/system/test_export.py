@@ -113,9 +113,11 @@ def doctor(folder):
     g.start()
     env = dict(os.environ, RES_OPTIONS="timeout:1 attempts:1")
     text = g.ctl("doctor", status=None, env=env).stdout
-    for about in ("kernel", "io_uring", "clock", "gateway", "disk", "dns", "next hops"):
+    for about in ("kernel", "io_uring", "clock", "gateway", "disk", "limits", "dns", "next hops"):
         expect_match(rf"(?m)^(ok|LOOK) +{about} ", text)
     expect_match("ok +io_uring", text)
+    expect_match(r"\d+ descriptors are allowed", text)
+    expect_match(r"ok +configuration +certificates are valid", text)
     expect_match(r"a sync in .* takes \d+.\d+ ms", text)
     expect("doctor.tmp" not in os.listdir(g.path("spool")), "removed")
     findings = json.loads(g.ctl("--json", "connector", "check-dns", status=None, env=env).stdout)
@@ -124,6 +126,8 @@ def doctor(folder):
     expect_equal(g.reload().status, 200)
     text = g.ctl("connector", "check-dns", status=1, env=env).stdout
     expect_match(r"LOOK +dns +no.such.name.invalid of relay", text)
+    text = g.ctl("doctor", status=1, env=env).stdout
+    expect_match(r"LOOK +configuration +receive connector relay: .*no.such.name.invalid", text)
     g.stop()
 
 
