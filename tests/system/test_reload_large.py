@@ -4,6 +4,7 @@
 """A reload of 10,000 address spaces and 100 certificates while 1,000 sessions are open: under a
 second, no session dropped; a broken file changes nothing."""
 import os
+import resource
 import socket
 import ssl
 import time
@@ -79,6 +80,8 @@ def processor_s(g):
 
 @case("E26 10,000 address spaces and 100 certificates in under a second, 1,000 sessions stay", 180)
 def large(folder):
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     sink = Sink(folder)
     g = Gateway(folder, sink, shards=2)
     leaves = [certs.leaf(tenant(i), self_signed=True) for i in range(CERTIFICATES)]
