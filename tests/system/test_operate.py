@@ -59,7 +59,7 @@ def reload(folder):
         for change in ("frob: 1\n", "retry: {intervals: [never]}\n"):
             with open(g.config_path, "a", encoding="utf-8") as file:
                 file.write(change)
-            answer = g.post("/api/v1/reload")
+            answer = g.ask_reload()
             expect(400 <= answer.status < 500, answer.status, answer.body)
             expect_match(re.escape(g.config_path) + r":\d+:\d+: ", answer.json["error"])
             g.write_config()

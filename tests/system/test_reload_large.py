@@ -101,7 +101,7 @@ def large(folder):
             "space": f"turn{turn}.test", "cost": 5}
         g.write_config()
         used, began = processor_s(g), time.monotonic()
-        expect_equal(g.post("/api/v1/reload").status, 200)
+        expect_equal(g.ask_reload().status, 200)
         took.append(time.monotonic() - began)
         print(f"# reload {turn}: {took[-1]:.2f} s, {processor_s(g) - used:.2f} s of processor")
         sessions.all_alive()
@@ -116,7 +116,7 @@ def large(folder):
         text = file.read()
         file.seek(0)
         file.write(text.replace('"space": "space5000.test"', '"spaec": "space5000.test"'))
-    broken = g.post("/api/v1/reload")
+    broken = g.ask_reload()
     expect_equal(broken.status, 422)
     expect_match(r"hikyaku\.yaml:\d+:\d+: .*spaec", broken.body)
     expect_equal(g.status()["config_generation"], before + 3)

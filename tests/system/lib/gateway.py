@@ -227,7 +227,15 @@ class Gateway:
 
     def reload(self):
         self.write_config()
-        return self.post("/api/v1/reload")
+        return self.ask_reload()
+
+    def ask_reload(self):
+        """Of the file as it is. One under way, by a signal or by the watch, is waited for: a new
+        generation is seen before all shards have it."""
+        def answer():
+            got = self.post("/api/v1/reload")
+            return got if got.status != 409 else None
+        return until(answer, "no other reload is under way")
 
     def metrics(self):
         """Sums over all labels, by name."""
