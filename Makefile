@@ -224,7 +224,7 @@ test: ## everything: packages, build, unit tests (also under sanitizers), style,
 	@$(MAKE) --no-print-directory -j$(JOBS) all unit-build sim-build peers
 	@$(MAKE) --no-print-directory -j$(JOBS) SAN=address,undefined all unit-build
 	@$(MAKE) --no-print-directory -j$(JOBS) SAN=thread all tsan-build
-	@tests/run --only '$(T)' unit asan tsan tidy system
+	@tests/run $(if $(AGAIN),--again) --only '$(T)' unit asan tsan tidy system
 
 crash: all ## kill -9 under load and start again, ROUNDS times (default 200)
 	@tests/crash/test_kill.py --rounds $(or $(ROUNDS),200)
