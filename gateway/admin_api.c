@@ -314,6 +314,15 @@ static void put_pressure(struct control *c, FILE *f)
     }
 }
 
+/* From the root, for programs that run in another folder. */
+static void put_path(FILE *f, const char *key, const char *path, bool always)
+{
+    char *real = path ? realpath(path, NULL) : NULL;
+    if (real || (path && always))
+        admin_put_member(f, key, real ? real : path);
+    free(real);
+}
+
 static void status(struct admin_call *call)
 {
     static const char *const states[] = {"starting", "running", "draining", "stopped"};
@@ -330,13 +339,9 @@ static void status(struct admin_call *call)
         admin_put_member(b.f, "not_ready", not_ready);
     put_pressure(c, b.f);
     admin_put_member(b.f, "instance", gw->instance);
-    const char *tracking = control_generation(c)->config->log.tracking;
-    char *real = tracking ? realpath(tracking, NULL) : NULL;
-    if (real)
-        admin_put_member(b.f, "tracking", real);
-    free(real);
+    put_path(b.f, "tracking", control_generation(c)->config->log.tracking, false);
     admin_put_member(b.f, "spool", control_generation(c)->config->spool.path);
-    admin_put_member(b.f, "config", control_generation(c)->config->path);
+    put_path(b.f, "config", control_generation(c)->config->path, true);
     fprintf(b.f, ",\"config_generation\":%llu,\"uptime_s\":%llu,\"shards\":%u",
             (unsigned long long)control_generation(c)->number,
             (unsigned long long)((now - gw->start_wall_ns) / NS_PER_S), gw->shard_count);

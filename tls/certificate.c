@@ -120,6 +120,24 @@ bool tls_names_read(struct slice der, struct tls_names *out)
     return ok;
 }
 
+void tls_issuer_read(struct slice der, char *text, size_t text_size)
+{
+    DecodedCert cert;
+    const char *name = "", *common;
+    size_t len = 0;
+    wc_InitDecodedCert(&cert, der.ptr, (word32)der.len, NULL);
+    if (wc_ParseCert(&cert, CERT_TYPE, NO_VERIFY, NULL) == 0)
+        name = cert.issuer;
+    common = strstr(name, "/CN=");
+    for (name = common ? common + 4 : name; *name && len + 1 < text_size; name++) {
+        if (common && *name == '/')
+            break;
+        text[len++] = *name >= 0x20 && *name < 0x7f ? *name : '?';
+    }
+    text[len] = '\0';
+    wc_FreeDecodedCert(&cert);
+}
+
 void tls_names_text(const struct tls_names *n, char *text, size_t text_size)
 {
     const size_t tail = sizeof ", and 1000 more";

@@ -39,6 +39,8 @@ struct tls_conn {
     struct buf *out;
     struct why *why;
     struct why *refusal; /* why a certificate was refused, kept until the handshake has failed */
+    uint8_t *leaf;       /* a client's that inspects: the server's certificate */
+    uint32_t leaf_len;
     /* The hello, until wolfSSL has taken it. */
     uint8_t *early;
     uint32_t early_len, early_size, early_at;
@@ -117,9 +119,19 @@ static int transmit(WOLFSSL *ssl, char *data, int size, void *arg)
     return (int)n;
 }
 
+static void keep_leaf(struct tls_conn *c, const WOLFSSL_BUFFER_INFO *leaf)
+{
+    if (c->leaf || !(c->leaf = tls_memory_alloc(leaf->length)))
+        return;
+    memcpy(c->leaf, leaf->buffer, leaf->length);
+    c->leaf_len = leaf->length;
+}
+
 int tls_conn_verified(int ok, WOLFSSL_X509_STORE_CTX *store)
 {
     struct tls_conn *c = store->userCtx;
+    if (c && c->ctx->inspect && store->certs && store->totalCerts > 0)
+        keep_leaf(c, &store->certs[0]);
     if (!ok && c && !c->refusal && (c->refusal = tls_memory_alloc(sizeof *c->refusal))) {
         struct slice der = {0};
         if (store->certs && store->error_depth >= 0 && store->error_depth < store->totalCerts)
@@ -127,7 +139,7 @@ int tls_conn_verified(int ok, WOLFSSL_X509_STORE_CTX *store)
                            store->certs[store->error_depth].length);
         tls_fault_certificate(c->refusal, store->error, der, c->name);
     }
-    return ok;
+    return ok || (c && c->ctx->inspect);
 }
 
 /* ---- ends ---- */
@@ -249,7 +261,7 @@ struct tls_conn *tls_client_conn(struct tls_ctx *ctx, const char *name)
     if (ok && len && len <= 255 && !is_address(c->name))
         ok = wolfSSL_UseSNI(c->ssl, WOLFSSL_SNI_HOST_NAME, c->name, (unsigned short)len) ==
              WOLFSSL_SUCCESS;
-    if (ok && len && ctx->verify)
+    if (ok && len && ctx->verify) /* who inspects compares names later */
         ok = wolfSSL_check_domain_name(c->ssl, c->name) == WOLFSSL_SUCCESS;
     if (!ok) {
         tls_conn_free(c);
@@ -266,6 +278,7 @@ void tls_conn_free(struct tls_conn *c)
     tls_memory_free(c->name);
     tls_memory_free(c->early);
     tls_memory_free(c->refusal);
+    tls_memory_free(c->leaf);
     tls_ctx_release(c->ctx);
     tls_memory_free(c);
 }
@@ -492,6 +505,27 @@ const char *tls_facts_text(const struct tls_facts *f, char text[TLS_TEXT_MAX])
         snprintf(text, TLS_TEXT_MAX, "%s %s%s", f->version, f->cipher,
                  f->verified ? " verified" : "");
     return text;
+}
+
+bool tls_peer_certificate(const struct tls_conn *c, struct tls_peer_certificate *out)
+{
+    struct slice der = slice_of(c->leaf, c->leaf_len);
+    struct tls_names names;
+    struct why why;
+    *out = (struct tls_peer_certificate){.info = {.names = ""}};
+    if (!c->leaf || !tls_names_read(der, &names))
+        return false;
+    out->info.matches = c->name && tls_names_match(&names, slice_str(c->name));
+    out->info.not_before_s = names.not_before_s;
+    out->info.not_after_s = names.not_after_s;
+    tls_names_text(&names, out->info.names, sizeof out->info.names);
+    tls_names_free(&names);
+    tls_issuer_read(der, out->issuer, sizeof out->issuer);
+    if (!c->refusal && !out->info.matches)
+        tls_fault_certificate(&why, DOMAIN_NAME_MISMATCH, der, c->name);
+    if (c->refusal || !out->info.matches)
+        snprintf(out->refusal, sizeof out->refusal, "%s", (c->refusal ? c->refusal : &why)->text);
+    return true;
 }
 
 /* ---- resumption by clients ---- */

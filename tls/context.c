@@ -268,7 +268,8 @@ struct tls_ctx *tls_client_ctx_create(const struct tls_client_params *p, struct 
         return NULL;
     }
     c->identities[0].ssl = ssl;
-    c->verify = p->verify;
+    c->verify = p->verify && !p->inspect;
+    c->inspect = p->inspect;
     if (!common_settings(ssl, p->version_min, p->verify ? SUITES_128 : SUITES_128 SUITES_CBC,
                          why) ||
         (p->verify && !client_trust(ssl, p->ca_file, why)) ||
@@ -276,8 +277,11 @@ struct tls_ctx *tls_client_ctx_create(const struct tls_client_params *p, struct 
         tls_ctx_release(c);
         return NULL;
     }
-    wolfSSL_CTX_set_verify(ssl, p->verify ? WOLFSSL_VERIFY_PEER : WOLFSSL_VERIFY_NONE,
-                           p->verify ? tls_conn_verified : NULL);
+    if (p->inspect && !p->verify)
+        (void)client_trust(ssl, p->ca_file, NULL); /* without: nothing is trusted, which is said */
+    bool looked_at = p->verify || p->inspect;
+    wolfSSL_CTX_set_verify(ssl, looked_at ? WOLFSSL_VERIFY_PEER : WOLFSSL_VERIFY_NONE,
+                           looked_at ? tls_conn_verified : NULL);
     wolfSSL_CTX_UseSessionTicket(ssl);
     return c;
 }

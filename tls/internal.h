@@ -31,6 +31,8 @@ void tls_names_free(struct tls_names *n);
 /* RFC 6125 section 6.4: whole name, or `*` as the whole leftmost label. */
 bool tls_names_match(const struct tls_names *n, struct slice host);
 bool tls_name_match(struct slice pattern, struct slice host);
+/* The issuer's common name, or all of its name where it has none; printable. */
+void tls_issuer_read(struct slice der, char *text, size_t text_size);
 /* "a.example, b.example and 3 more" */
 void tls_names_text(const struct tls_names *n, char *text, size_t text_size);
 /* The first certificate of a PEM text as DER. The caller frees with wc_FreeDer. */
@@ -69,7 +71,7 @@ struct tls_ctx_identity {
 
 struct tls_ctx {
     uint32_t references; /* the owner and its connections; one thread */
-    bool server, verify;
+    bool server, verify, inspect;
     WC_RNG rng;
     bool has_rng;
     uint32_t identity_count; /* a client context has one */

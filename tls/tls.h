@@ -42,6 +42,7 @@ struct tls_ctx *tls_server_ctx_create(const struct tls_server_params *p, struct 
 struct tls_client_params {
     uint16_t version_min;
     bool verify;         /* chain and name are checked; else any certificate will do */
+    bool inspect;        /* any will do, but it is kept and judged: tls_peer_certificate */
     const char *ca_file; /* NULL: the system's */
     const struct tls_identity *identity; /* client certificate or NULL */
     uint16_t version_max;                /* 0: the newest; 0x0303: no TLS 1.3 */
@@ -97,6 +98,19 @@ void tls_close(struct tls_conn *c, struct buf *out);
 /* True when what was taken in holds unread plaintext, or an end not told yet: read again before
  * waiting. */
 bool tls_pending(const struct tls_conn *c);
+
+/*
+ * What a client of a context with `inspect` was shown, and what a verifying one would say of it:
+ * `refusal` is empty when chain, dates and the connection's name are right. False: nothing was
+ * shown (yet).
+ */
+struct tls_peer_certificate {
+    struct tls_certificate_info info;
+    char issuer[128];
+    char refusal[WHY_TEXT_MAX];
+};
+bool tls_peer_certificate(const struct tls_conn *c, struct tls_peer_certificate *out)
+    __attribute__((warn_unused_result));
 
 /* A client's session, to resume it later with the same context and name; belongs to its thread. */
 struct tls_session;

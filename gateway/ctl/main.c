@@ -19,10 +19,13 @@
 #include "gateway/ctl/client.h"
 #include "gateway/ctl/doctor.h"
 #include "gateway/ctl/print.h"
+#include "gateway/ctl/probe.h"
 #include "gateway/limits.h"
 #include "gateway/tracking_find.h"
 
-#define EXIT_USE 2
+#define EXIT_USE        2
+#define PROBE_TIMEOUT_S 10
+#define PROBE_WAIT_S    30
 
 static const char usage[] =
     "usage: hikyakuctl [--socket PATH] [--json] COMMAND\n"
@@ -49,6 +52,14 @@ static const char usage[] =
     "  config diff FILE                              what a reload of FILE would change\n"
     "  reload                                        read the configuration again\n"
     "  drain                                         finish what is under way and stop\n"
+    "  probe NAME [--to ADDRESS] [--from SENDER] [--user NAME] [--password-file PATH] "
+    "[--no-message]\n"
+    "        [--message] [--domain DOMAIN] [--kind receive|send] [--file PATH] [--timeout S] "
+    "[--wait S]\n"
+    "                                                a connector, step by step; receive: a test "
+    "message goes in\n"
+    "                                                and is followed; send: its next hops are "
+    "tried\n"
     "  doctor                                        machine, disk, names, next hops: what to do\n"
     "  hash-password                                 reads a password from standard input, prints "
     "its hash\n"
@@ -64,7 +75,9 @@ static const char usage[] =
 struct command {
     struct client client;
     const char *filter, *limit, *from, *size, *receive_connector, *kind, *file;
+    const char *timeout, *wait;
     bool client_settings;
+    struct probe_options probe;
     int argc;
     char **argv;
 };
@@ -216,6 +229,34 @@ static int config(const struct command *c)
     return status;
 }
 
+/* Seconds; 0: no such number. */
+static uint32_t seconds_of(const char *text, uint32_t standard)
+{
+    char *end;
+    unsigned long n = text ? strtoul(text, &end, 10) : standard;
+    return text && (*end || end == text || n > 3600) ? 0 : (uint32_t)n;
+}
+
+static int probe(const struct command *c)
+{
+    struct probe_options o = c->probe;
+    if (c->argc != 2)
+        return wrong_use("probe takes one connector's name", NULL);
+    if (c->kind && strcmp(c->kind, "receive") != 0 && strcmp(c->kind, "send") != 0)
+        return wrong_use("--kind is receive or send, not", c->kind);
+    if (o.message && o.no_message)
+        return wrong_use("--message or --no-message, not both", NULL);
+    o.connector = c->argv[1];
+    o.kind = c->kind;
+    o.file = c->file;
+    o.from = c->from;
+    o.timeout_s = seconds_of(c->timeout, PROBE_TIMEOUT_S);
+    o.wait_s = c->wait && strcmp(c->wait, "0") == 0 ? 0 : seconds_of(c->wait, PROBE_WAIT_S);
+    if (!o.timeout_s || (!o.wait_s && c->wait && strcmp(c->wait, "0") != 0))
+        return wrong_use("--timeout and --wait are seconds, at most 3600", NULL);
+    return probe_run(&c->client, &o);
+}
+
 static int hash_password(void)
 {
     char password[AUTH_PASSWORD_MAX + 2], hash[512];
@@ -260,7 +301,7 @@ static int run(const struct command *c)
     if (strcmp(what, "hash-password") == 0)
         return hash_password();
     if (strcmp(what, "probe") == 0)
-        return wrong_use("this command is not supported yet:", what);
+        return probe(c);
     return wrong_use("there is no command", what);
 }
 
@@ -276,6 +317,14 @@ int main(int argc, char **argv)
                                             {"kind", required_argument, NULL, 'k'},
                                             {"file", required_argument, NULL, 'i'},
                                             {"client-settings", no_argument, NULL, 'c'},
+                                            {"to", required_argument, NULL, 't'},
+                                            {"domain", required_argument, NULL, 'd'},
+                                            {"user", required_argument, NULL, 'u'},
+                                            {"password-file", required_argument, NULL, 'p'},
+                                            {"message", no_argument, NULL, 'm'},
+                                            {"no-message", no_argument, NULL, 'n'},
+                                            {"timeout", required_argument, NULL, 'T'},
+                                            {"wait", required_argument, NULL, 'w'},
                                             {"help", no_argument, NULL, 'h'},
                                             {NULL, 0, NULL, 0}};
     const char *env = getenv("HIKYAKU_SOCKET");
@@ -293,6 +342,14 @@ int main(int argc, char **argv)
         case 'k': c.kind = optarg; break;
         case 'c': c.client_settings = true; break;
         case 'i': c.file = optarg; break;
+        case 't': c.probe.to = optarg; break;
+        case 'd': c.probe.domain = optarg; break;
+        case 'u': c.probe.user = optarg; break;
+        case 'p': c.probe.password_file = optarg; break;
+        case 'm': c.probe.message = true; break;
+        case 'n': c.probe.no_message = true; break;
+        case 'T': c.timeout = optarg; break;
+        case 'w': c.wait = optarg; break;
         case 'h': fputs(usage, stdout); return 0;
         default: return EXIT_USE;
         }

@@ -345,3 +345,34 @@ void print_generation(json_t *j)
 {
     printf("reloaded: configuration %lld is in force\n", number(j, "config_generation"));
 }
+
+static void print_step(json_t *s)
+{
+    const char *status = text(s, "status");
+    printf("  ");
+    cell(strcmp(status, "failed") == 0 ? "FAILED" : status, 7);
+    cell(text(s, "step"), 11);
+    printf("%8.1f ms  ", json_number_value(json_object_get(s, "ms")));
+    if (number(s, "code"))
+        printf("%lld %s%s", number(s, "code"),
+               *text(s, "enhanced") == '-' ? "" : text(s, "enhanced"),
+               *text(s, "enhanced") == '-' ? "" : " ");
+    cell(number(s, "code") ? text(s, "remote") : text(s, "text"), 0);
+    if (json_object_get(s, "advice"))
+        printf("%34s-> %s\n", "", text(s, "advice"));
+}
+
+void print_probe(json_t *j)
+{
+    json_t *t, *s;
+    size_t i, k;
+    if (json_is_true(json_object_get(j, "file_differs")))
+        puts("the configuration file differs from what runs: `hikyakuctl config diff`, `reload`");
+    json_array_foreach(json_object_get(j, "targets"), i, t)
+    {
+        cell(text(t, "target"), 0);
+        json_array_foreach(json_object_get(t, "steps"), k, s) print_step(s);
+    }
+    printf("%s connector %s: %s\n", text(j, "kind"), text(j, "connector"),
+           json_is_true(json_object_get(j, "ok")) ? "all went well" : "something went wrong");
+}

@@ -147,6 +147,9 @@ bool smtp_out_body_end(struct smtp_out *s, struct buf *out) __attribute__((warn_
 void smtp_out_lost(struct smtp_out *s, const char *text);
 /* Only while nothing is under way; else, or without room, the next step is CLOSED at once. */
 void smtp_out_quit(struct smtp_out *s, struct buf *out);
+/* One line of the answer to EHLO behind the first becomes a fact of `s`; also for who holds the
+ * conversation by itself. */
+void smtp_out_learn(struct smtp_out *s, struct slice line);
 /* Nothing under way: may take a transaction. */
 bool smtp_out_is_ready(const struct smtp_out *s);
 

@@ -48,8 +48,6 @@ bool smtp_out_tx_refused(const struct smtp_out *s, const struct smtp_out_tx *tx,
 /* smtp_out_reply.c: acts on the complete reply s->last. NEED_INPUT: nothing to tell. */
 enum smtp_out_event_kind smtp_out_take_reply(struct smtp_out *s, struct slice in,
                                              struct smtp_out_event *ev);
-/* One line of an EHLO reply behind the first. */
-void smtp_out_learn(struct smtp_out *s, struct slice line);
 void smtp_out_forget(struct smtp_out *s);
 
 #endif

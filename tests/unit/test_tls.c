@@ -363,6 +363,55 @@ Test(tls, opportunistic_takes_anything)
     refused("other", false, NULL);
 }
 
+/* A client that inspects takes what a verifying one refuses, and can say why that would. */
+static void inspected(const char *identity, bool verify, const char *words)
+{
+    for (int tls12 = 0; tls12 < 2; tls12++) {
+        struct tls_pair p;
+        struct tls_peer_certificate seen;
+        struct tls_identity id = pair_identity(identity);
+        struct tls_server_params s = pair_server_params(&id);
+        struct tls_client_params c = pair_client_params(true);
+        c.verify = verify;
+        c.inspect = true;
+        pair_init(&p, &s, &c);
+        pair_connect(&p, "mail.example.test");
+        cr_assert_not(tls_peer_certificate(p.client, &seen), "before the handshake");
+        if (tls12)
+            pair_force_tls12(&p);
+        cr_assert(pair_handshake(&p), "%s: %s", identity, p.client_why.text);
+        cr_assert(tls_peer_certificate(p.client, &seen));
+        cr_assert_eq(seen.refusal[0] == '\0', words == NULL, "%s", seen.refusal);
+        cr_assert(!words || strstr(seen.refusal, words), "%s: %s", identity, seen.refusal);
+        cr_assert(strstr(seen.info.names, "example.test"), "%s", seen.info.names);
+        cr_assert(seen.issuer[0], "the issuer");
+        cr_assert_lt(seen.info.not_before_s, seen.info.not_after_s);
+        pair_free(&p);
+    }
+}
+
+Test(tls, inspect)
+{
+    for (int verify = 0; verify < 2; verify++) {
+        inspected("mail", verify, NULL);
+        inspected("expired", verify, "expired on 2021-01-01");
+        inspected("strange", verify, "is not signed by an authority we trust");
+        inspected("other", verify, "is for other.example.test, not for mail.example.test");
+    }
+}
+
+/* Nobody asked for it: nothing is kept. */
+Test(tls, inspect_is_asked_for)
+{
+    struct tls_pair p;
+    struct tls_peer_certificate seen;
+    pair_init(&p, NULL, NULL);
+    pair_connect(&p, "mail.example.test");
+    cr_assert(pair_handshake(&p));
+    cr_assert_not(tls_peer_certificate(p.client, &seen));
+    pair_free(&p);
+}
+
 /* ---- versions and ciphers ---- */
 
 Test(tls, server_wants_tls13)
