@@ -6,8 +6,8 @@
  *   commit.c   batches, one write and one sync each, waiters; rolls to the next segment
  *   prepare.c  makes or recycles segments ahead; reap.c removes dead ones; seal.c writes summaries;
  *              compact.c copies old messages forward, large.c those with extents
- *   recover.c  finds old segments at start; contents.c reads them, replay.c decides what a record
- *              means, census.c counts the records to come
+ *   recover.c  finds old segments at start; leftover.c removes what is none; contents.c reads them,
+ *              replay.c decides what a record means, census.c counts the records to come
  *   torn.c     messages of a commit that never ended
  *   read.c     bodies and envelopes; quarantine.c sets damaged bytes aside
  *   walk.c     all messages in the order on disk
@@ -125,6 +125,7 @@ struct seal {
 struct reap {
     struct io_op op;
     bool running;
+    uint8_t step;
     uint64_t next_check_ns;
     uint32_t count, next;
     struct segment *dead[REAP_BATCH];
@@ -367,6 +368,14 @@ void seal_start(struct lane *l, struct segment *s, struct summary *summary);
 void reap_kick(struct lane *l);
 /* The same, now and then: for the end of every turn. */
 void reap_look(struct lane *l);
+/*
+ * Each of the two renames and syncs the directory while the other does not: a sync that fails may
+ * forget, for good, what others renamed before it, and their own would say nothing of it.
+ */
+bool reap_is_naming(const struct lane *l);
+bool prepare_is_naming(const struct lane *l);
+/* The reaper is through with names. */
+void prepare_go_on(struct lane *l);
 
 /* ---- compact.c ---- */
 void compact_kick(struct lane *l);

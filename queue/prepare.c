@@ -25,6 +25,7 @@ enum prepare_step {
     PREPARE_ALLOCATE,
     PREPARE_FILL,
     PREPARE_HEADER,
+    PREPARE_TURN, /* waits for the reaper */
     PREPARE_RENAME,
     PREPARE_SYNC_DIR,
     PREPARE_REMOVE
@@ -153,6 +154,7 @@ static void prepare_pause(struct lane *l)
         l->paused = true;
     if (!l->is_open)
         lane_opened(l);
+    reap_kick(l); /* it may have waited */
     lane_health_update(l);
     commit_progress(l);
     lane_soon(l);
@@ -181,9 +183,35 @@ static void prepare_ready(struct lane *l)
     commit_open_segment(l);
     if (!l->is_open)
         lane_opened(l);
+    reap_kick(l); /* it may have waited */
     lane_health_update(l);
     commit_progress(l);
     lane_soon(l);
+}
+
+bool prepare_is_naming(const struct lane *l)
+{
+    const struct prepare *p = &l->prepare;
+
+    return p->segment && (p->step == PREPARE_RENAME || p->step == PREPARE_SYNC_DIR);
+}
+
+static void rename_file(struct lane *l)
+{
+    struct prepare *p = &l->prepare;
+
+    if (reap_is_naming(l)) {
+        p->step = PREPARE_TURN;
+        return;
+    }
+    p->step = PREPARE_RENAME;
+    io_rename(l->io, &p->op, p->path, p->final_path);
+}
+
+void prepare_go_on(struct lane *l)
+{
+    if (l->prepare.segment && l->prepare.step == PREPARE_TURN)
+        rename_file(l);
 }
 
 static void prepare_done(struct io_op *op, int32_t res, uint32_t flags)
@@ -215,10 +243,8 @@ static void prepare_done(struct io_op *op, int32_t res, uint32_t flags)
         else
             write_header(l);
         break;
-    case PREPARE_HEADER:
-        p->step = PREPARE_RENAME;
-        io_rename(l->io, op, p->path, p->final_path);
-        break;
+    case PREPARE_HEADER: rename_file(l); break;
+    case PREPARE_TURN: break; /* nothing is under way */
     case PREPARE_RENAME:
         p->step = PREPARE_SYNC_DIR;
         if (PLANT(NO_DIR_SYNC))

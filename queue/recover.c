@@ -5,8 +5,8 @@
  * Owns:     the list of files found, one read window.
  * Runs on:  the shard that owns the lane; one read at a time.
  * Contract: the decision table of FORMAT.md section 5. Changes nothing on disk but: .tmp files
- *           removed, damaged bytes copied to quarantine, segments without a readable header moved
- *           there.
+ *           (leftover.c) and empty segments removed, damaged bytes copied to quarantine, segments
+ *           without a readable header moved there.
  * Failure:  a format of the future: the lane does not open. A file that cannot be read is told as
  *           damaged and left alone.
  * Bounds:   RECOVER_WINDOW_BYTES of memory.
@@ -158,16 +158,16 @@ void recover_start(struct lane *l)
 
 /* ---- headers ---- */
 
-static void next_tmp(struct recover *r)
+void recover_headers_over(struct recover *r)
 {
-    if (r->at == r->tmp_count) {
-        r->at = 0;
-        next_header(r);
-        return;
-    }
-    r->phase = RECOVER_REMOVE_TMP;
-    lane_path(r->lane, r->tmps[r->at++], "tmp", r->path);
-    io_unlink(r->lane->io, &r->op, r->path);
+    struct lane *l = r->lane;
+
+    r->running = false;
+    r->at = 0;
+    if (l->closing)
+        lane_soon(l);
+    else
+        prepare_kick(l); /* goes on in recover_contents */
 }
 
 static void next_header(struct recover *r)
@@ -175,12 +175,10 @@ static void next_header(struct recover *r)
     struct lane *l = r->lane;
 
     if (l->closing || r->at == r->id_count) {
-        r->running = false;
-        r->at = 0;
         if (l->closing)
-            lane_soon(l);
+            recover_headers_over(r);
         else
-            prepare_kick(l); /* goes on in recover_contents */
+            leftover_start(r);
         return;
     }
     r->phase = RECOVER_OPEN_HEADER;
@@ -238,6 +236,13 @@ static void move_away(struct recover *r)
              r->ids[r->at]);
     quarantine_tell(l, r->ids[r->at], 0, "segment without a readable header");
     io_rename(l->io, &r->op, r->path, r->to);
+}
+
+/* It stood for a segment that is gone (leftover.c), or should have: it says nothing. */
+static void remove_empty(struct recover *r)
+{
+    r->phase = RECOVER_MOVE_AWAY;
+    io_unlink(r->lane->io, &r->op, r->path);
 }
 
 static bool take_header(struct recover *r, const struct segment_header *h)
@@ -334,7 +339,10 @@ static void opened_or_read(struct recover *r, int32_t res)
             unreadable_header(r, res);
             return;
         }
-        header_read(r);
+        if (r->window_len == 0)
+            remove_empty(r);
+        else
+            header_read(r);
         return;
     default: return;
     }
@@ -355,13 +363,13 @@ static void recover_done(struct io_op *op, int32_t res, uint32_t flags)
             return;
         }
         l->dir_fd = res;
-        next_tmp(r);
+        next_header(r);
         break;
-    case RECOVER_REMOVE_TMP: next_tmp(r); break;
     case RECOVER_MOVE_AWAY:
         r->at++;
         next_header(r);
         break;
+    case RECOVER_LEFTOVER: leftover_done(r, res); break;
     default: opened_or_read(r, res); break;
     }
 }

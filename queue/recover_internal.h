@@ -1,6 +1,6 @@
 /*
- * queue/recover_internal.h - one recovery, shared by its two files: recover.c finds the files and
- * reads their headers, contents.c reads what is in them.
+ * queue/recover_internal.h - one recovery, shared by its files: recover.c finds the files and reads
+ * their headers, leftover.c removes what is no segment, contents.c reads what is in them.
  */
 #ifndef HIKYAKU_QUEUE_RECOVER_INTERNAL_H
 #define HIKYAKU_QUEUE_RECOVER_INTERNAL_H
@@ -17,11 +17,11 @@ enum recover_phase {
     RECOVER_OPEN_PARENT,
     RECOVER_SYNC_PARENT,
     RECOVER_OPEN_DIR,
-    RECOVER_REMOVE_TMP,
     RECOVER_OPEN_HEADER,
     RECOVER_READ_HEADER,
-    RECOVER_MOVE_AWAY,
-    RECOVER_CONTENTS, /* see enum contents_step */
+    RECOVER_MOVE_AWAY, /* or removed, when it is empty */
+    RECOVER_LEFTOVER,  /* see leftover.c */
+    RECOVER_CONTENTS,  /* see enum contents_step */
     RECOVER_OVER
 };
 
@@ -66,10 +66,17 @@ struct recover {
     uint32_t window_at, window_len, window_want;
     uint32_t scan_want; /* bytes that a scan reads now */
     uint32_t tries;     /* of what failed last */
+    bool cleared, made_room;
     char path[LANE_PATH_MAX], to[LANE_PATH_MAX];
 };
 
 /* No memory, or a format of the future: recovery ends here. */
 void recover_fail(struct recover *r, const char *what, int32_t error);
+/* All segments are in the table, the leftovers gone: the lane can open. */
+void recover_headers_over(struct recover *r);
+
+/* ---- leftover.c ---- */
+void leftover_start(struct recover *r);
+void leftover_done(struct recover *r, int32_t res);
 
 #endif

@@ -146,8 +146,9 @@ struct sim_faults {
     /* disk */
     uint16_t read_short, read_eio;
     uint16_t write_short, write_eio, write_enospc;
-    uint16_t sync_eio; /* what it covered may be lost; the next one succeeds */
-    uint16_t sync_lie; /* says 0 and does nothing: no correct program survives it */
+    uint16_t sync_eio;     /* what it covered may be lost; the next one succeeds */
+    uint16_t dir_sync_eio; /* the same, of directories alone */
+    uint16_t sync_lie;     /* says 0 and does nothing: no correct program survives it */
     uint16_t allocate_enospc, allocate_eio;
     uint16_t open_error, unlink_error, rename_error, size_error; /* EIO, EMFILE, ENOSPC, ... */
     uint16_t call_error; /* io_mkdir, io_list_dir, io_lock, io_disk_free */

@@ -76,6 +76,11 @@ static enum sim_fault any_error(struct sim_host *h, bool grows, bool opens)
     }
 }
 
+static struct sim_fd *file_of(const struct sim_call *c)
+{
+    return sim_fd_held(c->io, c->fd);
+}
+
 /* What this effect ends in: asked for, else drawn; SIM_OK: nothing in its way. */
 static enum sim_fault fault_of(struct sim_call *c, enum sim_kind kind)
 {
@@ -95,7 +100,10 @@ static enum sim_fault fault_of(struct sim_call *c, enum sim_kind kind)
                : sim_chance(h, f->write_enospc) ? SIM_ENOSPC
                : sim_chance(h, f->write_short)  ? SIM_SHORT
                                                 : SIM_OK;
-    case SIM_SYNC: return sim_chance(h, f->sync_eio) ? SIM_EIO : SIM_OK;
+    case SIM_SYNC:
+        return sim_chance(h, f->sync_eio)                                   ? SIM_EIO
+               : file_of(c)->node->is_dir && sim_chance(h, f->dir_sync_eio) ? SIM_EIO
+                                                                            : SIM_OK;
     case SIM_ALLOCATE:
         return sim_chance(h, f->allocate_enospc) ? SIM_ENOSPC
                : sim_chance(h, f->allocate_eio)  ? SIM_EIO
@@ -111,11 +119,6 @@ static enum sim_fault fault_of(struct sim_call *c, enum sim_kind kind)
 }
 
 /* ---- effects; false: the host stopped before it ---- */
-
-static struct sim_fd *file_of(const struct sim_call *c)
-{
-    return sim_fd_held(c->io, c->fd);
-}
 
 static bool misaligned(const struct sim_call *c)
 {

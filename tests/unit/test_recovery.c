@@ -76,9 +76,66 @@ Test(recovery, d2_unfinished_segment_is_removed)
     image_write(&im, k.spool, 7, "tmp");
     lane_kit_reopen(&k);
     cr_assert_eq(k.found_count, 0);
+    cr_assert_eq(k.damaged_count, 0);
     cr_assert_not(exists(&k, "lane-00/00000007.tmp"));
+    cr_assert_not(exists(&k, "lane-00/00000007.seg"), "what was put there for a while");
     cr_assert(exists(&k, "lane-00/00000008.seg"), "an id is not used again");
     image_free(&im);
+    lane_kit_end(&k);
+}
+
+static void put_empty(const struct lane_kit *k, uint32_t id)
+{
+    char command[200];
+
+    snprintf(command, sizeof command, "mkdir -p '%s/lane-00' && : >'%s/lane-00/%08x.seg'", k->spool,
+             k->spool, id);
+    cr_assert_eq(system(command), 0);
+}
+
+/* Cut off at any point, a start leaves the .tmp, both, or the empty file alone. */
+Test(recovery, d2_d11_a_start_that_was_cut_off_goes_on)
+{
+    for (int tmp = 0; tmp < 2; tmp++) {
+        struct lane_kit k;
+        struct image im, good;
+        empty_spool(&k);
+        put_empty(&k, 7);
+        image_begin(&im, 7);
+        image_plain(&im, 1);
+        if (tmp)
+            image_write(&im, k.spool, 7, "tmp");
+        image_begin(&good, 8);
+        image_plain(&good, 6);
+        put_empty(&k, 9);
+        open_one(&k, &good, false);
+        one(&k, 6);
+        cr_assert_eq(k.damaged_count, 0, "nothing is missing");
+        cr_assert_not(lane_find(k.lane, 6)->uncertain);
+        cr_assert_not(exists(&k, "lane-00/00000007.tmp"));
+        cr_assert_not(exists(&k, "lane-00/00000007.seg"));
+        cr_assert_not(exists(&k, "lane-00/00000009.seg"));
+        cr_assert_not(exists(&k, "quarantine/lane-00-00000007.seg"));
+        cr_assert(exists(&k, "lane-00/0000000a.seg"), "an id is not used again");
+        image_free(&im);
+        lane_kit_end(&k);
+    }
+}
+
+/* A file system may leave both names of a file that was being renamed. */
+Test(recovery, d2_a_segment_beside_its_tmp_stays)
+{
+    struct lane_kit k;
+    struct image im;
+
+    empty_spool(&k);
+    image_begin(&im, 7);
+    image_plain(&im, 5);
+    image_write(&im, k.spool, 7, "tmp");
+    open_one(&k, &im, false);
+    one(&k, 5);
+    cr_assert(exists(&k, "lane-00/00000007.seg"));
+    cr_assert_not(exists(&k, "lane-00/00000007.tmp"));
     lane_kit_end(&k);
 }
 
