@@ -337,6 +337,8 @@ static void status(struct admin_call *call)
             not_ready ? "false" : "true");
     if (not_ready)
         admin_put_member(b.f, "not_ready", not_ready);
+    if (control_state(c) == CONTROL_DRAINING)
+        admin_put_member(b.f, "drain_phase", drain_phase_name(control_drain_phase(c)));
     put_pressure(c, b.f);
     admin_put_member(b.f, "instance", gw->instance);
     put_path(b.f, "tracking", control_generation(c)->config->log.tracking, false);
@@ -458,7 +460,7 @@ static void config_warned(struct admin_call *call)
 static void drain(struct admin_call *call)
 {
     struct admin_body b;
-    control_drain(call->admin->control);
+    control_drain(call->admin->control, false);
     if (!admin_body_open(call, &b))
         return;
     fputs("{\"state\":\"draining\"}", b.f);

@@ -99,7 +99,8 @@ void admin_metrics(struct admin_call *call)
         fprintf(f, "# HELP hikyaku_%s %s\n# TYPE hikyaku_%s %s\n", table[id].name, table[id].help,
                 table[id].name, table[id].type);
         if (!per_shard(id))
-            write_value(f, id, "", total(gw, id));
+            write_value(f, id, "",
+                        id == M_DRAIN_PHASE ? (uint64_t)control_drain_phase(c) : total(gw, id));
         for (uint32_t i = 0; per_shard(id) && i < gw->shard_count; i++) {
             char label[32];
             snprintf(label, sizeof label, "{shard=\"%u\"}", i);

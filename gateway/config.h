@@ -184,7 +184,8 @@ struct config {
         uint64_t delay_ns;       /* of answers to MAIL at medium pressure */
     } back_pressure;
     struct {
-        uint64_t deliveries_ns; /* new ones begin for so long after a drain did */
+        uint64_t accept_ns;     /* not ready, but connections are accepted */
+        uint64_t deliveries_ns; /* new ones begin for so long after that */
     } drain;
     struct {
         struct config_strings peers; /* send connectors */

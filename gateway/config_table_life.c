@@ -11,6 +11,15 @@
 #include "gateway/config_table.h"
 
 static const struct config_key drain_keys[] = {
+    {.name = "accept",
+     .type = CONFIG_TYPE_TIME,
+     .standard = "0s",
+     .unit = 1,
+     .max = 3600 * NS_PER_S,
+     AT(config, drain.accept_ns),
+     .help = "For so long a gateway that was asked to stop is not ready (/readyz) but goes on as "
+             "before: load balancers and Kubernetes send connections until they have noticed. "
+             "SIGINT does not wait."},
     {.name = "deliveries",
      .type = CONFIG_TYPE_TIME,
      .standard = "0s",
@@ -18,8 +27,8 @@ static const struct config_key drain_keys[] = {
      .max = 3600 * NS_PER_S,
      AT(config, drain.deliveries_ns),
      .help =
-         "For so long a gateway that drains goes on with what is queued and due; then only what "
-         "is under way ends, in 30 seconds more. The rest waits in the spool."}};
+         "For so long after that a gateway that drains goes on with what is queued and due; then "
+         "only what is under way ends, in 30 seconds more. The rest waits in the spool."}};
 
 static const struct config_key reload_keys[] = {
     {.name = "watch",

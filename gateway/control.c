@@ -78,21 +78,6 @@ void control_ask(struct control *c, uint32_t shard, struct admin_request *r,
     control_post(c, shard, &item);
 }
 
-void control_drain(struct control *c)
-{
-    struct ring_item item = {.kind = PEER_DRAIN};
-    struct log_line line;
-    if (c->state == CONTROL_DRAINING)
-        return;
-    c->state = CONTROL_DRAINING;
-    atomic_store(&c->gw.draining, true);
-    log_begin(&line, &c->log, EV_STOP);
-    log_str(&line, "reason", "asked to stop: sessions finish, deliveries under way end");
-    log_end(&line);
-    control_post_shards(c, &item);
-    control_notify("STOPPING=1\nSTATUS=Finishing sessions and deliveries under way");
-}
-
 /* ---- messages and signals ---- */
 
 static void control_fatal(struct control *c, const struct why *why)
@@ -142,7 +127,7 @@ static void control_signal(struct io_op *op, int32_t res, uint32_t flags)
             if (!control_reload(c, NULL, NULL))
                 c->reload_again = true;
         } else {
-            control_drain(c);
+            control_drain(c, info.ssi_signo == SIGINT);
         }
     }
     if (res != -ECANCELED)

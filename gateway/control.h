@@ -39,7 +39,10 @@ uint64_t control_reloads_failed(const struct control *c);
 /* Reads the configuration again and swaps it on all shards, or keeps the old one. `done` is called
  * later, once. False: another reload is under way. */
 bool control_reload(struct control *c, void (*done)(void *arg, const struct why *why), void *arg);
-void control_drain(struct control *c);
+/* Stops: not ready from now on; `at_once` without the time of drain.accept, also when it runs. */
+void control_drain(struct control *c, bool at_once);
+enum drain_phase control_drain_phase(const struct control *c);
+const char *drain_phase_name(enum drain_phase phase);
 /* Which connectors the operator has switched. */
 const struct switches *control_switches(const struct control *c);
 /*

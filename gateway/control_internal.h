@@ -36,6 +36,9 @@ struct control {
     uint32_t shards_up, shards_down;
     bool failed;
     struct why failure;
+    /* drain */
+    bool drain_begun; /* the shards know */
+    struct timer drain_timer;
     /* reload */
     struct generation *current, *next;
     struct switches switches;

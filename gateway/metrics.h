@@ -66,6 +66,9 @@
     X(M_JOBS, "delivery_jobs", "gauge", "Messages with their envelope in memory.")                 \
     X(M_DRAIN_WORK, "drain_work", "gauge",                                                         \
       "While draining: sessions and messages being delivered that are left.")                      \
+    X(M_DRAIN_PHASE, "drain_phase", "gauge",                                                       \
+      "Stopping: 0 not asked to, 1 not ready but accepting, 2 sessions and deliveries go on, 3 "   \
+      "giving the queue to peers, 4 ending.")                                                      \
     X(M_SITES, "sites", "gauge", "Next hops known now.")                                           \
     X(M_QUEUE_MESSAGES, "queue_messages", "gauge", "Messages in the queue.")                       \
     X(M_QUEUE_BYTES, "queue_bytes", "gauge", "Bytes of the messages in the queue.")                \

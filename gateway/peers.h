@@ -109,6 +109,15 @@ struct admin_request {
     void *done_arg;
 };
 
+/* How far stopping is: the metric drain_phase. A shard has those from FINISHING on. */
+enum drain_phase {
+    DRAIN_NONE,
+    DRAIN_ACCEPTING,    /* not ready, listeners open: drain.accept */
+    DRAIN_FINISHING,    /* sessions end between messages, deliveries go on: drain.deliveries */
+    DRAIN_HANDING_OVER, /* peers are given what is left */
+    DRAIN_ENDING        /* what is under way ends */
+};
+
 struct gateway {
     uint32_t shard_count, worker_count;
     uint32_t control_peer, first_worker_peer, peer_count;
@@ -119,7 +128,7 @@ struct gateway {
     char instance[INSTANCE_LEN + 1]; /* of the spool; stands in Received lines */
     uint64_t segment_bytes; /* of new segments; 0: SEGMENT_BYTES_DEFAULT. Set by tests only */
     uint8_t auth_cache_key[32], ticket_key[48];
-    atomic_bool draining;
+    atomic_bool draining;          /* asked to stop: takes over no mail of peers any more */
     atomic_uint shards_delivered;  /* of a drain: begin no delivery any more, need no permits */
     bool pin;                      /* threads to CPUs */
     int32_t cpus[SHARD_COUNT_MAX]; /* CPUs this process may use, in order */

@@ -118,7 +118,7 @@ void session_handoff(struct session *s, const struct smtp_in_handoff *ev, struct
     struct shard *sh = s->shard;
     if (!may(s, why))
         return;
-    if (sh->pressure_level == PRESSURE_HIGH || sh->draining) {
+    if (sh->pressure_level == PRESSURE_HIGH || atomic_load(&sh->gw->draining)) {
         why_set(why, 452, "4.3.1", "Insufficient system resources, try again later");
         return;
     }

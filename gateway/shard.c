@@ -136,8 +136,11 @@ static void shard_drain_step(struct shard *s)
     metric_set(s->metrics, M_DRAIN_WORK, work);
     if (!s->drain_cut_ns && work && now < s->drain_deliver_ns)
         return;
-    if (!s->drain_cut_ns && delivery_handoff(s->delivery, s->session_count == 0))
+    if (!s->drain_cut_ns && delivery_handoff(s->delivery, s->session_count == 0)) {
+        metric_set(s->metrics, M_DRAIN_PHASE, DRAIN_HANDING_OVER);
         return;
+    }
+    metric_set(s->metrics, M_DRAIN_PHASE, DRAIN_ENDING);
     if (!s->drain_cut_ns) {
         s->drain_cut_ns = now + DRAIN_FORCE_NS;
         atomic_fetch_add(&s->gw->shards_delivered, 1);
@@ -161,6 +164,7 @@ static void shard_drain(struct shard *s)
     s->draining = true;
     s->drain_force_ns = io_now_ns(s->io) + DRAIN_FORCE_NS;
     s->drain_deliver_ns = io_now_ns(s->io) + s->config->gen->config->drain.deliveries_ns;
+    metric_set(s->metrics, M_DRAIN_PHASE, DRAIN_FINISHING);
     shard_listeners_discard(s, &s->bound);
     shard_listeners_stop(s, NULL);
     shard_drain_step(s);

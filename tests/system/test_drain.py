@@ -67,6 +67,41 @@ def goes_on(folder):
     g.stop()
 
 
+@case("not ready but accepting, as long as balancers need; asked again it does not wait again")
+def accepting(folder):
+    sink = Sink(folder)
+    g = Gateway(folder, sink, shards=2)
+    g.config["drain"] = {"accept": "1h"}
+    g.start()
+    expect_equal(g.metrics()["hikyaku_drain_phase"], 0.0)
+    expect("drain_phase" not in g.status(), "the phase of nothing")
+    with smtplib.SMTP(g.host, g.port["relay"], timeout=60) as open_before:
+        open_before.ehlo()
+        g.ctl("drain")
+        status = g.status()
+        expect_equal((status["state"], status["ready"], status["drain_phase"]),
+                     ("draining", False, "accepting"))
+        expect_equal(g.get("/readyz").status, 503)
+        expect_equal(g.metrics()["hikyaku_drain_phase"], 1.0)
+        g.process.signal(15)  # as a kubelet does behind preStop
+        g.ctl("drain")
+        for i in range(8):  # a shard that did not listen any more would show
+            with smtplib.SMTP(g.host, g.port["relay"], timeout=60) as new:
+                new.sendmail(f"m{i}@sender.test", ["b@x.test"], b"Subject: x\r\n\r\nx\r\n")
+        open_before.sendmail("open@sender.test", ["b@x.test"], b"Subject: x\r\n\r\nx\r\n")
+        expect_equal(g.status()["drain_phase"], "accepting")
+        g.process.signal(2)
+        expect_match("^4.3.2", open_before.getreply()[1].decode())
+    ends(g, 20)
+    exactly_once(sink, 9)
+    g.config["drain"] = {"accept": "1s"}
+    g.start()
+    began = time.monotonic()
+    g.process.signal(15)
+    ends(g, 20)
+    expect(time.monotonic() - began > 0.9, "it did not wait")
+
+
 @case("when the time is over the rest stays, and goes out at the next start, once")
 def time_over(folder):
     g, sink = queued(folder, 20, 400, "2s")

@@ -39,6 +39,11 @@ def size(text):
     return int(found[1]) * {"": 1, "m": 1e-3, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}[unit]
 
 
+def seconds(text):
+    found = re.match(r"(\d+)([smh])$", str(text))
+    return int(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
+
+
 @case("our rendering is that of kubectl kustomize, where there is one")
 def same_as_kubectl(_):
     kubectl = tool("kubectl")
@@ -130,9 +135,8 @@ def complete(_):
         have = {v["name"] for v in spec["volumes"]} | \
             {c["metadata"]["name"] for c in pods["volumeClaimTemplates"]}
         expect_equal(mounted, have, "volumes")
-        stop = " ".join(spec["containers"][0]["lifecycle"]["preStop"]["exec"]["command"])
-        wait = int(expect_match(r"sleep (\d+); exec hikyakuctl .* drain", stop)[1])
-        expect(spec["terminationGracePeriodSeconds"] >= wait + 90, "too little time to drain")
+        stop = spec["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
+        expect_equal((stop[0], stop[-1]), ("hikyakuctl", "drain"))
     isp = rendered("isp")
     scaler = of_kind(isp, "HorizontalPodAutoscaler")[0]["spec"]
     expect_equal(scaler["scaleTargetRef"]["name"],
@@ -174,6 +178,12 @@ def configurations(folder):
         places = [m["mountPath"] for m in container["volumeMounts"]]
         for path in (conf["spool"]["path"], conf["log"]["tracking"], conf["admin"]["socket"]):
             expect(any(path == p or path.startswith(p + "/") for p in places), path)
+        drain, handoff = conf["drain"], conf.get("handoff", {})
+        need = seconds(drain["accept"]) + seconds(drain["deliveries"]) + \
+            (seconds(handoff["timeout"]) if handoff else 0) + 60  # what is under way; the spool
+        readiness = container["readinessProbe"]
+        expect(pods["template"]["spec"]["terminationGracePeriodSeconds"] >= need, "to drain", need)
+        expect(seconds(drain["accept"]) >= readiness["periodSeconds"], "nobody notices")
         proxied = any("proxy_protocol" in c for c in conf["receive_connectors"])
         annotated = any("proxy" in a for s in of_kind(objects, "Service")
                         for a in s["metadata"].get("annotations", {}))
@@ -188,9 +198,9 @@ def probes(folder):
         probe = spec["containers"][0][kind]["httpGet"]
         expect_equal(probe["port"], "admin")
         expect_equal(g.request("GET", probe["path"], token=False).status, 200, kind)
-    command = spec["containers"][0]["lifecycle"]["preStop"]["exec"]["command"][-1]
-    run(["sh", "-c", command.replace("sleep 10; ", "").replace("/run/hikyaku/ctl.sock", g.socket)
-         .replace("hikyakuctl", program("hikyakuctl"))])
+    command = spec["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
+    run([{"hikyakuctl": program("hikyakuctl"), "/run/hikyaku/ctl.sock": g.socket}.get(word, word)
+         for word in command])
     expect_equal(g.process.wait(), 0)
     harness.end_all()
 

@@ -17,7 +17,8 @@ from lib.harness import Program, Skip, case, expect, expect_equal, main, program
 from lib.peers import peer
 
 NET = "10.77"
-CLIENTS, GATEWAYS, SESSION = 16, 3, 25
+CLIENTS, GATEWAYS = 16, 3
+SESSION = 25  # messages on a connection; every fourth client sends ten times as many
 LB, HOP = f"{NET}.0.1", f"{NET}.0.50"
 SMTP, ADMIN = 2525, 9025
 
@@ -83,6 +84,7 @@ class Behind(Gateway):
         relay["relay"] = {"networks": [f"{NET}.1.0/24"]}  # the clients, not the balancer
         relay["proxy_protocol"] = {"required": True, "from": [f"{LB}/32"]}
         self.config["receive_connectors"] = [relay]
+        self.config["drain"] = {"accept": "10m"}  # ended below, when the balancer knows
         self.config["send_connectors"] = [
             {"name": "out", "address_spaces": ["*"], "delivery": "smart_hosts",
              "smart_hosts": f"[{HOP}]:{SMTP}", "tls": {"level": "none"}}]
@@ -166,7 +168,7 @@ class Client(threading.Thread):
                 return reply()
 
             steps = [None, "EHLO client.test"]
-            for n in range(number, number + SESSION):
+            for n in range(number, number + (SESSION if self.index % 4 else 10 * SESSION)):
                 steps += [f"MAIL FROM:<m-{self.index}-{n}@client.test>", "RCPT TO:<x@far.test>",
                           "DATA", f"Subject: {n}\r\n\r\n" + "body\r\n" * 50 + "."]
             for text in steps + ["QUIT"]:
@@ -229,13 +231,15 @@ def rolled(folder, network, gateways, record):
     for i, g in enumerate(gateways):
         goes_on(record)
         until(lambda g=g: g.metrics()["hikyaku_sessions"] > 0, "sessions to say 421 to")
-        # What taking a pod out of the endpoints does, and preStop waits for.
-        haproxy_says(folder, f"set server smtp/gw{i} state drain")
-        time.sleep(0.3)
+        # Nobody tells the balancer: it finds out that the gateway is not ready, which goes on
+        # accepting meanwhile.
         g.ctl("drain")
+        until(lambda i=i: not up(folder, i), f"gw{i} is found not ready")
+        expect_equal(g.request("GET", "/api/v1/status").json["drain_phase"], "accepting")
+        time.sleep(0.3)  # for connections begun before
+        g.process.signal(2)
         expect_equal(g.process.wait(), 0, "exit status of a drained gateway")
         g.start()
-        haproxy_says(folder, f"set server smtp/gw{i} state ready")
         until(lambda i=i: up(folder, i), f"gw{i} is up again")
 
 
@@ -279,7 +283,8 @@ def rolling(folder):
         seen = json.loads(load.communicate("", harness.patient(60))[0])
         check(folder, seen, gateways, record)
         for g in gateways:
-            g.stop()
+            g.process.signal(2)
+            expect_equal(g.process.wait(), 0, "exit status at the end")
     finally:
         if load and load.poll() is None:
             load.kill()
