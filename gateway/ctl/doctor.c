@@ -6,11 +6,9 @@
  * Runs on:  hikyakuctl's only thread.
  * Contract: nothing is changed: the disk is tried with a file of its own, removed afterwards.
  * Failure:  what cannot be looked at is a finding too.
- * Bounds:   SYNCS writes to the disk; the resolver's own time limits.
- * Tests:    tests/system/test_export.py
+ * Bounds:   SYNCS writes to the disk; the resolver's own time limits; doctor_out.c.
+ * Tests:    tests/system/test_doctor.py
  */
-#include "gateway/ctl/doctor.h"
-
 #include <errno.h>
 #include <fcntl.h>
 #include <netdb.h>
@@ -22,18 +20,13 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "gateway/ctl/doctor_internal.h"
 #include "gateway/io/io.h"
 
 #define SYNCS        20
 #define SYNC_SLOW_US 20000L
 
-struct doctor {
-    json_t *findings;
-    bool wrong;
-};
-
-/* `advice` NULL: all is well. */
-static void say(struct doctor *d, const char *about, const char *what, const char *advice)
+void doctor_say(struct doctor *d, const char *about, const char *what, const char *advice)
 {
     json_array_append_new(d->findings,
                           json_pack("{s:s, s:b, s:s, s:s*}", "about", about, "ok", advice == NULL,
@@ -50,21 +43,22 @@ static void look_kernel(struct doctor *d)
     unsigned major = 0, minor = 0;
     uname(&u);
     sscanf(u.release, "%u.%u", &major, &minor);
-    say(d, "kernel", u.release,
-        major > 6 || (major == 6 && minor >= 1) ? NULL : "Linux 6.1 or newer is needed");
+    doctor_say(d, "kernel", u.release,
+               major > 6 || (major == 6 && minor >= 1) ? NULL : "Linux 6.1 or newer is needed");
     if (io_probe(&why))
-        say(d, "io_uring", "allowed", NULL);
+        doctor_say(d, "io_uring", "allowed", NULL);
     else
-        say(d, "io_uring", "not to be had here", why.text);
+        doctor_say(d, "io_uring", "not to be had here", why.text);
 }
 
 static void look_clock(struct doctor *d)
 {
     struct timex t = {0};
     bool unsure = adjtimex(&t) == TIME_ERROR;
-    say(d, "clock", unsure ? "not synchronised" : "synchronised",
-        unsure ? "run an NTP client: Date, Received, retries and certificates go by the clock"
-               : NULL);
+    doctor_say(d, "clock", unsure ? "not synchronised" : "synchronised",
+               unsure
+                   ? "run an NTP client: Date, Received, retries and certificates go by the clock"
+                   : NULL);
 }
 
 static int by_value(const void *a, const void *b)
@@ -106,12 +100,14 @@ static void look_disk(struct doctor *d, const char *spool)
     long us = sync_us(path);
     if (us < 0) {
         snprintf(what, sizeof what, "%s: %s", spool, strerror((int)-us));
-        say(d, "disk", what, "run this as the gateway's user or as root to have the disk tried");
+        doctor_say(d, "disk", what,
+                   "run this as the gateway's user or as root to have the disk tried");
         return;
     }
     snprintf(what, sizeof what, "a sync in %s takes %ld.%03ld ms", spool, us / 1000, us % 1000);
-    say(d, "disk", what,
-        us > SYNC_SLOW_US ? "each 250 waits for one: put the spool on a faster local disk" : NULL);
+    doctor_say(d, "disk", what,
+               us > SYNC_SLOW_US ? "each 250 waits for one: put the spool on a faster local disk"
+                                 : NULL);
 }
 
 /* ---- names ---- */
@@ -126,7 +122,8 @@ static void look_name(struct doctor *d, const char *connector, const char *name)
     int error = getaddrinfo(name, NULL, &hints, &list);
     if (error) {
         snprintf(what, sizeof what, "%s of %s: %s", name, connector, gai_strerror(error));
-        say(d, "dns", what, "give the name an A or AAAA record, or set fqdn to one that has");
+        doctor_say(d, "dns", what,
+                   "give the name an A or AAAA record, or set fqdn to one that has");
         return;
     }
     snprintf(back, sizeof back, "no name");
@@ -136,8 +133,9 @@ static void look_name(struct doctor *d, const char *connector, const char *name)
             strcasecmp(back, name) == 0;
     freeaddrinfo(list);
     snprintf(what, sizeof what, "%s of %s leads back to %s", name, connector, back);
-    say(d, "dns", what,
-        same ? NULL : "let the PTR record of the address name it: many hosts refuse mail else");
+    doctor_say(d, "dns", what,
+               same ? NULL
+                    : "let the PTR record of the address name it: many hosts refuse mail else");
 }
 
 static void look_names(struct doctor *d, json_t *connectors)
@@ -155,10 +153,10 @@ static void look_status(struct doctor *d, json_t *status)
 {
     const char *not_ready = json_string_value(json_object_get(status, "not_ready"));
     const char *reload = json_string_value(json_object_get(status, "last_reload_error"));
-    say(d, "gateway", not_ready ? not_ready : "takes mail",
-        not_ready ? "see the log for what led to it" : NULL);
+    doctor_say(d, "gateway", not_ready ? not_ready : "takes mail",
+               not_ready ? "see the log for what led to it" : NULL);
     if (reload)
-        say(d, "configuration", reload, "the old one is in force: mend the file and reload");
+        doctor_say(d, "configuration", reload, "the old one is in force: mend the file and reload");
 }
 
 /* What the gateway itself finds odd: certificates that end or name another host, open doors. */
@@ -170,13 +168,14 @@ static void look_warnings(struct doctor *d, json_t *j)
     char what[96];
     size_t i;
     json_array_foreach(warnings, i, w)
-        say(d, "configuration", json_string_value(w), "mend it and `hikyakuctl reload`");
+        doctor_say(d, "configuration", json_string_value(w), "mend it and `hikyakuctl reload`");
     if (json_array_size(warnings) == 0)
-        say(d, "configuration", "certificates are valid and fit their names", NULL);
+        doctor_say(d, "configuration", "certificates are valid and fit their names", NULL);
     snprintf(what, sizeof what, "%lld descriptors are allowed, %lld serve all sessions",
              (long long)have, (long long)wanted);
-    say(d, "limits", what,
-        have < wanted ? "raise LimitNOFILE= or `ulimit -n`: else sessions hear 421 sooner" : NULL);
+    doctor_say(d, "limits", what,
+               have < wanted ? "raise LimitNOFILE= or `ulimit -n`: else sessions hear 421 sooner"
+                             : NULL);
 }
 
 static void look_next_hops(struct doctor *d, json_t *connectors)
@@ -192,7 +191,7 @@ static void look_next_hops(struct doctor *d, json_t *connectors)
         snprintf(what, sizeof what, "%s: %s%s%s", json_string_value(json_object_get(c, "name")),
                  health ? health : "unknown", down && error ? ", " : "",
                  down && error ? error : "");
-        say(d, "next hops", what, down ? "see `hikyakuctl queue sites`" : NULL);
+        doctor_say(d, "next hops", what, down ? "see `hikyakuctl queue sites`" : NULL);
     }
 }
 
@@ -236,12 +235,13 @@ int doctor_run(const struct client *c)
         json_decref(j);
         j = client_call(c, "GET", "/api/v1/connectors", NULL, &status);
     } else {
-        say(&d, "gateway", "does not answer", "start it; its log says why it ended");
+        doctor_say(&d, "gateway", "does not answer", "start it; its log says why it ended");
     }
     if (j) {
         look_names(&d, j);
         look_next_hops(&d, j);
         json_decref(j);
+        doctor_look_out(&d, c);
     }
     return finish(&d, c);
 }

@@ -45,38 +45,32 @@ static int use(const char *text)
 
 /* ---- what it stands on ---- */
 
-static struct config *world_config(const struct client *c, const char *path)
+static struct config *world_config(const struct client *c, const char *path, struct why *why)
 {
-    struct why why;
     int status;
     json_t *j = NULL;
     if (!path) {
         j = client_call(c, "GET", "/api/v1/status", NULL, &status);
         path = json_string_value(json_object_get(j, "config"));
     }
-    struct config *conf = path ? config_load(path, &why) : NULL;
-    if (path && !conf)
-        fprintf(stderr, "hikyakuctl: %s; is this the gateway's user, or root?\n", why.text);
+    why_clear(why); /* a gateway that does not answer was told of */
+    struct config *conf = path ? config_load(path, why) : NULL;
     json_decref(j);
     return conf;
 }
 
-struct probe_world *probe_world_open(const struct client *c, const char *path)
+struct probe_world *probe_world_open(const struct client *c, const char *path, struct why *why)
 {
     struct probe_world *w = calloc(1, sizeof *w);
-    struct why why;
-    why_set(&why, 0, "", "out of memory");
-    if (!w || !tls_global_init(&why)) { /* before the certificates of the configuration are read */
-        fprintf(stderr, "hikyakuctl: %s\n", why.text);
+    why_set(why, 0, "", "out of memory");
+    if (!w || !tls_global_init(why)) { /* before the certificates of the configuration are read */
         free(w);
         return NULL;
     }
-    w->conf = world_config(c, path);
-    w->names = w->conf ? names_create(w->conf, &why) : NULL;
+    w->conf = world_config(c, path, why);
+    w->names = w->conf ? names_create(w->conf, why) : NULL;
     if (w->names)
         return w;
-    if (w->conf)
-        fprintf(stderr, "hikyakuctl: %s\n", why.text);
     probe_world_close(w);
     return NULL;
 }
@@ -458,12 +452,15 @@ static int probe_connector(struct probe *p)
 int probe_run(const struct client *c, const struct probe_options *o)
 {
     struct probe p = {.client = c, .o = o, .targets = json_array()};
+    struct why why;
     int status = 1;
     if (has_control(o->from) || has_control(o->to) || has_control(o->domain)) {
         json_decref(p.targets);
         return use("addresses stand without < and > and control characters");
     }
-    p.world = probe_world_open(c, o->file);
+    p.world = probe_world_open(c, o->file, &why);
+    if (!p.world && why.text[0])
+        fprintf(stderr, "hikyakuctl: %s; is this the gateway's user, or root?\n", why.text);
     if (p.world) {
         p.conf = p.world->conf;
         status = probe_connector(&p);

@@ -22,10 +22,11 @@ int probe_run(const struct client *c, const struct probe_options *o);
 
 /*
  * What a probe stands on: a configuration (the file `path`; NULL: the running gateway's), its
- * resolver, TLS. One in a process at a time. NULL: said on stderr.
+ * resolver, TLS. One in a process at a time. NULL: `why`,
+ * empty where stderr has it already.
  */
 struct probe_world;
-struct probe_world *probe_world_open(const struct client *c, const char *path);
+struct probe_world *probe_world_open(const struct client *c, const char *path, struct why *why);
 const struct config *probe_world_config(const struct probe_world *w);
 void probe_world_close(struct probe_world *w);
 /* Does the resolver of the configuration answer at all? `text` says how. */

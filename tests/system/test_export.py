@@ -104,32 +104,5 @@ def client_settings(folder):
     g.stop()
 
 
-@case("doctor and check-dns name what is wrong and what to do", 60)
-def doctor(folder):
-    g = Gateway(folder)
-    g.config["send_connectors"] = [smart_host("out", dead())]
-    for connector in g.config["receive_connectors"]:
-        connector["fqdn"] = "localhost"
-    g.start()
-    env = dict(os.environ, RES_OPTIONS="timeout:1 attempts:1")
-    text = g.ctl("doctor", status=None, env=env).stdout
-    for about in ("kernel", "io_uring", "clock", "gateway", "disk", "limits", "dns", "next hops"):
-        expect_match(rf"(?m)^(ok|LOOK) +{about} ", text)
-    expect_match("ok +io_uring", text)
-    expect_match(r"\d+ descriptors are allowed", text)
-    expect_match(r"ok +configuration +certificates are valid", text)
-    expect_match(r"a sync in .* takes \d+.\d+ ms", text)
-    expect("doctor.tmp" not in os.listdir(g.path("spool")), "removed")
-    findings = json.loads(g.ctl("--json", "connector", "check-dns", status=None, env=env).stdout)
-    expect_equal({f["about"] for f in findings}, {"dns"})
-    g.receive("relay")["fqdn"] = "no.such.name.invalid"
-    expect_equal(g.reload().status, 200)
-    text = g.ctl("connector", "check-dns", status=1, env=env).stdout
-    expect_match(r"LOOK +dns +no.such.name.invalid of relay", text)
-    text = g.ctl("doctor", status=1, env=env).stdout
-    expect_match(r"LOOK +configuration +receive connector relay: .*no.such.name.invalid", text)
-    g.stop()
-
-
 if __name__ == "__main__":
     main("export", beside=3)
