@@ -372,6 +372,10 @@ static void status(struct admin_call *call)
             sum += metric_get(&gw->metrics[k], shown[i].id);
         fprintf(b.f, ",\"%s\":%llu", shown[i].name, (unsigned long long)sum);
     }
+    if (control_protocol(c)->count) {
+        fputs(",", b.f);
+        admin_put_protocol(c, b.f);
+    }
     fputs("}", b.f);
     admin_body_answer(call, &b);
 }
@@ -539,6 +543,9 @@ static const struct {
     {"POST", "/api/v1/connectors/disable", connector_disable},
     {"POST", "/api/v1/connectors/suspend", connector_suspend},
     {"POST", "/api/v1/connectors/resume", connector_resume},
+    {"GET", "/api/v1/protocol-log", admin_protocol},
+    {"POST", "/api/v1/protocol-log/start", admin_protocol_start},
+    {"POST", "/api/v1/protocol-log/stop", admin_protocol_stop},
     {"POST", "/api/v1/reload", reload},
     {"POST", "/api/v1/drain", drain},
 };

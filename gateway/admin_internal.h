@@ -103,6 +103,13 @@ void admin_trace(struct admin_call *call);
 /* Stops the one under way and waits for it; its call is answered. */
 void admin_trace_close(struct admin *a);
 
+/* admin_protocol.c */
+void admin_protocol(struct admin_call *call);
+void admin_protocol_start(struct admin_call *call);
+void admin_protocol_stop(struct admin_call *call);
+/* "protocol_log":[...] */
+void admin_put_protocol(const struct control *c, FILE *f);
+
 /* admin_page.c: the web page at / and what it consists of. False: no such file. */
 bool admin_page(struct admin_call *call);
 

@@ -73,8 +73,9 @@ struct config_receive_connector {
                         unless the key says otherwise: adds Date and Message-ID */
     uint64_t message_size_max;
     uint32_t rcpt_count_max;
-    uint64_t idle_ns; /* without a whole command, or text */
+    uint64_t idle_ns;                       /* without a whole command, or text */
     struct config_strings handoff_accounts; /* gateways that may hand their mail over */
+    bool protocol_log;
 };
 
 enum config_tls_level {
@@ -114,7 +115,7 @@ struct config_send_connector {
     struct config_strings receive_connectors;
     uint64_t message_size_max; /* 0: none */
     uint32_t connections_max, messages_per_connection_max, rcpts_per_message_max;
-    bool enabled, failover, allow_relay;
+    bool enabled, failover, allow_relay, protocol_log;
     bool handoff; /* one of handoff.peers: takes no mail by address space */
     enum { CONFIG_UNCERTAIN_RETRY, CONFIG_UNCERTAIN_HOLD } on_uncertain;
     struct config_networks mx_allow; /* delivery: mx may connect to these although they are private
@@ -150,6 +151,7 @@ struct config {
         bool json;
         char *tracking, *protocol;                /* paths or NULL */
         uint64_t tracking_bytes, tracking_keep_s; /* one file; packed ones */
+        uint64_t protocol_bytes, protocol_keep_s, protocol_folder_bytes;
     } log;
     struct {
         struct io_addr *servers;

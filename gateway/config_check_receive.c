@@ -145,6 +145,8 @@ static bool check_one(struct config_reader *r, const struct config_node *list, s
             return false;
     if (c->message_size_max > conf->spool.bytes_max)
         return fail_at(r, item, "max_message_size", "larger than spool.max_size");
+    if (c->protocol_log && !conf->log.protocol)
+        return fail_at(r, item, "protocol_log", "needs log.protocol, the folder it is written to");
     if (!c->fqdn)
         c->fqdn = conf->hostname;
     c->submission = submission_of(c, item);

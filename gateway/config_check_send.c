@@ -241,6 +241,9 @@ bool config_check_send(struct config_reader *r, const struct config_node *root, 
         return false;
     for (uint32_t i = 0; i < c->send_count; i++) {
         const struct config_node *item = list->entries[i].value;
+        if (c->send[i].protocol_log && !c->log.protocol)
+            return fail_at(r, item, "protocol_log",
+                           "needs log.protocol, the folder it is written to");
         if (!check_spaces(r, item, &c->send[i]) || !check_smart_hosts(r, item, &c->send[i]) ||
             !check_auth(r, item, &c->send[i]) || !check_tls(r, item, &c->send[i]) ||
             !check_scope(r, item, &c->send[i], c) || !check_peer(r, item, &c->send[i]))

@@ -14,7 +14,6 @@
  */
 #include "gateway/config_table.h"
 #include "gateway/auth/sasl.h"
-#include "gateway/log.h"
 
 static const struct config_choice send_mechanisms[] = {
     {"none", 0, false},           {"PLAIN", SASL_PLAIN, false},
@@ -44,13 +43,6 @@ static const struct config_choice tls_levels[] = {
     {"dane", 0, true},
     {"mta-sts", 0, true},
     {NULL, 0, false}};
-static const struct config_choice log_levels[] = {{"error", LOG_ERROR, false},
-                                                  {"warning", LOG_WARNING, false},
-                                                  {"info", LOG_INFO, false},
-                                                  {"debug", LOG_DEBUG, false},
-                                                  {NULL, 0, false}};
-static const struct config_choice log_formats[] = {
-    {"text", 0, false}, {"json", 1, false}, {NULL, 0, false}};
 static const struct config_choice domain_types[] = {
     {"authoritative", CONFIG_AUTHORITATIVE, false},
     {"internal_relay", CONFIG_INTERNAL_RELAY, false},
@@ -91,51 +83,6 @@ static const struct config_key admin_keys[] = {
      .standard = "\"\"",
      .example = "token",
      .help = "File with the bearer token that /api asks for. Without it /api is closed."}};
-
-static const struct config_key log_keys[] = {
-    {.name = "level",
-     .type = CONFIG_TYPE_CHOICE,
-     .standard = "info",
-     .choices = log_levels,
-     AT(config, log.level),
-     .help = "The least important events that are still logged."},
-    {.name = "format",
-     .type = CONFIG_TYPE_CHOICE,
-     .standard = "json",
-     .choices = log_formats,
-     AT(config, log.json),
-     .restart = true,
-     .help = "Form of the lines on standard error."},
-    {.name = "tracking",
-     .type = CONFIG_TYPE_PATH,
-     .standard = "\"\"",
-     AT(config, log.tracking),
-     .restart = true,
-     .example = "/var/log/hikyaku/tracking.jsonl",
-     .help = "File for what happened to each message and recipient, one JSON line each. Empty: "
-             "none."},
-    {.name = "tracking_size",
-     .type = CONFIG_TYPE_SIZE,
-     .standard = "64MiB",
-     .min = MIB,
-     .max = 16 * GIB,
-     AT(config, log.tracking_bytes),
-     .restart = true,
-     .help = "A tracking file of this size is set aside, packed and indexed for hikyakuctl trace."},
-    {.name = "tracking_keep",
-     .type = CONFIG_TYPE_TIME,
-     .standard = "30d",
-     .unit = NS_PER_S,
-     .max = 3650ull * 86400,
-     AT(config, log.tracking_keep_s),
-     .restart = true,
-     .help = "Packed tracking files are removed after this. 0: never."},
-    {.name = "protocol",
-     .type = CONFIG_TYPE_PATH,
-     .standard = "\"\"",
-     AT(config, log.protocol),
-     .unsupported = true,
-     .help = "Folder for the dialogs of connectors with protocol_log."}};
 
 static const struct config_key dns_keys[] = {
     {.name = "servers",
@@ -405,8 +352,8 @@ static const struct config_key receive_keys[] = {
     {.name = "protocol_log",
      .type = CONFIG_TYPE_BOOL,
      .standard = "false",
-     .unsupported = true,
-     .help = "Log each line of each dialog, credentials masked."}};
+     AT(config_receive_connector, protocol_log),
+     .help = "Log each line of each dialog, credentials masked, in the folder log.protocol."}};
 
 /* ---- send connectors ---- */
 
@@ -644,8 +591,8 @@ static const struct config_key send_keys[] = {
     {.name = "protocol_log",
      .type = CONFIG_TYPE_BOOL,
      .standard = "false",
-     .unsupported = true,
-     .help = "Log each line of each dialog, credentials masked."}};
+     AT(config_send_connector, protocol_log),
+     .help = "Log each line of each dialog, credentials masked, in the folder log.protocol."}};
 
 /* ---- the rest ---- */
 
@@ -707,7 +654,10 @@ static const struct config_key top_keys[] = {
      .type = CONFIG_TYPE_GROUP,
      .keys = KEYS(admin_keys),
      .help = "For operators."},
-    {.name = "log", .type = CONFIG_TYPE_GROUP, .keys = KEYS(log_keys), .help = "What is written."},
+    {.name = "log",
+     .type = CONFIG_TYPE_GROUP,
+     .keys = &config_log_keys,
+     .help = "What is written."},
     {.name = "dns", .type = CONFIG_TYPE_GROUP, .keys = KEYS(dns_keys), .help = "Name servers."},
     {.name = "users",
      .type = CONFIG_TYPE_GROUP,

@@ -22,6 +22,6 @@
 #define SETS(type, field) .offset = offsetof(struct type, field), .width = 1
 
 extern const struct config_keys config_spool_keys, config_back_pressure_keys, config_drain_keys,
-    config_reload_keys, config_handoff_keys;
+    config_reload_keys, config_handoff_keys, config_log_keys;
 
 #endif

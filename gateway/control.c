@@ -162,6 +162,15 @@ static bool control_cpus(struct control *c)
     return count > 0;
 }
 
+static bool control_protocol_rings(struct gateway *gw)
+{
+    gw->protocol_rings = calloc(gw->shard_count, sizeof *gw->protocol_rings);
+    for (uint32_t i = 0; gw->protocol_rings && i < gw->shard_count; i++)
+        if (!(gw->protocol_rings[i] = ring_bytes_create(PROTOCOL_RING_BYTES)))
+            return false;
+    return gw->protocol_rings != NULL;
+}
+
 static bool control_gateway_init(struct control *c, struct why *why)
 {
     struct gateway *gw = &c->gw;
@@ -185,6 +194,8 @@ static bool control_gateway_init(struct control *c, struct why *why)
     for (uint32_t i = 0; i <= gw->shard_count; i++) /* shards and control */
         if (!(gw->log_rings[i] = ring_bytes_create(LOG_RING_BYTES)))
             return false;
+    if (c->current->config->log.protocol && !control_protocol_rings(gw))
+        return false;
     return getrandom(gw->auth_cache_key, sizeof gw->auth_cache_key, 0) ==
                sizeof gw->auth_cache_key &&
            getrandom(gw->ticket_key, sizeof gw->ticket_key, 0) == sizeof gw->ticket_key;
@@ -228,7 +239,13 @@ static bool control_writer_init(struct control *c, struct why *why)
                                   .tracking_bytes = conf->log.tracking_bytes,
                                   .tracking_keep_s = conf->log.tracking_keep_s,
                                   .rings = c->gw.log_rings,
-                                  .ring_count = c->gw.shard_count + 1};
+                                  .ring_count = c->gw.shard_count + 1,
+                                  .protocol = conf->log.protocol,
+                                  .protocol_bytes = conf->log.protocol_bytes,
+                                  .protocol_keep_s = conf->log.protocol_keep_s,
+                                  .protocol_folder_bytes = conf->log.protocol_folder_bytes,
+                                  .protocol_rings = c->gw.protocol_rings,
+                                  .protocol_ring_count = c->gw.shard_count};
     c->writer = log_writer_start(&p, why);
     return c->writer != NULL;
 }
@@ -346,6 +363,7 @@ static void control_stop(struct control *c)
     log_str(&line, "reason", "done");
     log_end(&line);
     control_watch_stop(c);
+    io_timer_clear(c->io, &c->targets_timer);
     io_cancel(c->io, &c->signal_op);
     while (io_op_running(&c->signal_op))
         io_turn(c->io, true);
@@ -357,6 +375,9 @@ static void control_stop(struct control *c)
     switches_free(&c->switches);
     for (uint32_t i = 0; i <= c->gw.shard_count; i++)
         ring_bytes_destroy(c->gw.log_rings[i]);
+    for (uint32_t i = 0; c->gw.protocol_rings && i < c->gw.shard_count; i++)
+        ring_bytes_destroy(c->gw.protocol_rings[i]);
+    free(c->gw.protocol_rings);
     free(c->gw.log_rings);
     free(c->gw.metrics);
     free(c->gw.threads);

@@ -6,6 +6,7 @@
 #define HIKYAKU_CONTROL_H
 
 #include "gateway/peers.h"
+#include "gateway/protocol.h"
 
 #define EXIT_CONFIG      2
 #define EXIT_NO_IO_URING 69 /* EX_UNAVAILABLE */
@@ -52,6 +53,16 @@ const struct switches *control_switches(const struct control *c);
  */
 bool control_switch(struct control *c, enum connector_kind kind, const char *name,
                     enum connector_switch state, struct why *why)
+    __attribute__((warn_unused_result));
+/* Whom the operator watches now (gateway/control_protocol.c), and for how much longer. */
+const struct protocol_targets *control_protocol(const struct control *c);
+uint64_t control_protocol_left_s(const struct control *c, const struct protocol_target *t);
+/* Watches an address, a network or a connector for a while, or for longer than before. False: why,
+ * with 404 (log.protocol is not set), 400 (nothing of that name) or 409 (too many). */
+bool control_protocol_watch(struct control *c, const char *target, uint64_t for_s, struct why *why)
+    __attribute__((warn_unused_result));
+/* Ends it; NULL: all. False: it was not watched. */
+bool control_protocol_stop(struct control *c, const char *target)
     __attribute__((warn_unused_result));
 /* Hands `r` to shard `shard`; `done` gets it back. The asker frees it then. */
 void control_ask(struct control *c, uint32_t shard, struct admin_request *r,

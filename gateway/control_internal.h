@@ -46,6 +46,8 @@ struct control {
     uint32_t answers, refusals, adopted;
     bool reload_again;
     struct control_watch watch;
+    struct protocol_targets targets;
+    struct timer targets_timer;
     struct why reload_why;
     char reload_error[WHY_TEXT_MAX];
     uint64_t reloads_failed;

@@ -173,9 +173,10 @@ struct hop {
     bool read_running;
     uint8_t *body;
     uint32_t body_off, body_len;
-    uint64_t body_read; /* bytes of the message read so far */
-    struct slice text;  /* goes before the message: of a hand-off */
-    char remote[128];   /* "host [address]" for logs and DSNs */
+    uint64_t body_read;  /* bytes of the message read so far */
+    struct slice text;   /* goes before the message: of a hand-off */
+    char remote[128];    /* "host [address]" for logs and DSNs */
+    struct watch *watch; /* for the protocol log, NULL: none */
 };
 
 #define HOP_MAGIC    0x40d0be11u
@@ -217,6 +218,7 @@ struct delivery {
         uint64_t commit_cursor;
     } handoff;
     uint32_t hop_count;
+    uint64_t hop_serial; /* of those that were logged */
 };
 
 /* delivery.c */
@@ -320,6 +322,12 @@ void site_permit_end(struct site *s);
 /* Says to the site's home what changed; call after every change of s->permit. */
 void site_permit_poll(struct site *s);
 void homes_sweep(struct delivery *d, bool all);
+
+/* hop_watch.c */
+/* A connection that is to `peer` (NULL: not known yet): is it to be logged? */
+void hop_watch_begin(struct hop *h, const struct io_addr *peer);
+/* Bytes of the dialog or of a body, sent or read. */
+void hop_watch_bytes(struct hop *h, bool sent, struct slice bytes);
 
 /* hop.c */
 /* Opens a connection to a host of the site. False: no memory. */

@@ -39,6 +39,7 @@ static void hop_free(struct hop *h)
     struct site *s = h->site;
     struct delivery *d = s->delivery;
     hop_io_free(h);
+    watch_close(h->watch, h->eof ? "the next hop closed" : "we closed");
     if (h->fd >= 0)
         io_close(hop_io(h), h->fd);
     if (h->tls)
@@ -328,6 +329,10 @@ void hop_take(struct hop *h, struct task *t)
         return;
     }
     h->messages++;
+    if (h->watch && t->job->m) {
+        char qid[QID_TEXT_MAX];
+        watch_note(h->watch, slice_str(qid_text(t->job->m->qid, qid)), "message");
+    }
     if (t->job->handoff) {
         if (t->job->m && t->job->m->state == QUEUE_GIVEN)
             hop_note(h, HOP_NOTE_GIVEN);
@@ -406,6 +411,8 @@ void hop_failed(struct hop *h, const struct why *why, bool host_is_down, bool da
     if (kept.smtp_code == 0)
         kept.smtp_code = 451;
     site_note_error(s, &kept, h->remote);
+    if (h->watch)
+        watch_note(h->watch, slice_str(kept.text), "failed");
     if (!h->ready) {
         metric_add(sh->metrics, M_OUT_CONNECT_FAILED, 1);
         if (hop_retry_in_clear(h, in_tls && h->state != HOP_CONNECT))

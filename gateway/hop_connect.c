@@ -33,6 +33,7 @@ static void hop_connect_next(struct hop *h, const struct why *why)
         }
     hop_set_state(h, HOP_CONNECT);
     snprintf(h->remote, sizeof h->remote, "%.60s [%.60s]", h->name, io_addr_text(to, true, text));
+    hop_watch_begin(h, to);
     hop_touch(h);
     io_connect(sh->io, &h->connect, to, from);
 }
@@ -51,10 +52,14 @@ static void hop_connected(struct io_op *op, int32_t res, uint32_t flags)
     if (res < 0) {
         why_set(&why, 451, "4.4.1", "Connecting failed: %s",
                 strerror(res == -ECANCELED ? ETIMEDOUT : -res));
+        if (h->watch)
+            watch_note(h->watch, slice_str(why.text), "failed");
         hop_connect_next(h, &why);
         return;
     }
     h->fd = res;
+    if (h->watch)
+        watch_connected(h->watch, res);
     hop_set_state(h, HOP_SMTP);
     smtp_out_init(&h->smtp, &h->smtp_config, false);
     hop_io_connected(h);
@@ -177,6 +182,7 @@ bool hop_open(struct site *s, uint32_t host)
     d->hop_count++;
     metric_set(d->shard->metrics, M_OUT_OPEN, d->hop_count);
     metric_add(d->shard->metrics, M_OUT_CONNECTS, 1);
+    hop_watch_begin(h, NULL);
     hop_resolve(h);
     return true;
 }

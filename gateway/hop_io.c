@@ -73,6 +73,8 @@ static bool hop_out_end(struct hop *h, struct buf *out)
 {
     struct slice data = buf_slice(out);
     struct why why;
+    if (h->watch)
+        hop_watch_bytes(h, true, data);
     if (!h->tls) {
         h->out_len += out->len;
         return true;
@@ -301,7 +303,10 @@ static bool hop_step(struct hop *h)
         smtp_out_lost(&h->smtp, "The next hop closed the connection");
     }
     while (h->state == HOP_SMTP && !h->failing) {
+        const struct slice before = in;
         enum smtp_out_event_kind kind = smtp_out_step(&h->smtp, &in, &out, &ev);
+        if (h->watch)
+            hop_watch_bytes(h, false, slice_head(before, before.len - in.len));
         if (kind == SMTP_OUT_NEED_INPUT || kind == SMTP_OUT_FLUSH) {
             again = more && kind == SMTP_OUT_NEED_INPUT;
             break;
@@ -417,6 +422,8 @@ void hop_handshake(struct hop *h)
         h->out_len += wire.len;
         held_consume(&sh->held, &h->held, in);
         if (st == TLS_OK) {
+            if (h->watch)
+                watch_tls(h->watch, h->tls);
             hop_set_state(h, HOP_SMTP);
             smtp_out_tls_started(&h->smtp);
             hop_touch(h);

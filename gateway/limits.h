@@ -167,7 +167,7 @@
 #define HANDOFF_TEXT_MAX     (4u * 1024 * 1024) /* a message's state as text; more: it stays */
 #define HANDOFF_ACTIVE_MAX   128u    /* messages being handed over at a time, per shard */
 #define HANDOFF_PREPARED_MAX 100000u /* messages handed over and not yet ours; more: 452 4.3.1 */
-#define SITE_COUNT_MAX 100000u /* per shard; more: deferred 4.3.1 */
+#define SITE_COUNT_MAX       100000u /* per shard; more: deferred 4.3.1 */
 
 /* ---- DNS ---- */
 #define DNS_MX_MAX     32u /* considered of one answer, best first */
@@ -222,6 +222,17 @@
     4096u /* per ordered pair; full: the sender keeps its item and tries again next turn */
 #define LOG_RING_BYTES (1u << 20) /* per shard; full: the line is dropped and counted */
 #define LOG_LINE_MAX   4096u
+
+/* ---- protocol log ---- */
+#define TRANSCRIPT_LINE_MAX \
+    1024u /* bytes of a line of a dialog that are shown; the rest is counted */
+#define TRANSCRIPT_SHOWN_MAX (4 * TRANSCRIPT_LINE_MAX + 64) /* the same, escaped */
+#define PROTOCOL_LINE_MAX    (TRANSCRIPT_SHOWN_MAX + 1024)
+#define PROTOCOL_RING_BYTES  (1u << 20) /* per shard; full: lines are dropped, counted, told */
+#define PROTOCOL_WATCHES_MAX 4096u      /* connections logged at a time, per shard; more are not */
+#define PROTOCOL_TARGETS_MAX 32u        /* clients and connectors watched by hand at a time: 409 */
+#define PROTOCOL_FOR_S       600u       /* a client is watched so long unless told otherwise */
+#define PROTOCOL_FOR_MAX_S   86400u
 
 /* ---- configuration: past any of these it is refused, with file, line and column ---- */
 #define CONFIG_FILE_MAX          (1 * MIB) /* one file */

@@ -36,7 +36,7 @@ const char *log_event_name(enum log_event e)
 }
 
 /* Date and time of day are the same for all lines of a second. */
-static void log_time(struct log *log, struct buf *out)
+void log_time(struct log *log, struct buf *out)
 {
     uint64_t wall = log->wall_ns ? log->wall_ns(log->arg) : 0;
     time_t sec = (time_t)(wall / NS_PER_S);

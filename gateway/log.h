@@ -56,10 +56,13 @@ enum log_level { LOG_ERROR, LOG_WARNING, LOG_INFO, LOG_DEBUG };
     X(EV_SITE_DOWN, LOG_WARNING, false, "site-down")            \
     X(EV_SITE_UP, LOG_INFO, false, "site-up")
 
-/* First byte of a line in a ring: standard error, the tracking log, or both. */
+/* First byte of a line in a ring: standard error, the tracking log, or both; the protocol log of
+ * connections that came in, or went out. */
 #define LOG_SHOWN   'L'
 #define LOG_TRACKED 't'
 #define LOG_BOTH    'T'
+#define LOG_RECEIVE 'r'
+#define LOG_SEND    's'
 
 enum log_event {
 #define X(id, level, track, name) id,
@@ -91,6 +94,8 @@ struct log_line {
 };
 
 const char *log_event_name(enum log_event e);
+/* "2026-11-22T03:46:02.123456", now. */
+void log_time(struct log *log, struct buf *out);
 void log_begin(struct log_line *l, struct log *log, enum log_event event);
 void log_slice(struct log_line *l, const char *key, struct slice value);
 void log_str(struct log_line *l, const char *key, const char *value);
@@ -98,8 +103,8 @@ void log_u64(struct log_line *l, const char *key, uint64_t value);
 void log_bool(struct log_line *l, const char *key, bool value);
 void log_end(struct log_line *l);
 
-/* The writer thread: drains every ring to stderr (JSON or text) and the tracking file; reopens
- * files after log_writer_reopen. */
+/* The writer thread: drains every ring to stderr (JSON or text), the tracking file and the protocol
+ * logs; reopens files after log_writer_reopen. */
 struct log_writer;
 struct log_writer_params {
     bool json;
@@ -107,6 +112,11 @@ struct log_writer_params {
     uint64_t tracking_bytes, tracking_keep_s; /* 0: never rotated; never removed */
     struct ring_bytes **rings;
     uint32_t ring_count;
+    const char *protocol; /* folder of receive.log and send.log, or NULL; made if it is not there */
+    uint64_t protocol_bytes, protocol_keep_s;
+    uint64_t protocol_folder_bytes; /* of all packed ones */
+    struct ring_bytes **protocol_rings;
+    uint32_t protocol_ring_count;
 };
 struct log_writer *log_writer_start(const struct log_writer_params *p, struct why *why);
 void log_writer_reopen(struct log_writer *w);

@@ -1,5 +1,5 @@
 /*
- * gateway/log_writer_pack.c - packs a rotated tracking file and makes its index.
+ * gateway/log_writer_pack.c - packs a log file that was set aside; makes a tracking file's index.
  *
  * Owns:     nothing but what it holds while it packs.
  * Runs on:  the packing thread of the log writer; hikyakuctl reads with the same functions.
@@ -136,7 +136,7 @@ static bool block_put(struct packer *p, size_t n)
     struct tracking_block b = {.offset = p->offset, .plain = (uint32_t)n};
     z_stream z = {.next_in = p->text, .avail_in = (uInt)n};
     memset(p->filter, 0, TRACKING_FILTER_BYTES);
-    for (struct slice rest = slice_of(p->text, n); rest.len;) {
+    for (struct slice rest = slice_of(p->text, p->idx ? n : 0); rest.len;) {
         size_t end = slice_find(rest, '\n');
         line_index(p, &b, slice_head(rest, end));
         rest = slice_from(rest, end < rest.len ? end + 1 : end);
@@ -151,8 +151,8 @@ static bool block_put(struct packer *p, size_t n)
     p->offset += b.packed;
     p->head.block_count++;
     return did == Z_STREAM_END && fwrite(p->out, 1, b.packed, p->gz) == b.packed &&
-           fwrite(&b, sizeof b, 1, p->idx) == 1 &&
-           fwrite(p->filter, TRACKING_FILTER_BYTES, 1, p->idx) == 1;
+           (!p->idx || (fwrite(&b, sizeof b, 1, p->idx) == 1 &&
+                        fwrite(p->filter, TRACKING_FILTER_BYTES, 1, p->idx) == 1));
 }
 
 static bool pack_blocks(struct packer *p)
@@ -171,6 +171,8 @@ static bool pack_blocks(struct packer *p)
     }
     p->head.filter_bytes = TRACKING_FILTER_BYTES;
     memcpy(p->head.magic, TRACKING_MAGIC, sizeof p->head.magic);
+    if (!p->idx)
+        return !ferror(p->in);
     return !ferror(p->in) && fseek(p->idx, 0, SEEK_SET) == 0 &&
            fwrite(&p->head, sizeof p->head, 1, p->idx) == 1;
 }
@@ -185,19 +187,19 @@ static FILE *open_beside(const char *path, const char *suffix, const char *mode,
     return snprintf(name, 4096, "%s%s", path, suffix) < 4096 ? fopen(name, mode) : NULL;
 }
 
-bool tracking_pack(const char *path, struct why *why)
+bool tracking_pack(const char *path, bool indexed, struct why *why)
 {
     char gz_tmp[4096], idx_tmp[4096], gz[4096], idx[4096];
     struct packer p = {.out_size = deflateBound(NULL, TRACKING_BLOCK_BYTES) + 64};
     p.in = fopen(path, "re");
     p.gz = open_beside(path, ".gz.tmp", "we", gz_tmp);
-    p.idx = open_beside(path, ".gz.idx.tmp", "we", idx_tmp);
+    p.idx = indexed ? open_beside(path, ".gz.idx.tmp", "we", idx_tmp) : NULL;
     p.text = malloc(TRACKING_BLOCK_BYTES);
     p.out = malloc(p.out_size);
     p.filter = malloc(TRACKING_FILTER_BYTES);
-    bool ok = p.in && p.gz && p.idx && p.text && p.out && p.filter &&
-              fwrite(&p.head, sizeof p.head, 1, p.idx) == 1 && pack_blocks(&p) && finish(p.gz) &&
-              finish(p.idx);
+    bool ok = p.in && p.gz && (p.idx || !indexed) && p.text && p.out && p.filter &&
+              (!p.idx || fwrite(&p.head, sizeof p.head, 1, p.idx) == 1) && pack_blocks(&p) &&
+              finish(p.gz) && (!p.idx || finish(p.idx));
     int error = errno;
     snprintf(gz, sizeof gz, "%s.gz", path);
     snprintf(idx, sizeof idx, "%s.gz.idx", path);
@@ -208,10 +210,12 @@ bool tracking_pack(const char *path, struct why *why)
     free(p.text);
     free(p.out);
     free(p.filter);
-    if (ok && rename(idx_tmp, idx) == 0 && rename(gz_tmp, gz) == 0 && unlink(path) == 0)
+    if (ok && (!indexed || rename(idx_tmp, idx) == 0) && rename(gz_tmp, gz) == 0 &&
+        unlink(path) == 0)
         return true;
     why_set(why, 0, "", "cannot pack %s: %s", path, strerror(ok ? errno : error));
     unlink(gz_tmp);
-    unlink(idx_tmp);
+    if (indexed)
+        unlink(idx_tmp);
     return false;
 }

@@ -114,6 +114,8 @@
       "MAIL commands that back pressure refused.")                                                 \
     X(M_LOG_DROPPED, "log_dropped_total", "counter",                                               \
       "Log lines dropped because the ring was full.")                                              \
+    X(M_PROTOCOL_DROPPED, "protocol_log_dropped_total", "counter",                                 \
+      "Lines of the protocol log dropped because it could not keep up.")                           \
     X(M_TURNS, "loop_turns_total", "counter", "Turns of the event loop.")                          \
     X(M_ENTERS, "loop_enters_total", "counter",                                                    \
       "System calls of the event loop: work handed to the kernel, or waited for.")                 \

@@ -50,7 +50,8 @@ enum peer_item {
     PEER_ADMIN,       /* control -> shard: ptr = struct admin_request */
     PEER_PERMIT_STATE, /* shard -> shard: a, b, c as permit_pack made them (routing/permit.h) */
     PEER_PERMIT_GRANT, /* the same, back */
-    PEER_ADMIN_DONE    /* shard -> control: the same */
+    PEER_ADMIN_DONE,   /* shard -> control: the same */
+    PEER_PROTOCOL      /* control -> shard: ptr = struct protocol_targets (malloc) */
 };
 
 /* What the operator asks of every shard (or of one); answered by filling `out` with JSON. */
@@ -62,6 +63,7 @@ enum admin_op {
     ADMIN_QUEUE_CHANGE, /* hold, release, retry, remove, bounce, by qid or filter */
     ADMIN_CONNECTOR,    /* suspend, resume, enable, disable: `connector`, `kind`, `state` */
     ADMIN_CONNECTORS,   /* what each connector does: `counts` */
+    ADMIN_NOTHING,      /* answered when all that was posted before is done */
     ADMIN_ROUTE         /* explain: `address`, `connector` (a receive connector), `size` */
 };
 
@@ -122,8 +124,9 @@ struct gateway {
     uint32_t shard_count, worker_count;
     uint32_t control_peer, first_worker_peer, peer_count;
     struct io_group *group;
-    struct ring_bytes **log_rings; /* one a peer */
-    struct metrics *metrics;       /* one a shard */
+    struct ring_bytes **log_rings;      /* one a peer */
+    struct ring_bytes **protocol_rings; /* one a shard; NULL: log.protocol is not set */
+    struct metrics *metrics;            /* one a shard */
     uint64_t start_wall_ns;
     char instance[INSTANCE_LEN + 1]; /* of the spool; stands in Received lines */
     uint64_t segment_bytes; /* of new segments; 0: SEGMENT_BYTES_DEFAULT. Set by tests only */

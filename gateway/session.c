@@ -72,6 +72,7 @@ static void session_free(struct session *s)
     session_auth_drop(s);
     session_proxy_free(s);
     session_io_free(s);
+    watch_close(s->watch, s->eof ? "the client closed" : "we closed");
     io_close(sh->io, s->fd);
     io_timer_clear(sh->io, &s->timer);
     io_timer_clear(sh->io, &s->delay);
@@ -328,6 +329,7 @@ void session_refuse(struct session *s, const struct why *why, bool receiving)
 {
     bool implicit = s->receive->conf->tls.mode == CONFIG_TLS_IMPLICIT;
     session_log_open(s, why);
+    session_watch_begin(s);
     s->state = SESSION_OPEN;
     if (!implicit)
         session_greet(s, why);
@@ -348,6 +350,7 @@ void session_begin(struct session *s, bool allowed, bool receiving)
         return;
     }
     session_log_open(s, NULL);
+    session_watch_begin(s);
     s->state = SESSION_OPEN;
     if (implicit)
         session_tls_begin(s);

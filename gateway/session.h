@@ -102,6 +102,7 @@ struct session {
     struct auth_who who;
     uint32_t auth_failures;
     uint64_t rate_start_ns, rate_bytes;
+    struct watch *watch; /* for the protocol log, NULL: none */
     char id[20];
 };
 
@@ -129,6 +130,15 @@ void session_op_ended(struct session *s);
 void session_begin(struct session *s, bool allowed, bool receiving);
 /* Says `why` in place of the greeting, where that can be read, and ends. */
 void session_refuse(struct session *s, const struct why *why, bool receiving);
+
+/* session_watch.c */
+/* The client is known: is this session to be logged? */
+void session_watch_begin(struct session *s);
+/* A step has read the start of `before` up to `rest`. */
+void session_watch_read(struct session *s, enum smtp_in_reading what, struct slice before,
+                        struct slice rest);
+/* Replies in `out` that were not seen yet. */
+void session_watch_out(struct session *s, const struct buf *out);
 
 /* session_proxy.c */
 /* The first connector bound to `bind` that believes headers of `peer`, NULL: none. */

@@ -53,6 +53,8 @@ static bool session_auth_accept(struct session *s)
     auth_limit_passed(sh->auth_limit, &s->who, io_now_ns(sh->io));
     metric_add(sh->metrics, M_AUTH_OK, 1);
     session_auth_log(s, EV_AUTH_OK, account, NULL);
+    if (s->watch)
+        watch_note(s->watch, account, "authenticated");
     return true;
 }
 

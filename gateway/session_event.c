@@ -65,6 +65,8 @@ static void session_starttls(struct session *s, struct slice rest)
         log_str(&line, "session", s->id);
         log_str(&line, "reason", "plaintext behind STARTTLS");
         log_end(&line);
+        if (s->watch)
+            watch_note(s->watch, slice_of(NULL, 0), "plaintext behind STARTTLS: closed");
         metric_add(s->shard->metrics, M_TLS_FAILED, 1);
         session_finish(s, true);
         return;
@@ -133,6 +135,7 @@ void session_event(struct session *s, struct smtp_in_event *ev, struct slice res
         session_tx_drop(s);
         break;
     case SMTP_IN_RESET: session_tx_drop(s); break;
+    case SMTP_IN_LINE:
     case SMTP_IN_NEED_INPUT:
     case SMTP_IN_FLUSH:
     case SMTP_IN_CLOSE: break; /* session_step sees to them */

@@ -80,6 +80,8 @@ bool session_out_begin(struct session *s, struct buf *out)
         *out = buf_over(s->shard->scratch_reply, room - OUT_ANSWER_ROOM);
     else
         *out = wire_tail(s);
+    if (s->watch)
+        s->watch->out_seen = 0;
     return true;
 }
 
@@ -93,10 +95,14 @@ static void session_out_begin_answer(struct session *s, struct buf *out)
     } else {
         *out = s->tls ? buf_over(s->shard->scratch_reply, OUT_ANSWER_ROOM) : wire_tail(s);
     }
+    if (s->watch)
+        s->watch->out_seen = 0;
 }
 
 void session_out_end(struct session *s, struct buf *out)
 {
+    if (s->watch)
+        session_watch_out(s, out);
     if (!s->out)
         return;
     if (!s->tls) {
@@ -178,6 +184,8 @@ static void session_tls_failed(struct session *s, const struct why *why)
     log_str(&line, "reason", why->text);
     log_end(&line);
     metric_add(s->shard->metrics, M_TLS_FAILED, 1);
+    if (s->watch)
+        watch_note(s->watch, slice_str(why->text), "TLS failed");
     s->tls_notified = true; /* the alert is in the wire buffer */
     session_finish(s, false);
 }
@@ -189,6 +197,8 @@ static void session_handshake_done(struct session *s)
     metric_add(s->shard->metrics, M_TLS_HANDSHAKES, 1);
     if (facts.resumed)
         metric_add(s->shard->metrics, M_TLS_RESUMED, 1);
+    if (s->watch)
+        watch_tls(s->watch, s->tls);
     session_set_state(s, SESSION_OPEN);
     session_touch(s);
     if (s->implicit_tls_pending) {
@@ -356,7 +366,13 @@ static bool session_step(struct session *s)
     }
     bool was_tls = s->tls != NULL;
     while (s->state == SESSION_OPEN && !s->waits) {
+        const struct slice before = in;
+        enum smtp_in_reading what = s->watch ? smtp_in_reading(&s->smtp) : SMTP_IN_READS_LINE;
         kind = smtp_in_step(&s->smtp, &in, &out, &ev);
+        if (s->watch) {
+            session_watch_read(s, what, before, in);
+            session_watch_out(s, &out);
+        }
         if (kind == SMTP_IN_NEED_INPUT || kind == SMTP_IN_FLUSH || kind == SMTP_IN_CLOSE)
             break;
         session_event(s, &ev, in, &out);
@@ -371,7 +387,7 @@ static bool session_step(struct session *s)
     if (was_tls || !s->tls)
         session_out_end(s, &out);
     else
-        s->out_len += out.len; /* the 220 goes out in clear */
+        s->out_len += out.len; /* the 220 goes out in clear, and was seen */
     if (kind == SMTP_IN_CLOSE) {
         session_finish(s, false);
         return false;

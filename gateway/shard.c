@@ -181,6 +181,7 @@ static void shard_tick(struct timer *t)
         shard_pressure(s);
     }
     shard_tls_trouble(s);
+    protocol_tick(s);
     sessions_relieve(s);
     delivery_tick(s->delivery);
     if (s->draining)
@@ -203,8 +204,11 @@ static void shard_turn_end(void *arg)
 static void shard_message(void *arg, const struct ring_item *item)
 {
     struct shard *s = arg;
-    if (s->stopped) /* what it would concern is gone */
+    if (s->stopped) { /* what it would concern is gone */
+        if (item->kind == PEER_PROTOCOL)
+            free(item->ptr);
         return;
+    }
     switch (item->kind) {
     case PEER_AUTH_DONE: session_auth_done(s, item->ptr); break;
     case PEER_CONFIG: shard_config_prepare(s, item->ptr); break;
@@ -213,6 +217,7 @@ static void shard_message(void *arg, const struct ring_item *item)
     case PEER_PERMIT_STATE:
     case PEER_PERMIT_GRANT: delivery_permit_message(s->delivery, item); break;
     case PEER_DRAIN: shard_drain(s); break;
+    case PEER_PROTOCOL: protocol_retarget(s, item->ptr); break;
     default: assert(!"unknown item"); break;
     }
 }
@@ -226,6 +231,8 @@ static void shard_message_late(void *arg, const struct ring_item *item)
         auth_check_free(item->ptr);
     else if (item->kind == PEER_ADMIN)
         shard_post(s, s->gw->control_peer, &back);
+    else if (item->kind == PEER_PROTOCOL)
+        free(item->ptr);
 }
 
 static uint64_t shard_wall(void *arg)
@@ -310,6 +317,7 @@ static bool shard_init(struct shard *s, struct generation *gen, struct why *why)
                           .wall_ns = shard_wall,
                           .arg = s->io,
                           .shard = s->index};
+    protocol_init(s, gw->protocol_rings ? gw->protocol_rings[s->index] : NULL);
     shard_share_descriptors(s);
     uint64_t seed;
     io_random(s->io, &seed, sizeof seed);
@@ -347,6 +355,7 @@ static void shard_free(struct shard *s)
     auth_cache_destroy(s->auth_cache);
     auth_limit_destroy(s->auth_limit);
     addr_counts_destroy(s->addr_counts);
+    protocol_destroy(s);
     slab_destroy(&s->session_slab, false);
     slab_destroy(&s->tx_slab, false);
     slab_destroy(&s->line_slab, false);

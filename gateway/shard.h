@@ -20,6 +20,7 @@
 #include "gateway/metrics.h"
 #include "gateway/peers.h"
 #include "gateway/pressure.h"
+#include "gateway/protocol.h"
 #include "gateway/smtp/smtp_in.h"
 #include "gateway/smtp/smtp_out.h"
 #include "queue/queue.h"
@@ -86,6 +87,7 @@ struct shard {
     struct gateway *gw; /* process-wide and read-only here, except through its atomics */
     struct io *io;
     struct log log;
+    struct protocol protocol;
     struct metrics *metrics;
     struct shard_config *config;
     struct shard_config *next_config; /* prepared, waits for the word of the control thread */
@@ -172,6 +174,10 @@ void sessions_reap(struct shard *s);
 void sessions_drain(struct shard *s, bool force);
 /* Once a second: closes those that hoard receive buffers when there are few. */
 void sessions_relieve(struct shard *s);
+
+/* Whom the operator watches has changed (gateway/protocol.c). */
+void sessions_watch(struct shard *s);
+void delivery_watch(struct delivery *d);
 
 /* ---- delivery (delivery*.c) ---- */
 

@@ -482,5 +482,6 @@ void shard_admin_request(struct shard *s, struct admin_request *r)
     case ADMIN_CONNECTOR: shard_admin_connector(s, r); break;
     case ADMIN_CONNECTORS: shard_admin_connectors(s, r); break;
     case ADMIN_ROUTE: shard_admin_route(s, r); break;
+    case ADMIN_NOTHING: shard_admin_done(s, r); break;
     }
 }

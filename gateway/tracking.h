@@ -44,7 +44,8 @@ uint64_t tracking_hash(struct slice key, struct slice value);
 void tracking_filter_add(uint8_t filter[TRACKING_FILTER_BYTES], uint64_t hash);
 bool tracking_filter_has(const uint8_t filter[TRACKING_FILTER_BYTES], uint64_t hash);
 
-/* Packs PATH-TIME into PATH-TIME.gz and its index, then removes it. Blocks. */
-bool tracking_pack(const char *path, struct why *why) __attribute__((warn_unused_result));
+/* Packs PATH-TIME into PATH-TIME.gz and, where asked for, its index, then removes it. Blocks. */
+bool tracking_pack(const char *path, bool indexed, struct why *why)
+    __attribute__((warn_unused_result));
 
 #endif

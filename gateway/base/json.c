@@ -12,11 +12,15 @@
 
 #define ESCAPE_MAX 6u /* \u00ff */
 
-/* Length of the well-formed UTF-8 sequence at p (RFC 3629), 0: none. */
-static size_t utf8_sequence(const uint8_t *p, size_t left)
+size_t json_utf8_sequence(struct slice v)
 {
     static const uint32_t min[] = {0, 0, 0x80, 0x800, 0x10000};
-    size_t n = p[0] < 0x80 ? 1 : p[0] >= 0xf0 ? 4 : p[0] >= 0xe0 ? 3 : p[0] >= 0xc0 ? 2 : 0;
+    const uint8_t *p = v.ptr;
+    size_t left = v.len, n = p[0] < 0x80    ? 1
+                             : p[0] >= 0xf0 ? 4
+                             : p[0] >= 0xe0 ? 3
+                             : p[0] >= 0xc0 ? 2
+                                            : 0;
     if (n == 0 || n > left || p[0] > 0xf4)
         return 0;
     uint32_t c = n == 1 ? p[0] : p[0] & (0x7fu >> n);
@@ -51,7 +55,7 @@ bool json_string(struct buf *b, struct slice v, uint32_t reserve)
         v = slice_from(v, run);
         if (!v.len)
             break;
-        size_t n = utf8_sequence(v.ptr, v.len);
+        size_t n = json_utf8_sequence(v);
         uint8_t c = v.ptr[0];
         if (buf_room(b) <= reserve + ESCAPE_MAX + 1) {
             whole = false;

@@ -13,4 +13,7 @@
  */
 bool json_string(struct buf *b, struct slice v, uint32_t reserve);
 
+/* Length of the well-formed UTF-8 sequence that `v` (not empty) begins with (RFC 3629), 0: none. */
+size_t json_utf8_sequence(struct slice v);
+
 #endif

@@ -49,6 +49,11 @@ static const char usage[] =
     "  route explain ADDRESS [--from SENDER] [--receive-connector NAME] [--size N]\n"
     "  trace EXPR [--limit N] [--file PATH]          what became of messages, from the tracking "
     "log\n"
+    "  protocol-log list                             whom the protocol log watches now\n"
+    "  protocol-log start TARGET [--for TIME]        each line of the sessions of an address, a "
+    "network\n"
+    "                                                or a connector, for a while (10m)\n"
+    "  protocol-log stop TARGET|all                  no longer\n"
     "  config diff FILE                              what a reload of FILE would change\n"
     "  reload                                        read the configuration again\n"
     "  drain                                         finish what is under way and stop\n"
@@ -75,7 +80,7 @@ static const char usage[] =
 struct command {
     struct client client;
     const char *filter, *limit, *from, *size, *receive_connector, *kind, *file;
-    const char *timeout, *wait;
+    const char *timeout, *wait, *time;
     bool client_settings;
     struct probe_options probe;
     int argc;
@@ -214,6 +219,21 @@ static int trace(const struct command *c)
     return path ? status : 1;
 }
 
+static int protocol_log(const struct command *c)
+{
+    const char *what = c->argc > 1 ? c->argv[1] : "", *target = c->argc > 2 ? c->argv[2] : "";
+    struct client_arg args[] = {{"target", target}, {"for", c->time}, {NULL, NULL}};
+    if (strcmp(what, "list") == 0 && c->argc == 2)
+        return ask(c, "GET", "/api/v1/protocol-log", NULL, print_protocol);
+    if (strcmp(what, "start") == 0 && c->argc == 3)
+        return ask(c, "POST", "/api/v1/protocol-log/start", args, print_protocol);
+    if (strcmp(what, "stop") == 0 && c->argc == 3 && !c->time)
+        return ask(c, "POST", "/api/v1/protocol-log/stop",
+                   strcmp(target, "all") == 0 ? args + 2 : args, print_protocol);
+    return wrong_use("protocol-log: list, start TARGET [--for TIME], stop TARGET or stop all",
+                     NULL);
+}
+
 static int config(const struct command *c)
 {
     if (c->argc != 3 || strcmp(c->argv[1], "diff") != 0)
@@ -298,6 +318,8 @@ static int run(const struct command *c)
         return config(c);
     if (strcmp(what, "trace") == 0)
         return trace(c);
+    if (strcmp(what, "protocol-log") == 0)
+        return protocol_log(c);
     if (strcmp(what, "hash-password") == 0)
         return hash_password();
     if (strcmp(what, "probe") == 0)
@@ -316,6 +338,7 @@ int main(int argc, char **argv)
                                             {"receive-connector", required_argument, NULL, 'r'},
                                             {"kind", required_argument, NULL, 'k'},
                                             {"file", required_argument, NULL, 'i'},
+                                            {"for", required_argument, NULL, 'W'},
                                             {"client-settings", no_argument, NULL, 'c'},
                                             {"to", required_argument, NULL, 't'},
                                             {"domain", required_argument, NULL, 'd'},
@@ -350,6 +373,7 @@ int main(int argc, char **argv)
         case 'n': c.probe.no_message = true; break;
         case 'T': c.timeout = optarg; break;
         case 'w': c.wait = optarg; break;
+        case 'W': c.time = optarg; break;
         case 'h': fputs(usage, stdout); return 0;
         default: return EXIT_USE;
         }

@@ -86,6 +86,16 @@ void print_json(json_t *j)
     putchar('\n');
 }
 
+static void print_targets(json_t *list)
+{
+    json_t *t;
+    size_t i;
+    char buf[32];
+    json_array_foreach(list, i, t)
+        printf("%s%s for %s more", i ? ", " : "", text(t, "target"), age(number(t, "left_s"), buf));
+    putchar('\n');
+}
+
 void print_status(json_t *j)
 {
     const char *key;
@@ -95,6 +105,8 @@ void print_status(json_t *j)
         printf("%-22s ", key);
         if (json_is_string(value))
             cell(json_string_value(value), 0);
+        else if (json_is_array(value))
+            print_targets(value);
         else if (json_is_boolean(value))
             puts(json_is_true(value) ? "yes" : "no");
         else
@@ -339,6 +351,23 @@ void print_client_settings(json_t *j)
     if (json_array_size(json_object_get(j, "dns")))
         puts("\nfor the name server (RFC 6186):");
     json_array_foreach(json_object_get(j, "dns"), i, s) puts(json_string_value(s));
+}
+
+void print_protocol(json_t *j)
+{
+    json_t *t, *items = json_object_get(j, "protocol_log");
+    char buf[32];
+    size_t i;
+    json_array_foreach(items, i, t)
+    {
+        cell(text(t, "kind"), 9);
+        cell(text(t, "target"), 44);
+        printf("for %s more\n", age(number(t, "left_s"), buf));
+    }
+    if (json_array_size(items) == 0)
+        puts("nothing is watched but connectors with protocol_log");
+    if (json_object_get(j, "folder"))
+        printf("log: %s\n", text(j, "folder"));
 }
 
 void print_generation(json_t *j)

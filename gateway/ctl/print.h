@@ -20,5 +20,6 @@ void print_changes(json_t *j);
 void print_client_settings(json_t *j);
 void print_generation(json_t *j);
 void print_probe(json_t *j);
+void print_protocol(json_t *j);
 
 #endif

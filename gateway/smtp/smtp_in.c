@@ -236,6 +236,18 @@ bool smtp_in_in_data(const struct smtp_in *s)
     return s->transaction == TRANSACTION_DATA;
 }
 
+enum smtp_in_reading smtp_in_reading(const struct smtp_in *s)
+{
+    if (s->transaction == TRANSACTION_DATA || s->chunk_left)
+        return SMTP_IN_READS_CONTENT;
+    return s->slot == SLOT_SASL ? SMTP_IN_READS_SECRET : SMTP_IN_READS_LINE;
+}
+
+bool smtp_in_at_line(const struct smtp_in *s)
+{
+    return s->line_len == 0 && !s->line_discarding;
+}
+
 /* ---- steps ---- */
 
 static void data_end(struct smtp_in *s, struct buf *out, struct smtp_in_event *ev)
@@ -288,7 +300,11 @@ static bool step_line(struct smtp_in *s, struct slice *in, struct buf *out,
                       struct smtp_in_event *ev)
 {
     struct slice line;
-    chunk_skip(s, in);
+    if (s->chunk_left && in->len) {
+        chunk_skip(s, in);
+        if (s->lines)
+            return false;
+    }
     if (is_tls_hello(s, *in)) {
         smtp_in_reply_close(s, out, 421, "4.7.0", "This is an SMTP service");
         return false;
@@ -331,10 +347,13 @@ enum smtp_in_event_kind smtp_in_step(struct smtp_in *s, struct slice *in, struct
         case CONNECTION_OPEN: break;
         default: assert(!"a step before the greeting or in a handshake");
         }
-        if (s->transaction == TRANSACTION_DATA)
+        if (s->transaction == TRANSACTION_DATA) {
             step_data(s, in, out, ev);
-        else if (!step_line(s, in, out, ev))
-            continue;
+        } else if (!step_line(s, in, out, ev)) {
+            if (!s->lines)
+                continue;
+            ev->kind = SMTP_IN_LINE;
+        }
         return ev->kind;
     }
 }

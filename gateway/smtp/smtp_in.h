@@ -63,6 +63,7 @@ enum smtp_in_event_kind {
     SMTP_IN_HANDOFF_COMMIT, /* (answer) ev->handoff: the message is ours from now on */
     SMTP_IN_HANDOFF_ABORT,  /* (answer) ev->handoff: it never will be */
     SMTP_IN_HANDOFF_NEXT,   /* (answer) ev->handoff: the first id of instance `to`, behind `id` */
+    SMTP_IN_LINE,           /* only where `lines` is set: a line was read that asks for nothing */
     SMTP_IN_RESET,          /* RSET, EHLO or HELO: the transaction, if any, is dropped */
     SMTP_IN_CLOSE           /* flush, then close (QUIT, too many errors, 421) */
 };
@@ -92,6 +93,8 @@ struct smtp_in {
     /* facts that owners read */
     bool tls, authenticated, esmtp;
     bool tls_short; /* set by the owner: no memory for a handshake now, STARTTLS is answered 454 */
+    bool lines;     /* set by the owner, who watches: a step reads one line at most, and what is
+                       left of one that was refused */
     bool in_transaction; /* MAIL was accepted */
     bool smtputf8;       /* of the current transaction */
     bool handing;        /* the current transaction is one of XHANDOFF */
@@ -161,5 +164,11 @@ bool smtp_in_is_closing(const struct smtp_in *s);
 bool smtp_in_is_idle(const struct smtp_in *s);
 /* Between DATA's 354 and the end of data. */
 bool smtp_in_in_data(const struct smtp_in *s);
+
+/* What the next step takes its input for. */
+enum smtp_in_reading { SMTP_IN_READS_LINE, SMTP_IN_READS_SECRET, SMTP_IN_READS_CONTENT };
+enum smtp_in_reading smtp_in_reading(const struct smtp_in *s);
+/* Nothing of a line has been read yet. */
+bool smtp_in_at_line(const struct smtp_in *s);
 
 #endif

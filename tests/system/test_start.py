@@ -41,7 +41,7 @@ BROKEN = [
      "relay.networks: "),
     ("YAML that ends in the middle", "log: {level: info\n", None, ""),
     ("a tab for a blank", "\tlog: {level: info}\n", None, ""),
-    ("not supported yet", "    protocol_log: true\n", None, "not supported yet"),
+    ("a protocol log without a folder", "    protocol_log: true\n", None, "needs log.protocol"),
     ("rewriting is not supported yet",
      "rewrite:\n  - {from: \"*@a.test\", to: \"*@b.test\"}\n", None, "not supported yet"),
     ("DANE is not supported yet",

@@ -36,6 +36,7 @@ OFF_PATH = {
     "gateway/http": "the admin thread",
     "gateway/metrics": "the admin thread",
     "gateway/log_writer": "the log's writer thread",
+    "gateway/log_file": "the log's writer thread",
     "gateway/auth_worker": "password workers",
     "gateway/auth/auth_check": "password workers",
     "gateway/shard_admin": "an operator's request, on the heap by design",

@@ -140,6 +140,7 @@ static void answer(struct dialog *d, const struct smtp_in_event *ev)
 static void perform(struct dialog *d, const struct smtp_in_event *ev, struct slice in)
 {
     switch (ev->kind) {
+    case SMTP_IN_LINE: break;
     case SMTP_IN_FLUSH: flush(d); break;
     case SMTP_IN_STARTTLS:
         flush(d);

@@ -277,7 +277,6 @@ Test(config_faults, accepted_domains)
 Test(config_faults, not_supported_yet)
 {
     static const struct fault faults[] = {
-        {"log: {protocol: /x}", "t:1:7: log.protocol is not supported yet"},
         {"users: {dovecot: /run/x}", "t:1:9: users.dovecot is not supported yet"},
         {"users: {deny_accounts: [a]}", "t:1:9: users.deny_accounts is not supported yet"},
         {"rewrite:\n  - {from: a, to: b}", "t:1:1: rewrite is not supported yet"},
@@ -292,8 +291,10 @@ Test(config_faults, not_supported_yet)
         {IN "  proxy_protocol: {from: [10.0.0.0/8, \"::/0\"]}",
          "t:4:26: proxy_protocol.from: every client could claim any address; name the load "
          "balancers"},
-        {IN "  protocol_log: true", "t:4:3: protocol_log is not supported yet"},
-        {OUT "  protocol_log: true", "t:4:3: protocol_log is not supported yet"},
+        {IN "  protocol_log: true",
+         "t:4:17: protocol_log: needs log.protocol, the folder it is written to"},
+        {OUT "  protocol_log: true",
+         "t:4:17: protocol_log: needs log.protocol, the folder it is written to"},
         {OUT "  tls: {level: dane}", "t:4:16: tls.level: dane is not supported yet"},
         {OUT "  tls: {level: mta-sts}", "t:4:16: tls.level: mta-sts is not supported yet"},
         {OUT "  auth: {mechanism: XOAUTH2}",

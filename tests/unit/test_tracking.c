@@ -107,7 +107,7 @@ Test(tracking, what_is_packed_is_read_again)
     struct tracking_want anything = {0};
     read_all(path, &anything, &s);
     cr_assert_eq(s.lines, LINES + 1);
-    cr_assert(tracking_pack(aside, &why), "%s", why.text);
+    cr_assert(tracking_pack(aside, true, &why), "%s", why.text);
     cr_assert_neq(access(aside, F_OK), 0);
     read_all(path, &anything, &s);
     cr_assert_eq(s.lines, LINES + 1);
