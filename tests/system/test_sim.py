@@ -17,7 +17,7 @@ SEEDS = os.environ.get("SIM_SEEDS", "2000")
 PLANT_SEEDS = os.environ.get("SIM_PLANT_SEEDS", "2000")
 SWEEP_SEEDS = "120"
 # Signals, admin HTTP and the polls for libunbound are not simulated (Makefile: SIM_LEFT_OUT).
-NOT_SIMULATED = ("gateway/control", "gateway/admin", "routing/dns_")
+NOT_SIMULATED = ("gateway/control", "gateway/admin", "gateway/ctl/", "routing/dns_")
 JOBS = str(os.cpu_count() or 1)
 
 
