@@ -127,6 +127,7 @@ struct io {
     struct io_uring_buf_ring *buf_ring;
     uint8_t *bufs;
     uint32_t buf_count, buf_size;
+    uint32_t recv_cap; /* bytes of a receive before others have their turn; 0: the kernel's own */
     uint32_t buf_free; /* not held by an owner */
     struct io_op *parked_first, **parked_last;
 

@@ -380,6 +380,57 @@ Test(uring, completions_overflow_and_none_is_lost, .timeout = 60)
     kit_close(&k);
 }
 
+/* How much of a long upload was handed over before one byte of another connection was. */
+static size_t read_before(uint32_t recv_cap)
+{
+    static uint8_t data[40 * 1024];
+    struct io_params params = {.fd_count_max = 16,
+                               .recv_buf_count = 64,
+                               .recv_buf_size = 1024,
+                               .cpu = -1};
+    struct kit k = {.c = &real, .io = create(&params)};
+    struct kit_listener l;
+    struct kit_conn client[2], *server;
+    size_t before;
+
+    k.io->recv_cap = recv_cap;
+    kit_fill(data, sizeof data, 0);
+    kit_listen(&k, &l, 2);
+    for (int i = 0; i < 2; i++) {
+        kit_connect(&l, &client[i], &server);
+        kit_receive(server);
+    }
+    io_turn(k.io, false);
+    kit_send(&client[0], data, sizeof data);
+    kit_send(&client[1], data, 1);
+    KIT_UNTIL(&k, l.conns[1].got_len == 1);
+    before = l.conns[0].got_len;
+    KIT_UNTIL(&k, l.conns[0].got_len == sizeof data);
+    cr_assert(kit_holds(l.conns[0].got, sizeof data, 0));
+    for (int i = 0; i < 2; i++) {
+        kit_disconnect(&client[i]);
+        kit_disconnect(&l.conns[i]);
+    }
+    kit_unlisten(&l);
+    if (recv_cap > INT32_MAX) /* as a kernel does that knows no such length */
+        cr_assert_eq(k.io->recv_cap, 0);
+    else if (recv_cap && k.io->recv_cap == 0) /* before Linux 6.17 there is no such bound */
+        before = 0;
+    kit_close(&k);
+    return before;
+}
+
+Test(uring, one_long_upload_does_not_hold_up_a_short_command, .timeout = 30)
+{
+    cr_assert_leq(read_before(1024), 4096);
+    cr_assert_geq(read_before(0), 16 * 1024, "else this test shows nothing");
+}
+
+Test(uring, a_kernel_that_refuses_a_length_receives_without, .timeout = 30)
+{
+    (void)read_before(1u << 31);
+}
+
 /* One call sleeps while completions of others come in: they are kept. */
 Test(uring, a_synchronous_call_keeps_other_completions, .timeout = 30)
 {
