@@ -4,10 +4,12 @@
  * Owns:     one file in --dir, removed at the end.
  * Runs on:  one thread.
  * Contract: each figure is for records of 4 KiB, a batch of them in one write and one sync;
- *           "io_uring" is the gateway's own way there, io_write_sync and a turn of its loop.
+ *           "io_uring" is the gateway's own way there, io_write_sync and a turn of its loop. With
+ *           --rate single records are due at that rate, and a time counts from when one was due:
+ *           what stops the whole machine for a moment is seen by all that were due then.
  * Failure:  exit 1 with the call that failed; a way this file system refuses (O_DIRECT) is skipped.
  * Bounds:   --seconds for each of the cases, --file-size on disk.
- * Tests:    run by hand.
+ * Tests:    tests/system/test_bench.py
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -15,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "bench/bench.h"
@@ -26,6 +29,7 @@
 
 #define DISK_RECORD    4096u
 #define DISK_BATCH_MAX 64u
+#define NS_A_SECOND    1000000000ull
 
 struct disk_way {
     const char *name;
@@ -46,7 +50,7 @@ static const unsigned batches[] = {1, 16, 64};
 
 struct disk {
     char path[4200];
-    uint64_t file_size, seconds;
+    uint64_t file_size, seconds, rate;
     bool json, first;
     char *data;
     struct io *io;
@@ -139,15 +143,25 @@ static void print_case(struct disk *d, const struct disk_way *way, unsigned batc
     fflush(stdout);
 }
 
+/* When the next append is due, in ns of bench_clock_ns: at once, or as --rate says. Waits for it. */
+static uint64_t due(const struct disk *d, uint64_t begun, uint64_t done, uint64_t now)
+{
+    uint64_t at = d->rate ? begun + done * NS_A_SECOND / d->rate : now;
+    const struct timespec t = {(time_t)(at / NS_A_SECOND), (long)(at % NS_A_SECOND)};
+
+    if (at > now)
+        (void)clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL);
+    return at;
+}
+
 static bool write_case(struct disk *d, const struct disk_way *way, unsigned batch, int fd)
 {
     struct bench_hist h;
     size_t count = (size_t)batch * DISK_RECORD;
-    uint64_t at = 0, begun = bench_clock_ns(), now = begun,
-             end = begun + d->seconds * 1000000000ull;
+    uint64_t at = 0, begun = bench_clock_ns(), now = begun, end = begun + d->seconds * NS_A_SECOND;
     bench_hist_init(&h);
     while (now < end && !bench_stop_requested) {
-        uint64_t from = now;
+        uint64_t from = due(d, begun, h.count, now);
         if (!way_write(d, way, fd, count, at))
             return false;
         now = bench_clock_ns();
@@ -165,7 +179,9 @@ static bool write_case(struct disk *d, const struct disk_way *way, unsigned batc
 
 static bool run_way(struct disk *d, const struct disk_way *way)
 {
-    for (size_t i = 0; i < sizeof(batches) / sizeof(batches[0]) && !bench_stop_requested; i++) {
+    size_t cases = d->rate ? 1 : sizeof(batches) / sizeof(batches[0]);
+
+    for (size_t i = 0; i < cases && !bench_stop_requested; i++) {
         int fd = open(d->path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
         if (fd < 0)
             return fail(d, "open");
@@ -195,6 +211,8 @@ int bench_cmd_disk(int argc, char **argv)
     const struct bench_opt opts[] = {
         {"--dir", "DIR", BENCH_OPT_STRING, &dir, 0, 0, NULL, "on the disk to measure"},
         {"--seconds", "N", BENCH_OPT_COUNT, &d.seconds, 1, 600, NULL, "for each of 15 cases (1)"},
+        {"--rate", "N", BENCH_OPT_COUNT, &d.rate, 1, 1000000, NULL,
+         "single records, due so many times a second"},
         {"--file-size", "BYTES", BENCH_OPT_SIZE, &d.file_size, 1u << 20, 1ull << 40, NULL,
          "of the test file (64MiB)"},
         {"--json", NULL, BENCH_OPT_FLAG, &d.json, 0, 0, NULL, "a JSON array on stdout"},

@@ -30,7 +30,7 @@ def servers_of(one, case, args, chosen):
     """Who runs a case, in turn: the gateway, what its goals are multiples of, and peers."""
     names = ["gateway", "baseline"] if args.baseline else ["gateway"]
     if one.kind in ("load", "relay") and not one.tls and not case.background \
-            and not case.half_rate and not case.second_hop and case.shards == 1:
+            and not case.second_hop and case.shards == 1:
         names.append("null")
     wanted = {goal.against for goal in case.goals}
     names += [name for name in ("raw", "disk") if name in wanted or f"{name}_sync_p99_ms" in wanted]
@@ -41,7 +41,7 @@ def sample(bench, one, case, server, args, known):
     if server == "raw":
         return measure.run_raw(bench, case, args)
     if server == "disk":
-        return measure.run_disk(bench)
+        return measure.run_disk(bench, known)
     if server == "baseline":
         with bench.using(args.baseline):
             return measure.KINDS[one.kind](bench, one, case, "gateway", args, known)

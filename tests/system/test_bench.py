@@ -182,6 +182,14 @@ def test_idle_holds_all(_, tls):
     assert sink.stop()["connections_open_max"] == 100
 
 
+def test_disk_appends_are_not_before_they_are_due(folder, _):
+    done = subprocess.run([BENCH, "disk", "--dir", folder, "--rate", "50", "--file-size", "1MiB",
+                           "--json"], stdout=subprocess.PIPE, text=True, timeout=60, check=False)
+    ways = json.loads(done.stdout)
+    assert done.returncode == 0 and len(ways) >= 3, ways
+    assert all(way["batch"] == 1 and 0 < way["syncs_per_second"] <= 52 for way in ways), ways
+
+
 def test_wrong_use_is_status_2_and_one_line(*_):
     for words in ([], ["nope"], ["load"], ["load", "--to", "x"], ["sink"], ["idle"], ["null"],
                   ["load", "--to", "127.0.0.1:1", "--size", "1"], ["disk"], ["tls-handshake"],
