@@ -70,6 +70,11 @@ static void batch_begin(struct lane *l, struct batch *b)
     l->filling = b;
 }
 
+bool commit_awaited(const struct lane *l)
+{
+    return !list_empty(&l->waiting) || !list_empty(&l->waiting_extents);
+}
+
 /* ---- filling ---- */
 
 static bool segment_fits(const struct lane *l, uint32_t len, bool state)
@@ -151,6 +156,16 @@ uint8_t *commit_room(struct lane *l, uint32_t len, bool state)
     return b->data + b->len;
 }
 
+uint8_t *commit_room_extent(struct lane *l, uint32_t len, bool state)
+{
+    if (l->filling->len >= COMMIT_EARLY_BYTES) {
+        if (l->writing)
+            return NULL;
+        commit_kick(l);
+    }
+    return commit_room(l, len, state);
+}
+
 uint32_t commit_record(struct lane *l, uint8_t *at, uint8_t type, uint64_t qid,
                        uint32_t payload_len)
 {
@@ -226,7 +241,7 @@ void commit_kick(struct lane *l)
     if (l->writing || b->len == 0)
         return;
     if (b->waiter_count || b->urgent || b->closed || l->closing || b->len >= COMMIT_EARLY_BYTES ||
-        !list_empty(&l->waiting))
+        commit_awaited(l))
         commit_start(l);
     else if (!timer_is_set(&l->state_timer))
         io_timer_set(l->io, &l->state_timer, io_now_ns(l->io) + COMMIT_STATE_NS);
@@ -244,9 +259,9 @@ void commit_progress(struct lane *l)
 {
     if (l->stash_count && !state_unstash(l) && l->open)
         return;
-    while (!list_empty(&l->waiting)) {
-        struct lane_tx *tx = container_of(l->waiting.next, struct lane_tx, link);
-        if (!tx_retry(l, tx))
+    while (commit_awaited(l)) {
+        struct list *first = list_empty(&l->waiting) ? &l->waiting_extents : &l->waiting;
+        if (!tx_retry(l, container_of(first->next, struct lane_tx, link)))
             break;
     }
 }

@@ -273,7 +273,7 @@ void lane_turn_end(struct lane *l)
     if (!l->is_open)
         return;
     state_free_doomed(l);
-    if (l->stash_count || !list_empty(&l->waiting))
+    if (l->stash_count || commit_awaited(l))
         commit_progress(l);
     commit_kick(l);
     reap_look(l);
@@ -376,6 +376,7 @@ static void lane_lists(struct lane *l)
     list_init(&l->doomed);
     list_init(&l->walks);
     list_init(&l->waiting);
+    list_init(&l->waiting_extents);
     list_init(&l->extent_txs);
     list_init(&l->failing);
     list_init(&l->durable_waits);
@@ -484,7 +485,7 @@ void lane_close_step(struct lane *l)
 
     if (!list_empty(&l->failing))
         return; /* their soon_timer brings us back */
-    if (l->is_open && (l->stash_count || !list_empty(&l->waiting)))
+    if (l->is_open && (l->stash_count || commit_awaited(l)))
         commit_progress(l);
     if (!list_empty(&l->failing))
         return;

@@ -25,7 +25,7 @@
 #define LANE_INODES_MIN      16u /* fewer are free: no new segment */
 #define COMMIT_BATCHES       8u  /* one fills, one is written, the others may be read from */
 #define COMMIT_RESERVE       (COMMIT_BUF_SIZE / 8) /* of a buffer, for state records */
-#define COMMIT_EARLY_BYTES   (COMMIT_BUF_SIZE / 4) /* written although nobody waits yet */
+#define COMMIT_EARLY_BYTES   (COMMIT_BUF_SIZE / 4) /* written although nobody waits yet; parts of bodies fill no more */
 #define COMMIT_STATE_NS      (50 * NS_PER_MS)      /* a state record nobody waits for */
 #define PREPARE_RETRY_NS     (1 * NS_PER_S)
 #define PREPARE_RETRY_NS_MAX (30 * NS_PER_S)
@@ -224,7 +224,8 @@ struct lane {
     bool paused; /* stopped: no segment is opened before prepare_timer fires */
     int32_t last_error;
     struct timer state_timer;
-    struct list waiting;       /* struct lane_tx that found no room, first come first served */
+    /* struct lane_tx that found no room, first come first served: messages, then parts of bodies */
+    struct list waiting, waiting_extents;
     struct list extent_txs;    /* open ones with extents */
     struct list failing;       /* their `done` is called by soon_timer */
     struct list durable_waits; /* struct lane_wait */
@@ -294,6 +295,15 @@ void lane_due_fire(struct timer *t);
  * before anything else happens.
  */
 uint8_t *commit_room(struct lane *l, uint32_t len, bool state) __attribute__((warn_unused_result));
+/*
+ * The same for a part of a body, for which nobody waits yet: it gets no room where
+ * COMMIT_EARLY_BYTES are in the batch already, so that a message beside large ones waits for a
+ * short write, and for one more.
+ */
+uint8_t *commit_room_extent(struct lane *l, uint32_t len, bool state)
+    __attribute__((warn_unused_result));
+/* Somebody has found no room. */
+bool commit_awaited(const struct lane *l);
 /* Seals the record at `at` (from commit_room), gives it its sequence, notes it for the summary.
  * Returns its offset. */
 uint32_t commit_record(struct lane *l, uint8_t *at, uint8_t type, uint64_t qid,

@@ -108,8 +108,7 @@ static void append_extent(struct lane *l)
         release(l);
         return;
     }
-    if (l->filling->len < COMMIT_BUF_SIZE / 2)
-        at = commit_room(l, EXTENT_RECORD_BYTES, false);
+    at = commit_room_extent(l, EXTENT_RECORD_BYTES, false);
     if (!at)
         return;
     memcpy(at + RECORD_HEADER_SIZE, c->bytes + RECORD_HEADER_SIZE,

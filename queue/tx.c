@@ -119,7 +119,7 @@ static enum lane_append flush_extent(struct lane *l, struct lane_tx *tx)
 
     if (!reach_extent(tx))
         return LANE_APPEND_FAILED;
-    at = commit_room(l, EXTENT_RECORD_BYTES, tx->internal);
+    at = commit_room_extent(l, EXTENT_RECORD_BYTES, tx->internal);
     if (!at)
         return commit_is_hopeless(l) ? LANE_APPEND_FAILED : LANE_APPEND_WAIT;
     memcpy(at + RECORD_HEADER_SIZE, &e, sizeof e);
@@ -174,11 +174,11 @@ enum lane_append lane_tx_append(struct lane_tx *tx, struct slice data)
     tx->body_size += data.len;
     if (tx->chunk_len <= SPOOL_CHUNK_SIZE)
         return LANE_APPEND_OK;
-    result = list_empty(&l->waiting) ? flush_extent(l, tx) : LANE_APPEND_WAIT;
+    result = commit_awaited(l) ? LANE_APPEND_WAIT : flush_extent(l, tx);
     if (result == LANE_APPEND_WAIT) {
         tx->state = TX_WAIT_EXTENT;
         list_remove(&tx->link);
-        list_push_back(&l->waiting, &tx->link);
+        list_push_back(&l->waiting_extents, &tx->link);
     } else if (result == LANE_APPEND_FAILED) {
         give_up(l, tx);
     }

@@ -260,7 +260,7 @@ static bool shard_is_quiet(const struct shard *s)
 {
     for (uint32_t i = 0; i < s->lane_count; i++) {
         const struct lane *l = s->lanes[i];
-        if (!commit_idle(l) || l->stash_count || !list_empty(&l->waiting))
+        if (!commit_idle(l) || l->stash_count || commit_awaited(l))
             return false;
     }
     return true;

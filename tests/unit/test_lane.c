@@ -214,6 +214,44 @@ Test(lane, buffers_full)
     lane_kit_end(&k);
 }
 
+static uint32_t count_resumed(const struct lane_kit_tx *t, uint32_t count)
+{
+    uint32_t resumed = 0;
+
+    for (uint32_t i = 0; i < count; i++)
+        resumed += t[i].resumed;
+    return resumed;
+}
+
+/* Parts of large bodies wait for room by the hundred; a short message does not wait for them all. */
+Test(lane, a_message_goes_before_the_parts_of_large_ones)
+{
+    enum { COUNT = 600, PARTS = 3 };
+    struct lane_kit k;
+    struct lane_kit_tx *t = calloc(COUNT, sizeof *t), small;
+    uint32_t waits = 0, resumed;
+    uint8_t bytes[16384];
+
+    lane_kit_open(&k, NULL);
+    lane_kit_body(1, 0, bytes, sizeof bytes);
+    for (int i = 0; i < COUNT; i++) {
+        lane_kit_begin(&k, &t[i]);
+        for (int part = 0; part < PARTS; part++)
+            waits += lane_tx_append(&t[i].tx, slice_of(bytes, sizeof bytes)) == LANE_APPEND_WAIT;
+    }
+    lane_kit_send(&k, &small, 2, 100, 1);
+    LANE_KIT_UNTIL(&k, small.done);
+    resumed = count_resumed(t, COUNT);
+    cr_assert_eq(small.code, 0);
+    cr_assert_gt(waits, COUNT / 2);
+    cr_assert_lt(resumed, waits / 2, "%u of %u went before it", resumed, waits);
+    LANE_KIT_UNTIL(&k, count_resumed(t, COUNT) == waits);
+    for (int i = 0; i < COUNT; i++)
+        lane_tx_abort(&t[i].tx);
+    free(t);
+    lane_kit_end(&k);
+}
+
 /* More changes of state in one turn than the buffers hold: they are kept and written. */
 Test(lane, many_changes_in_one_turn)
 {
