@@ -143,7 +143,7 @@ static void print_case(struct disk *d, const struct disk_way *way, unsigned batc
     fflush(stdout);
 }
 
-/* When the next append is due, in ns of bench_clock_ns: at once, or as --rate says. Waits for it. */
+/* Waits until the next append is due, at once or as --rate says; its time, of bench_clock_ns. */
 static uint64_t due(const struct disk *d, uint64_t begun, uint64_t done, uint64_t now)
 {
     uint64_t at = d->rate ? begun + done * NS_A_SECOND / d->rate : now;

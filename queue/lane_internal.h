@@ -21,12 +21,13 @@
 #include "queue/schedule.h"
 #include "queue/segment.h"
 
-#define LANE_PATH_MAX        512u
-#define LANE_INODES_MIN      16u /* fewer are free: no new segment */
-#define COMMIT_BATCHES       8u  /* one fills, one is written, the others may be read from */
-#define COMMIT_RESERVE       (COMMIT_BUF_SIZE / 8) /* of a buffer, for state records */
-#define COMMIT_EARLY_BYTES   (COMMIT_BUF_SIZE / 4) /* written although nobody waits yet; parts of bodies fill no more */
-#define COMMIT_STATE_NS      (50 * NS_PER_MS)      /* a state record nobody waits for */
+#define LANE_PATH_MAX   512u
+#define LANE_INODES_MIN 16u /* fewer are free: no new segment */
+#define COMMIT_BATCHES  8u  /* one fills, one is written, the others may be read from */
+#define COMMIT_RESERVE  (COMMIT_BUF_SIZE / 8) /* of a buffer, for state records */
+/* Written although nobody waits yet; parts of bodies fill no more. */
+#define COMMIT_EARLY_BYTES   (COMMIT_BUF_SIZE / 4)
+#define COMMIT_STATE_NS      (50 * NS_PER_MS) /* a state record nobody waits for */
 #define PREPARE_RETRY_NS     (1 * NS_PER_S)
 #define PREPARE_RETRY_NS_MAX (30 * NS_PER_S)
 #define DUE_PER_TURN_MAX     256u

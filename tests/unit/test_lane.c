@@ -223,7 +223,7 @@ static uint32_t count_resumed(const struct lane_kit_tx *t, uint32_t count)
     return resumed;
 }
 
-/* Parts of large bodies wait for room by the hundred; a short message does not wait for them all. */
+/* Parts of large bodies wait for room by the hundred; a short message does not wait for them. */
 Test(lane, a_message_goes_before_the_parts_of_large_ones)
 {
     enum { COUNT = 600, PARTS = 3 };
