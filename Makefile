@@ -271,12 +271,14 @@ peers: ## unpack mail and name servers for the tests (nothing is installed)
 	@deploy/packages/fetch-npm -page || echo "peers: jsdom is missing; its test will say so"
 
 # What takes longer, or more to fetch, than belongs into `make test`.
-deploy-test: all ## manifests by their schemas, alert rules by promtool, the package, the image
+deploy-test: all ## manifests, alert rules, a rolling restart, the package, the image, the guide
 	@deploy/packages/install test image
+	@deploy/packages/fetch-peers haproxy
 	@ALONE=1 deploy/packages/fetch-peers prometheus
 	@deploy/packages/fetch-npm -kubernetes
 	@tests/system/test_kubernetes.py
 	@tests/system/test_monitoring.py
+	@tests/system/test_rolling.py
 	@$(MAKE) --no-print-directory deb
 	@$(MAKE) --no-print-directory image-test
 	@tests/image/guide

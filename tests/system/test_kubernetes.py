@@ -15,7 +15,8 @@ from lib.harness import (ROOT, Skip, case, expect, expect_equal, expect_match, m
 from lib.sink import Sink
 
 sys.path.insert(0, os.path.join(ROOT, "tests", "kubernetes"))
-OVERLAYS = ("minimal", "isp", "smart-host")
+OVERLAYS = ("minimal", "isp", "smart-host", "handoff")
+HEADLESS = "hikyaku-headless.mail.svc.cluster.local"
 FOLDER = os.path.join(ROOT, "deploy", "kubernetes")
 
 
@@ -150,20 +151,26 @@ def configurations(folder):
     leaf = certs.leaf("mail.example.com")
     for name in OVERLAYS:
         at = os.path.join(folder, name)
-        for sub in ("hikyaku", "hikyaku-tls", "hikyaku-secrets"):
+        for sub in ("hikyaku", "hikyaku-tls", "hikyaku-secrets", "hikyaku-peers-tls"):
             os.makedirs(os.path.join(at, sub))
         shutil.copy(leaf.certificate, f"{at}/hikyaku-tls/tls.crt")
         shutil.copy(leaf.key, f"{at}/hikyaku-tls/tls.key")
-        gateway.users_file(f"{at}/hikyaku-secrets/users")
-        for secret in ("token", "smart-host-password"):
+        peers = certs.leaf(f"*.{HEADLESS}")
+        shutil.copy(peers.certificate, f"{at}/hikyaku-peers-tls/tls.crt")
+        shutil.copy(peers.key, f"{at}/hikyaku-peers-tls/tls.key")
+        shutil.copy(certs.authority(), f"{at}/hikyaku-peers-tls/ca.crt")
+        gateway.users_file(f"{at}/hikyaku-secrets/users", {"joe": "a long one", "peer": "another"})
+        for secret in ("token", "smart-host-password", "peer-password"):
             with open(f"{at}/hikyaku-secrets/{secret}", "w", encoding="utf-8") as file:
                 file.write("0123456789abcdef0123456789abcdef\n")
         objects = rendered(name)
         text = of_kind(objects, "ConfigMap")[0]["data"]["hikyaku.yaml"]
         with open(f"{at}/hikyaku/hikyaku.yaml", "w", encoding="utf-8") as file:
             file.write(text)
-        done = run([program("hikyaku"), "--config", f"{at}/hikyaku/hikyaku.yaml", "--check"])
-        expect("open relay" not in done.stderr and "clear text" not in done.stderr, done.stderr)
+        done = run([program("hikyaku"), "--config", f"{at}/hikyaku/hikyaku.yaml", "--check"],
+                   env=dict(os.environ, POD_NAME="hikyaku-0"))
+        for warning in ("open relay", "clear text", "no certificate is for"):
+            expect(warning not in done.stderr, done.stderr)
         import yaml
         conf = yaml.safe_load(text)
         pods = of_kind(objects, "StatefulSet")[0]["spec"]
@@ -188,6 +195,38 @@ def configurations(folder):
         annotated = any("proxy" in a for s in of_kind(objects, "Service")
                         for a in s["metadata"].get("annotations", {}))
         expect_equal(proxied, annotated, "PROXY protocol on one side only")
+
+
+@case("hand-off: every pod is a peer by its name, which its certificate has, and can be reached")
+def handoff(_):
+    objects = rendered("handoff")
+    import yaml
+    conf = yaml.safe_load(of_kind(objects, "ConfigMap")[0]["data"]["hikyaku.yaml"])
+    pods = of_kind(objects, "StatefulSet")[0]
+    send = {c["name"]: c for c in conf["send_connectors"]}
+    names = [send[p]["smart_hosts"][0]["host"] for p in conf["handoff"]["peers"]]
+    service = pods["spec"]["serviceName"]
+    expect_equal(f"{service}.{pods['metadata']['namespace']}.svc.cluster.local", HEADLESS)
+    way_in, = [c for c in conf["receive_connectors"] if "handoff_accounts" in c]
+    port = int(way_in["bind"][0].rsplit(":", 1)[1])
+    expect_equal(names, [f"{pods['metadata']['name']}-{i}.{HEADLESS}:{port}"
+                         for i in range(pods["spec"]["replicas"])])
+    for name in conf["handoff"]["peers"]:
+        expect_equal((send[name]["tls"]["level"], send[name]["address_spaces"]), ("verify", []))
+        expect_equal([send[name]["auth"]["username"]], way_in["handoff_accounts"])
+    expect_equal(way_in["fqdn"], f"${{POD_NAME}}.{HEADLESS}")
+    certificate, = [c["spec"] for c in of_kind(objects, "Certificate")
+                    if c["spec"].get("dnsNames") == [f"*.{HEADLESS}"]]
+    mounts = {v["secret"]["secretName"] for v in pods["spec"]["template"]["spec"]["volumes"]
+              if "secret" in v}
+    expect(certificate["secretName"] in mounts, mounts)
+    headless, = [s["spec"] for s in of_kind(objects, "Service") if s["metadata"]["name"] == service]
+    expect(headless["publishNotReadyAddresses"], "one that stops is not found any more")
+    expect(port in [p["port"] for p in headless["ports"]], headless)
+    policy, = [p["spec"] for p in of_kind(objects, "NetworkPolicy")
+               if p["metadata"]["name"] == "hikyaku-peers"]
+    for rule in policy["ingress"] + policy["egress"]:
+        expect_equal([p["port"] for p in rule["ports"]], [port])
 
 
 @case("probes ask for what the gateway serves")
