@@ -45,12 +45,17 @@ def seconds(text):
     return int(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
 
 
-@case("our rendering is that of kubectl kustomize, where there is one")
-def same_as_kubectl(_):
+def recent_kubectl():
     kubectl = tool("kubectl")
     version = run([kubectl, "version", "--client"], status=None).stdout
     if not re.search(r"Kustomize Version: v[5-9]", version):
         raise Skip("this kubectl's kustomize is older than 5")
+    return kubectl
+
+
+@case("our rendering is that of kubectl kustomize, where there is one")
+def same_as_kubectl(_):
+    kubectl = recent_kubectl()
     import yaml
     for name in OVERLAYS:
         ours = rendered(name)
@@ -227,6 +232,36 @@ def handoff(_):
                if p["metadata"]["name"] == "hikyaku-peers"]
     for rule in policy["ingress"] + policy["egress"]:
         expect_equal([p["port"] for p in rule["ports"]], [port])
+
+
+@case("the guide, line by line, as far as no cluster is needed")
+def guide(folder):
+    kubectl = recent_kubectl()
+    text = open(os.path.join(ROOT, "deploy", "README.md"), encoding="utf-8").read()
+    text = expect_match(r"\n## Kubernetes\n(.*?)\nWhat to know", text)[1]
+    lines = "\n".join(line[7:] for line in text.split("\n") if line.startswith(" " * 7))
+    lines = lines[:lines.index("kubectl -n mail rollout")]  # from there on pods have to run
+    expect(lines.count("kubectl") == 4 and "--check" in lines, lines)
+    shutil.copytree(os.path.join(ROOT, "deploy"), os.path.join(folder, "deploy"),
+                    ignore=shutil.ignore_patterns("hikyaku-*", "mine"))
+    programs = os.path.join(folder, "programs")
+    os.mkdir(programs)
+    for name in ("hikyaku", "hikyakuctl"):
+        os.symlink(os.path.abspath(program(name)), os.path.join(programs, name))
+    with open(os.path.join(programs, "kubectl"), "w", encoding="utf-8") as file:
+        file.write(f"""#!/bin/sh
+case "$*" in
+*create*) {kubectl} "$@" --dry-run=client -o name ;;
+"apply -k "*) {kubectl} kustomize "$3" | grep '^kind: StatefulSet' ;;
+*) exit 1 ;;
+esac
+""")
+        os.chmod(file.name, 0o755)
+    done = run(["bash", "-ec", lines], cwd=folder, status=None,
+               env=dict(os.environ, PATH=f"{programs}:{os.environ['PATH']}"))
+    expect_equal((done.returncode, done.stdout.split("\n")[-5:-1]),
+                 (0, ["namespace/mail", "secret/hikyaku-secrets", "secret/hikyaku-tls",
+                      "kind: StatefulSet"]), done.stderr)
 
 
 @case("probes ask for what the gateway serves")
