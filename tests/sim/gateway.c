@@ -205,7 +205,7 @@ bool gateway_start(struct world *w, uint32_t shards)
     memset(g->dirty, 0, sizeof g->dirty);
     g->epoch++;
     g->running = true;
-    g->draining = g->failed = g->strict = false;
+    g->draining = g->failed = false;
     g->answers = g->refusals = g->shards_up = g->shards_down = g->asks = 0;
     g->next = NULL;
     w->stats.starts++;
@@ -282,7 +282,7 @@ static void gateway_free(struct world *w)
     free(g->gw.log_rings);
     free(g->gw.metrics);
     g->running = false;
-    ledger_crash(w); /* where the disk was full or broken, the last words are lost */
+    ledger_crash(w); /* the last words that a full or broken disk did not take are lost */
     w->stats.drains++;
     TRACE(w, "gateway: stopped");
 }
@@ -302,8 +302,7 @@ void gateway_look(struct world *w)
             g->dirty[i] = !ledger_settle(w, i);
         }
         if (s->stopped) {
-            if (g->strict)
-                (void)ledger_settle(w, i); /* its lanes are closed: all is on disk */
+            (void)ledger_settle(w, i); /* its lanes are closed: what it did not name is on disk */
             sim_host_enter(g->host);
             shard_destroy(s);
             g->shards[i] = NULL;
@@ -353,7 +352,6 @@ void gateway_drain(struct world *w)
         return;
     TRACE(w, "gateway: drain");
     g->draining = true;
-    g->strict = w->calm; /* else a full or broken disk may keep the last words */
     atomic_store(&g->gw.draining, true);
     control_all(g, &item);
 }

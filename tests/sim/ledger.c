@@ -325,11 +325,22 @@ static void log_rcpt(struct world *w, uint32_t shard, struct slice event, struct
     }
 }
 
+/* A stop beside a disk that takes nothing: what was told of this message may not last. */
+static void log_unwritten(struct world *w, struct slice line)
+{
+    static const char reason[] = "The disk did not take";
+    uint32_t id = about_of(w, qid_of(line, "qid"));
+    if (id != UINT32_MAX && find(line, reason) < line.len)
+        w->msgs[id]->unwritten = true;
+}
+
 void ledger_log(struct world *w, uint32_t shard, struct slice line)
 {
     struct slice event = field_of(line, "event");
     TRACE(w, "log: %.*s", (int)line.len, (const char *)line.ptr);
-    if (slice_eq(event, SLICE_LIT("dsn")))
+    if (slice_eq(event, SLICE_LIT("dup_possible")))
+        log_unwritten(w, line);
+    else if (slice_eq(event, SLICE_LIT("dsn")))
         log_report(w, line);
     else if (slice_eq(event, SLICE_LIT("operator")))
         log_operator(w, line);
@@ -349,7 +360,7 @@ bool ledger_settle(struct world *w, uint32_t shard)
     bool all = true;
     for (uint32_t i = 0; i < w->msg_count; i++) {
         struct msg *m = w->msgs[i];
-        if (!m->qid || shard_of(w, m->qid) != shard)
+        if (!m->qid || m->unwritten || shard_of(w, m->qid) != shard)
             continue;
         for (uint32_t k = 0, at = 0; k < m->rcpt_count; k++) {
             struct rcpt *r = &m->rcpts[k];
@@ -365,6 +376,10 @@ bool ledger_settle(struct world *w, uint32_t shard)
             continue;
         }
         uint32_t id = about_of(w, r->qid);
+        if (id != UINT32_MAX && w->msgs[id]->unwritten) {
+            i++;
+            continue;
+        }
         if (id != UINT32_MAX && !w->msgs[id]->removed) {
             w->msgs[id]->removed = true;
             w->stats.removed++;
@@ -377,10 +392,12 @@ bool ledger_settle(struct world *w, uint32_t shard)
 
 void ledger_crash(struct world *w)
 {
-    for (uint32_t i = 0; i < w->msg_count; i++)
+    for (uint32_t i = 0; i < w->msg_count; i++) {
+        w->msgs[i]->unwritten = false;
         for (uint32_t k = 0; k < w->msgs[i]->rcpt_count; k++)
             if (!w->msgs[i]->rcpts[k].settled)
                 w->msgs[i]->rcpts[k].logged = false;
+    }
     for (uint32_t i = 0; i < w->removal_count; i++) {
         uint32_t id = about_of(w, w->removals[i].qid);
         if (id != UINT32_MAX)

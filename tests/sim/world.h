@@ -99,6 +99,7 @@ struct msg {
     bool end_sent;      /* the last byte of its end left the client */
     bool seen;          /* some next hop got a part of it: it was accepted */
     bool removed;       /* by the operator, and that is on disk */
+    bool unwritten;     /* the process that stops said that the disk does not have its last changes */
     bool removed_maybe; /* asked for, and the process died before it was known to be */
     bool report_over;   /* its report could not be delivered, or was removed */
     uint8_t sender_domain;
@@ -205,7 +206,7 @@ void world_domain_name(uint32_t domain, char out[32]);
 struct simgw {
     struct world *w;
     struct sim_host *host;
-    bool running, draining, strict;
+    bool running, draining;
     uint32_t epoch; /* grows with every process */
     struct gateway gw;
     struct io *io; /* control's */
