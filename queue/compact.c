@@ -75,19 +75,25 @@ static struct segment *choose_blocker(const struct segments *t, uint32_t passed)
     return NULL;
 }
 
-/* The oldest behind the one that was tried in vain. */
-static struct segment *choose(struct lane *l)
+bool compact_is_wanted(const struct lane *l)
 {
     const struct segments *t = &l->segments;
     uint64_t bytes = 0, live = 0;
-    uint32_t passed = l->compact.passed;
-    bool wanted;
 
     for (uint32_t i = 0; i < t->count; i++) {
         bytes += t->items[i]->bytes;
         live += t->items[i]->live_bytes;
     }
-    wanted = t->count >= COMPACT_SEGMENTS_MIN && live <= bytes / 2;
+    return t->count >= COMPACT_SEGMENTS_MIN && live <= bytes / 2;
+}
+
+/* The oldest behind the one that was tried in vain. */
+static struct segment *choose(struct lane *l)
+{
+    const struct segments *t = &l->segments;
+    uint32_t passed = l->compact.passed;
+    bool wanted = compact_is_wanted(l);
+
     l->compact.passed = 0;
     l->compact.blocker = false;
     for (uint32_t i = 0; i < t->count; i++)
@@ -194,6 +200,7 @@ void compact_kick(struct lane *l)
     struct segment *s;
 
     large_kick(l, may);
+    restate_kick(l, may);
     if (c->running || !may)
         return;
     s = c->from ? segments_find(&l->segments, c->from) : NULL;

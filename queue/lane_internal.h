@@ -5,7 +5,7 @@
  *   state.c    changes their state      -> commit_room, or the stash when there is none
  *   commit.c   batches, one write and one sync each, waiters; rolls to the next segment
  *   prepare.c  makes or recycles segments ahead; reap.c removes dead ones; seal.c writes summaries;
- *              compact.c copies old messages forward, large.c those with extents
+ *              compact.c copies old messages forward, large.c those with extents, restate.c states
  *   recover.c  finds old segments at start; leftover.c removes what is none; contents.c reads them,
  *              replay.c decides what a record means, census.c counts the records to come
  *   torn.c     messages of a commit that never ended
@@ -186,6 +186,14 @@ struct compact {
     uint64_t next_check_ns;
 };
 
+/* The newest state of messages written again, see restate.c. */
+struct restate {
+    struct lane_read read;
+    uint64_t qid, cursor, next_check_ns;
+    uint32_t segment, offset; /* where the state was when its words were asked for */
+    bool walking, reading;
+};
+
 struct recover;
 
 struct lane {
@@ -246,6 +254,7 @@ struct lane {
     struct seal seal;
     struct reap reap;
     struct compact compact;
+    struct restate restate;
     uint32_t stock[RECYCLE_STOCK_MAX]; /* ids of .tmp files to be used again */
     uint32_t stock_count;
 
@@ -360,6 +369,9 @@ uint32_t state_block(struct lane *l, uint8_t *out, const struct queue_msg *m,
 /* The index after a DSN in that record became durable, or failed. */
 void state_final_applied(struct lane *l, struct lane_final *f, const struct queue_msg *dsn);
 void state_final_failed(struct lane *l, struct lane_final *f);
+/* The state as it is, once more. False: no room. */
+bool state_again(struct lane *l, struct queue_msg *m, struct slice error)
+    __attribute__((warn_unused_result));
 void state_stash(struct lane *l, uint64_t qid, bool gone, uint32_t segment);
 /* False: no room for all. */
 bool state_unstash(struct lane *l);
@@ -398,6 +410,13 @@ bool compact_append(struct lane *l, struct compact_slot *slot, struct queue_msg 
 /* The copy is durable: the message is there now. */
 void compact_moved(struct lane *l, const struct compact_slot *slot);
 
+/* Less than a half of the segments' bytes is live. */
+bool compact_is_wanted(const struct lane *l);
+
+/* ---- restate.c ---- */
+/* Goes on with it; `may` is false while nothing is to be written. */
+void restate_kick(struct lane *l, bool may);
+
 /* ---- large.c ---- */
 /* A message with extents in `s` is copied forward, unless one is already. False: there is none. */
 bool large_start(struct lane *l, struct segment *s);
@@ -430,6 +449,9 @@ enum replay_result replay_record(struct lane *l, struct segment *s, const struct
 /* The whole record, checked: `done` gets its length and r->buf, which the caller frees. */
 void read_message_record(struct lane *l, struct queue_msg *m, struct lane_read *r);
 void read_extent_record(struct lane *l, uint64_t qid, struct lane_extent e, struct lane_read *r);
+/* The last error in words, or nothing: `done` gets their length and r->buf, which the caller
+ * frees. */
+void read_words(struct lane *l, struct queue_msg *m, struct lane_read *r);
 void read_forget_segment(struct lane *l, struct segment *s);
 /* Counts and tells. */
 void quarantine_tell(struct lane *l, uint32_t segment, uint64_t offset, const char *what);

@@ -25,7 +25,8 @@ enum read_step {
     READ_EXTENT,
     READ_ENVELOPE,
     READ_RECORD, /* as it is, for copying */
-    READ_ERROR   /* a state record, for its text */
+    READ_ERROR,  /* a state record, for its text */
+    READ_WORDS   /* the same, for nothing else */
 };
 
 struct read_job {
@@ -516,17 +517,34 @@ static void envelope_failed(struct lane_read *r, int32_t res)
     e->done(e, NULL, slice_of(NULL, 0), &why);
 }
 
-static void fetch_error(struct lane_read *r, uint32_t segment, uint32_t offset)
+/* The words are a convenience: whatever goes wrong with them, the message is good. */
+static void words_finish(struct lane_read *r, struct slice words)
 {
-    struct lane_envelope_read *e = container_of(r, struct lane_envelope_read, read);
+    if (r->step == READ_WORDS) {
+        r->buf = words.len ? malloc(words.len) : NULL;
+        if (r->buf)
+            memcpy(r->buf, words.ptr, words.len);
+        finish(r, r->buf ? (int32_t)words.len : 0);
+    } else {
+        struct lane_envelope_read *e = container_of(r, struct lane_envelope_read, read);
+        struct slice text = slice_of(NULL, 0);
+        if (words.len && !arena_copy(e->arena, words, &text))
+            text = slice_of(NULL, 0);
+        envelope_finish(e, text, NULL);
+    }
+}
+
+/* `step`: READ_ERROR or READ_WORDS. */
+static void fetch_error(struct lane_read *r, uint8_t step, uint32_t segment, uint32_t offset)
+{
     struct segment *s = segment ? segments_find(&r->lane->segments, segment) : NULL;
 
+    r->step = step;
     if (!s || s->state == SEGMENT_DYING || offset < SEGMENT_BLOCK || offset >= s->bytes ||
         job_of(r)->hops++ == ERROR_HOPS_MAX) {
-        envelope_finish(e, slice_of(NULL, 0), NULL);
+        words_finish(r, slice_of(NULL, 0));
         return;
     }
-    r->step = READ_ERROR;
     fetch(r, segment, offset,
           record_round(RECORD_HEADER_SIZE + sizeof(struct record_state) + FINAL_WORDS_MAX * 8u +
                        ERROR_BYTES_MAX));
@@ -552,33 +570,35 @@ static void envelope_read(struct lane_read *r, struct slice bytes)
         envelope_finish(e, slice_of(NULL, 0), "no memory for the envelope, or it is not one");
         return;
     }
-    fetch_error(r, r->msg->state_segment, r->msg->state_offset);
+    fetch_error(r, READ_ERROR, r->msg->state_segment, r->msg->state_offset);
 }
 
-/* The text is a convenience: whatever goes wrong here, the envelope is good. */
 static void error_read(struct lane_read *r, struct slice bytes)
 {
-    struct lane_envelope_read *e = container_of(r, struct lane_envelope_read, read);
     struct read_job *j = job_of(r);
     struct record_header h = {0};
     struct record_state_view v;
     struct record_message_view moved;
-    struct slice text, payload = slice_of(NULL, 0);
+    struct slice payload = slice_of(NULL, 0);
     uint32_t used;
 
     if (j->segment)
         payload = good_payload(j, bytes, j->qid, &h);
     if (payload.len && h.type == RECORD_MOVED && record_message_decode(payload, &moved))
         payload = moved.state_block;
-    if (payload.len == 0 || h.type == RECORD_MESSAGE || !record_state_decode(payload, &v, &used)) {
-        envelope_finish(e, slice_of(NULL, 0), NULL);
-    } else if (v.error.len) {
-        if (!arena_copy(e->arena, v.error, &text))
-            text = slice_of(NULL, 0);
-        envelope_finish(e, text, NULL);
-    } else {
-        fetch_error(r, v.state.error_segment, v.state.error_offset);
-    }
+    if (payload.len == 0 || h.type == RECORD_MESSAGE || !record_state_decode(payload, &v, &used))
+        words_finish(r, slice_of(NULL, 0));
+    else if (v.error.len)
+        words_finish(r, v.error);
+    else
+        fetch_error(r, r->step, v.state.error_segment, v.state.error_offset);
+}
+
+void read_words(struct lane *l, struct queue_msg *m, struct lane_read *r)
+{
+    begin(l, NULL, m->qid, r);
+    r->buf = NULL;
+    fetch_error(r, READ_WORDS, m->state_segment, m->state_offset);
 }
 
 void lane_envelope_read(struct lane *l, struct queue_msg *m, struct lane_envelope_read *e,
@@ -602,6 +622,7 @@ static void read_step_done(struct lane_read *r, struct slice bytes)
     case READ_EXTENT: extent_read(r, bytes); break;
     case READ_ENVELOPE: envelope_read(r, bytes); break;
     case READ_RECORD: whole_read(r, bytes); break;
-    case READ_ERROR: error_read(r, bytes); break;
+    case READ_ERROR:
+    case READ_WORDS: error_read(r, bytes); break;
     }
 }

@@ -37,6 +37,7 @@ struct segment {
     uint32_t dep_count, dep_cap;
     bool deps_all;        /* no memory for the list: all older ones */
     bool held;            /* scratch of compact.c */
+    bool restate;         /* scratch of restate.c */
     bool unreadable;      /* a record in it is damaged: not emptied by copying */
     bool unread;          /* not all of it is known: nothing from it on is deleted in this run */
     bool headless;        /* not even its header: only its place in the order is known */

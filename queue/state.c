@@ -137,6 +137,12 @@ static bool write_state(struct lane *l, struct queue_msg *m, uint8_t type, uint8
     return true;
 }
 
+bool state_again(struct lane *l, struct queue_msg *m, struct slice error)
+{
+    assert(m->rcpt_pending > 0 && !(m->flags & (MSG_DOOMED | MSG_LOCKED)));
+    return write_state(l, m, RECORD_STATE, 0, error);
+}
+
 /* Its record waits for the DSN's commit; who waits for the record waits as long. */
 static void mark_dirty(struct lane *l, struct queue_msg *m)
 {

@@ -635,3 +635,73 @@ Test(lane_sim, folder_syncs_that_fail_lose_nothing_and_bring_nothing_back)
         sim_destroy(r.sim);
     }
 }
+
+/* ---- states that are written again ---- */
+
+#define STATES 8u
+
+struct noted {
+    uint64_t qid, wall_s;
+    bool durable;
+};
+
+static void note_attempt(struct rig *r, struct noted *n, uint64_t wall_s)
+{
+    struct ended e = {.wait.done = ended_durable};
+    struct queue_msg *m = lane_find(r->lane, n->qid);
+    cr_assert(m);
+    lane_defer(r->lane, m, wall_s, true, SLICE_LIT("451 later"));
+    lane_when_durable(r->lane, &e.wait);
+    lane_turn_end(r->lane);
+    while (!e.done)
+        cr_assert(sim_step(r->sim));
+    n->wall_s = wall_s;
+    n->durable = e.ok;
+}
+
+static void check_noted(struct rig *r, struct noted noted[STATES], uint64_t seed)
+{
+    for (uint32_t i = 0; i < STATES; i++) {
+        struct queue_msg *m = lane_find(r->lane, noted[i].qid);
+        cr_assert(m, "seed %u: message %u is lost", (unsigned)seed, i);
+        if (noted[i].durable)
+            cr_assert_eq(m->next_attempt_wall_s, noted[i].wall_s, "seed %u: message %u",
+                         (unsigned)seed, i);
+    }
+}
+
+/* Each note lies in a segment of mail that is over; commits fail, the process dies. */
+static void write_states_again(uint64_t seed, bool faults)
+{
+    struct rig r;
+    struct noted noted[STATES] = {{0}};
+    make(&r, seed);
+    for (uint32_t i = 0; i < STATES; i++) {
+        cr_assert(large_message(&r, i, 30000));
+        noted[i].qid = r.qid;
+    }
+    for (uint32_t round = 0; round < 24; round++) {
+        passing(&r, 1);
+        note_attempt(&r, &noted[round % STATES], 4000000000 + round);
+        if (faults)
+            sim_host_fail_next(r.host, SIM_WRITE_SYNC, (uint32_t)sim_draw(r.sim, 20), SIM_EIO);
+        idle(&r, (uint32_t)sim_draw(r.sim, 4));
+        if (!faults || sim_draw(r.sim, 3))
+            continue;
+        start_at_last(&r, sim_draw(r.sim, 2));
+        sim_host_fail_next(r.host, SIM_WRITE_SYNC, 0, SIM_OK);
+        check_noted(&r, noted, seed);
+    }
+    sim_host_fail_next(r.host, SIM_WRITE_SYNC, 0, SIM_OK);
+    idle(&r, 10);
+    check_noted(&r, noted, seed);
+    cr_assert_leq(lane_stats(r.lane)->segments, 6, "seed %u: %u segments", (unsigned)seed,
+                  (unsigned)lane_stats(r.lane)->segments);
+    sim_destroy(r.sim);
+}
+
+Test(lane_sim, states_that_are_written_again_stay_the_same)
+{
+    for (uint64_t seed = 900; seed < 930; seed++)
+        write_states_again(seed, seed % 3);
+}

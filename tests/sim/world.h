@@ -96,10 +96,10 @@ struct msg {
     enum msg_fate fate;
     uint32_t epoch; /* process of the gateway that answered its end */
     bool null_sender, eight_bit;
-    bool end_sent;      /* the last byte of its end left the client */
-    bool seen;          /* some next hop got a part of it: it was accepted */
-    bool removed;       /* by the operator, and that is on disk */
-    bool unwritten;     /* the process that stops said that the disk does not have its last changes */
+    bool end_sent;  /* the last byte of its end left the client */
+    bool seen;      /* some next hop got a part of it: it was accepted */
+    bool removed;   /* by the operator, and that is on disk */
+    bool unwritten; /* the process that stops said that the disk does not have its last changes */
     bool removed_maybe; /* asked for, and the process died before it was known to be */
     bool report_over;   /* its report could not be delivered, or was removed */
     uint8_t sender_domain;

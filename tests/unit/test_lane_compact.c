@@ -153,3 +153,52 @@ Test(lane_compact, a_full_segment_does_not_hold_all_others)
         cr_assert_eq(lane_kit_check_body(&k, kept[i], i, 30000, 65536), 0);
     lane_kit_end(&k);
 }
+
+/* Other mail passes, each message ends in the segment that it came in; next attempts at the kept
+ * ones are noted all along. */
+static void retry_among_others(struct lane_kit *k, const uint64_t kept[30])
+{
+    for (uint32_t i = 0; i < 30; i++) {
+        char words[64];
+        for (uint32_t n = 0; n < 12; n++)
+            lane_kit_deliver(k, lane_kit_put(k, n, 30000, 1));
+        snprintf(words, sizeof words, "451 4.4.1 %u: Connection refused", i);
+        lane_defer(k->lane, lane_find(k->lane, kept[i]), 4000000000, true, slice_str(words));
+    }
+}
+
+static void check_states(struct lane_kit *k, const uint64_t kept[30])
+{
+    for (uint32_t i = 0; i < 30; i++) {
+        struct queue_msg *m = lane_find(k->lane, kept[i]);
+        struct envelope env;
+        char error[600], want[64];
+        snprintf(want, sizeof want, "451 4.4.1 %u: Connection refused", i);
+        cr_assert(m && m->state == QUEUE_DEFERRED && m->attempts == 1);
+        cr_assert_eq(m->next_attempt_wall_s, 4000000000);
+        cr_assert(lane_kit_envelope(k, kept[i], &env, error));
+        cr_assert_str_eq(error, want, "message %u: %s", i, error);
+    }
+}
+
+/* A full segment of mail for a host that is down: notes of failed attempts are all that keeps the
+ * segments which they are in. */
+Test(lane_compact, a_state_does_not_hold_a_segment)
+{
+    struct lane_kit k;
+    uint64_t kept[30];
+
+    lane_kit_open(&k, small_segments);
+    for (uint32_t i = 0; i < 30; i++)
+        kept[i] = lane_kit_put(&k, i, 30000, 1);
+    retry_among_others(&k, kept);
+    for (int i = 0; i < 200 && lane_stats(k.lane)->segments > 5; i++)
+        lane_kit_settle(&k);
+    cr_assert_leq(lane_stats(k.lane)->segments, 5, "%lu segments", lane_stats(k.lane)->segments);
+    check_states(&k, kept);
+    lane_kit_reopen(&k);
+    cr_assert_eq(k.found_count, 30);
+    cr_assert_eq(k.damaged_count, 0, "%s", k.damaged_what);
+    check_states(&k, kept);
+    lane_kit_end(&k);
+}
