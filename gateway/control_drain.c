@@ -18,7 +18,7 @@ static void drain_begin(struct control *c)
     c->drain_begun = true;
     io_timer_clear(c->io, &c->drain_timer);
     control_post_shards(c, &item);
-    control_notify("STATUS=Finishing sessions and deliveries under way");
+    control_notify("STOPPING=1\nSTATUS=Finishing sessions and deliveries under way");
 }
 
 static void drain_waited(struct timer *t)
@@ -42,12 +42,11 @@ void control_drain(struct control *c, bool at_once)
     if (accept_ns)
         log_u64(&line, "accepting_s", accept_ns / NS_PER_S);
     log_end(&line);
-    control_notify("STOPPING=1");
     if (!accept_ns) {
         drain_begin(c);
         return;
     }
-    control_notify("STATUS=Not ready, still accepting connections");
+    control_notify("STOPPING=1\nSTATUS=Not ready, still accepting connections");
     c->drain_timer.fire = drain_waited;
     io_timer_set(c->io, &c->drain_timer, io_now_ns(c->io) + accept_ns);
 }

@@ -89,6 +89,7 @@ def accepting(folder):
             with smtplib.SMTP(g.host, g.port["relay"], timeout=60) as new:
                 new.sendmail(f"m{i}@sender.test", ["b@x.test"], b"Subject: x\r\n\r\nx\r\n")
         open_before.sendmail("open@sender.test", ["b@x.test"], b"Subject: x\r\n\r\nx\r\n")
+        sink.wait(9)  # what has not begun stays
         expect_equal(g.status()["drain_phase"], "accepting")
         g.process.signal(2)
         expect_match("^4.3.2", open_before.getreply()[1].decode())
