@@ -120,6 +120,8 @@ void admin_call_free(struct admin_call *call);
 /* admin_metrics.c */
 void admin_metrics(struct admin_call *call);
 void admin_ready(struct admin_call *call);
+/* Of each connector; ages of the queue. */
+void admin_series(FILE *f, const struct control *c);
 /* Why the gateway does not accept, or NULL: it does. */
 const char *admin_not_ready(struct control *c);
 /* The highest of all shards. */

@@ -31,7 +31,8 @@ static bool is_maximum(enum metric id)
 
 static bool per_shard(enum metric id)
 {
-    return id == M_BUSY_NS || id == M_TURN_MAX_NS || id == M_SESSIONS || id == M_ACCEPTED;
+    return id == M_BUSY_NS || id == M_TURN_MAX_NS || id == M_UTILISATION_NS || id == M_SESSIONS ||
+           id == M_ACCEPTED;
 }
 
 static uint64_t total(const struct gateway *gw, enum metric id)
@@ -47,7 +48,7 @@ static uint64_t total(const struct gateway *gw, enum metric id)
 /* Base units: what is counted in nanoseconds is shown in seconds. */
 static void write_value(FILE *f, enum metric id, const char *label, uint64_t v)
 {
-    if (strstr(table[id].name, "seconds"))
+    if (strstr(table[id].name, "seconds") || id == M_UTILISATION_NS)
         fprintf(f, "hikyaku_%s%s %.9f\n", table[id].name, label, (double)v / 1e9);
     else
         fprintf(f, "hikyaku_%s%s %llu\n", table[id].name, label, (unsigned long long)v);
@@ -145,6 +146,7 @@ void admin_metrics(struct admin_call *call)
             "# TYPE hikyaku_start_time_seconds gauge\nhikyaku_start_time_seconds %.3f\n",
             (double)gw->start_wall_ns / 1e9);
     write_certificates(f, control_generation(c)->config);
+    admin_series(f, c);
     fclose(f);
     admin_answer(call, 200, "text/plain; version=0.0.4; charset=utf-8", text, len);
 }

@@ -76,6 +76,7 @@ struct config_receive_connector {
     uint64_t idle_ns;                       /* without a whole command, or text */
     struct config_strings handoff_accounts; /* gateways that may hand their mail over */
     bool protocol_log;
+    uint16_t series; /* its place among the metrics (gateway/series.h); set by the control thread */
 };
 
 enum config_tls_level {
@@ -121,6 +122,7 @@ struct config_send_connector {
     struct config_networks mx_allow; /* delivery: mx may connect to these although they are private
                                         or special (FAULTS 75) */
     uint16_t port;                   /* for delivery: mx; 25. For tests and odd set-ups */
+    uint16_t series;                 /* as above */
 };
 
 /* A file that the configuration was read from or names, other than config.path. */

@@ -45,6 +45,11 @@ const struct generation *control_generation(const struct control *c)
     return c->current;
 }
 
+const struct series_names *control_series(const struct control *c)
+{
+    return &c->series;
+}
+
 const char *control_reload_error(const struct control *c)
 {
     return c->reload_error;
@@ -423,6 +428,7 @@ int control_run(const struct control_options *o)
         free(c);
         return control_say(&why, status);
     }
+    series_assign(&c->series, c->current->config);
     control_signals_block(c);
     if (!control_begin(c, &why)) {
         control_say(&why, 1);

@@ -54,6 +54,8 @@ const struct switches *control_switches(const struct control *c);
 bool control_switch(struct control *c, enum connector_kind kind, const char *name,
                     enum connector_switch state, struct why *why)
     __attribute__((warn_unused_result));
+/* Which connectors have series of their own. */
+const struct series_names *control_series(const struct control *c);
 /* Whom the operator watches now (gateway/control_protocol.c), and for how much longer. */
 const struct protocol_targets *control_protocol(const struct control *c);
 uint64_t control_protocol_left_s(const struct control *c, const struct protocol_target *t);

@@ -46,6 +46,7 @@ struct control {
     uint32_t answers, refusals, adopted;
     bool reload_again;
     struct control_watch watch;
+    struct series_names series;
     struct protocol_targets targets;
     struct timer targets_timer;
     struct why reload_why;

@@ -142,6 +142,7 @@ bool control_reload(struct control *c, void (*done)(void *arg, const struct why 
         control_reload_end(c, &why);
         return true;
     }
+    series_assign(&c->series, c->next->config);
     c->answers = c->refusals = c->adopted = 0;
     c->next->shards_holding = c->gw.shard_count;
     struct ring_item item = {.kind = PEER_CONFIG, .ptr = c->next};

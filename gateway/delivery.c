@@ -72,7 +72,7 @@ struct site *job_route_rcpt(struct job *j, uint32_t rcpt)
         why_set(&why, 451, "4.3.1", "Too many different next hops at once");
         job_rcpt_done(j, rcpt, RCPT_DEFER, &why, NULL);
     } else if (site_is_unhealthy(&s->hosts, io_now_ns(d->shard->io)) && s->hop_count == 0) {
-        const struct job_via via = {.connector = s->send->conf->name, .remote = s->last_remote};
+        const struct job_via via = {.send = s->send, .remote = s->last_remote};
         job_rcpt_done(j, rcpt, RCPT_DEFER, &s->last_error, &via);
         s->deferred++;
         return NULL;
@@ -207,6 +207,7 @@ void delivery_accept(struct delivery *d, struct lane *l, struct queue_msg *m, st
     }
     arena_move(&j->arena, arena);
     j->env = *env;
+    j->durable_wall_ns = io_wall_ns(d->shard->io);
     if (!job_rcpts_alloc(j)) {
         job_end(j);
         lane_defer(l, m, lane_wall_s(l) + 60, false, slice_of(NULL, 0));
@@ -233,6 +234,7 @@ static void job_envelope_read(struct lane_envelope_read *r, const struct envelop
     delivery_wants_refill(j->delivery);
     if (env) {
         j->env = *env;
+        j->durable_wall_ns = env->accepted_wall_ns; /* nearly */
         j->last_error = error;
         if (job_rcpts_alloc(j)) {
             job_begin(j);

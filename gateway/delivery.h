@@ -50,7 +50,8 @@ struct job_verdict {
 
 /* By what way a verdict came, for the log. NULL or "": not known. */
 struct job_via {
-    const char *connector, *remote, *tls;
+    const struct shard_send *send;
+    const char *remote, *tls;
     uint64_t elapsed_ns;
 };
 
@@ -65,6 +66,7 @@ struct job {
     struct job_verdict **verdicts; /* JOB_VERDICTS_MAX, NULL: none yet; most jobs have none */
     uint32_t verdict_count;
     uint32_t tasks_open;
+    uint64_t durable_wall_ns;
     bool warn; /* the sender is to hear of the delay now */
     bool routing, finishing, remove_asked, hold_asked, bounce_asked;
     bool suspect;            /* counts in delivery->suspect_count */
@@ -220,6 +222,12 @@ struct delivery {
     uint32_t hop_count;
     uint64_t hop_serial; /* of those that were logged */
 };
+
+/* What is counted for the site's connector. */
+static inline struct send_series *site_series(const struct site *s)
+{
+    return &s->delivery->shard->metrics->send[s->send->conf->series];
+}
 
 /* delivery.c */
 /* For route_choose: has the operator disabled it? */

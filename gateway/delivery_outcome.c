@@ -42,7 +42,7 @@ static void job_log(struct job *j, enum log_event event, uint32_t rcpt, const st
     struct log_line line;
     job_log_begin(j, &line, event, rcpt);
     if (via) {
-        log_word(&line, "connector", via->connector);
+        log_word(&line, "connector", via->send ? via->send->conf->name : NULL);
         log_word(&line, "remote", via->remote);
         log_word(&line, "tls", via->tls);
     }
@@ -98,6 +98,19 @@ static uint32_t job_verdict(struct job *j, const struct why *why, const char *re
     return j->verdict_count;
 }
 
+static void job_count(const struct job *j, enum rcpt_state state, const struct shard_send *send)
+{
+    const struct shard *sh = j->delivery->shard;
+    struct send_series *series = &sh->metrics->send[send->conf->series];
+    uint64_t now = io_wall_ns(sh->io), accepted = j->env.accepted_wall_ns;
+    series_add(&series->count[state == RCPT_DONE    ? SS_DELIVERED
+                              : state == RCPT_DEFER ? SS_DEFERRED
+                                                    : SS_FAILED],
+               1);
+    if (state == RCPT_DONE)
+        histogram_add(&series->total, now > accepted ? now - accepted : 0);
+}
+
 void job_rcpt_done(struct job *j, uint32_t rcpt, enum rcpt_state state, const struct why *why,
                    const struct job_via *via)
 {
@@ -106,6 +119,8 @@ void job_rcpt_done(struct job *j, uint32_t rcpt, enum rcpt_state state, const st
     struct job_rcpt *r = &j->rcpts[rcpt];
     assert(r->state == RCPT_IN_TASK || r->state == RCPT_PENDING);
     r->state = (uint8_t)state;
+    if (via && via->send)
+        job_count(j, state, via->send);
     switch (state) {
     case RCPT_DONE:
         metric_add(metrics, M_DELIVERED, 1);

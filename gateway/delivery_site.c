@@ -220,7 +220,7 @@ void site_task_back(struct task *t)
 /* Every waiting task gets the same verdict; PENDING sends its recipients back to routing. */
 static void site_settle_tasks(struct site *s, enum rcpt_state state, const struct why *why)
 {
-    const struct job_via via = {.connector = s->send->conf->name, .remote = s->last_remote};
+    const struct job_via via = {.send = s->send, .remote = s->last_remote};
     struct list waiting;
     list_init(&waiting);
     struct task *t;

@@ -282,7 +282,7 @@ static struct job_via hop_via(const struct hop *h, uint64_t elapsed_ns, char tls
     struct tls_facts facts;
     if (h->tls)
         tls_facts(h->tls, &facts);
-    return (struct job_via){.connector = h->site->send->conf->name,
+    return (struct job_via){.send = h->site->send,
                             .remote = h->remote,
                             .tls = h->tls ? tls_facts_text(&facts, tls) : NULL,
                             .elapsed_ns = elapsed_ns};
@@ -298,6 +298,7 @@ static void hop_task_end(struct hop *h, const struct why *why, uint64_t elapsed_
                                                    : RCPT_FAIL;
     char tls[TLS_TEXT_MAX];
     const struct job_via via = hop_via(h, elapsed_ns, tls);
+    histogram_add(&site_series(h->site)->attempt, io_now_ns(hop_io(h)) - h->task_start_ns);
     for (uint32_t i = 0; i < t->rcpt_count; i++) {
         if (j->rcpts[t->rcpts[i]].state != RCPT_IN_TASK)
             continue;
@@ -315,6 +316,15 @@ static void hop_task_end(struct hop *h, const struct why *why, uint64_t elapsed_
     job_task_done(t);
 }
 
+/* Of a first attempt: how long the message waited for it. */
+static void hop_count_first(struct hop *h, const struct job *j)
+{
+    uint64_t now = io_wall_ns(hop_io(h));
+    if (j->m && !j->handoff && j->m->attempts == 0)
+        histogram_add(&site_series(h->site)->first,
+                      now > j->durable_wall_ns ? now - j->durable_wall_ns : 0);
+}
+
 void hop_take(struct hop *h, struct task *t)
 {
     struct why why;
@@ -329,6 +339,7 @@ void hop_take(struct hop *h, struct task *t)
         return;
     }
     h->messages++;
+    hop_count_first(h, t->job);
     if (h->watch && t->job->m) {
         char qid[QID_TEXT_MAX];
         watch_note(h->watch, slice_str(qid_text(t->job->m->qid, qid)), "message");
@@ -415,6 +426,9 @@ void hop_failed(struct hop *h, const struct why *why, bool host_is_down, bool da
         watch_note(h->watch, slice_str(kept.text), "failed");
     if (!h->ready) {
         metric_add(sh->metrics, M_OUT_CONNECT_FAILED, 1);
+        series_add(&site_series(s)->count[SS_CONNECT_FAILED], 1);
+        if (in_tls && h->state == HOP_TLS)
+            series_add(&site_series(s)->count[SS_TLS_FAILED], 1);
         if (hop_retry_in_clear(h, in_tls && h->state != HOP_CONNECT))
             host_is_down = false;
     }
@@ -484,6 +498,9 @@ static void hop_ready(struct hop *h)
     if (!h->ready) {
         h->ready = true;
         h->site->opening--;
+        series_add(&site_series(h->site)->count[SS_READY], 1);
+        if (!h->tls)
+            series_add(&site_series(h->site)->count[SS_CLEAR], 1);
         hop_report(h, SITE_UP);
     }
     if (!h->task && list_empty(&h->idle_link))

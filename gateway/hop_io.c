@@ -411,6 +411,13 @@ void hop_tls_begin(struct hop *h)
     hop_touch(h);
 }
 
+static void hop_count_tls(struct hop *h)
+{
+    struct tls_facts facts;
+    tls_facts(h->tls, &facts);
+    series_add(&site_series(h->site)->count[facts.resumed ? SS_TLS_RESUMED : SS_TLS], 1);
+}
+
 void hop_handshake(struct hop *h)
 {
     struct shard *sh = hop_shard(h);
@@ -422,6 +429,7 @@ void hop_handshake(struct hop *h)
         h->out_len += wire.len;
         held_consume(&sh->held, &h->held, in);
         if (st == TLS_OK) {
+            hop_count_tls(h);
             if (h->watch)
                 watch_tls(h->watch, h->tls);
             hop_set_state(h, HOP_SMTP);

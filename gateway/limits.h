@@ -223,6 +223,12 @@
 #define LOG_RING_BYTES (1u << 20) /* per shard; full: the line is dropped and counted */
 #define LOG_LINE_MAX   4096u
 
+/* ---- metrics ---- */
+#define SERIES_CONNECTORS_MAX 64u  /* of each kind, with series of their own; others are summed up \
+                                    */
+#define QUEUE_AGE_SLICE_MIN 5000u  /* messages whose age is looked at a second and shard */
+#define QUEUE_AGE_SLICE_MAX 20000u /* the same, of a deep queue */
+
 /* ---- protocol log ---- */
 #define TRANSCRIPT_LINE_MAX \
     1024u /* bytes of a line of a dialog that are shown; the rest is counted */

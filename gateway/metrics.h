@@ -10,8 +10,7 @@
 #ifndef HIKYAKU_METRICS_H
 #define HIKYAKU_METRICS_H
 
-#include <stdatomic.h>
-#include <stdint.h>
+#include "gateway/series.h"
 
 /* id, name without the hikyaku_ prefix, type, help. What is called seconds is counted in
  * nanoseconds. */
@@ -120,6 +119,8 @@
     X(M_ENTERS, "loop_enters_total", "counter",                                                    \
       "System calls of the event loop: work handed to the kernel, or waited for.")                 \
     X(M_BUSY_NS, "loop_busy_seconds_total", "counter", "Time spent in turns, waiting excluded.")   \
+    X(M_UTILISATION_NS, "shard_utilisation_ratio", "gauge",                                        \
+      "Busy part of the last second, 0 to 1, of each shard.")                                      \
     X(M_TURN_MAX_NS, "loop_turn_longest_seconds", "gauge", "Longest turn since the start.")        \
     X(M_RECV_BUF_EMPTY, "receive_buffers_exhausted_total", "counter",                              \
       "Times a receive waited for a buffer.")                                                      \
@@ -132,8 +133,15 @@ enum metric {
         METRIC_COUNT
 };
 
+#define QUEUE_AGES 4u
+extern const uint32_t queue_ages_s[QUEUE_AGES];
+
 struct metrics {
     _Atomic uint64_t value[METRIC_COUNT];
+    struct receive_series receive[SERIES_SLOTS];
+    struct send_series send[SERIES_SLOTS];
+    _Atomic uint64_t queue_oldest_s;          /* when it was accepted; 0: none */
+    _Atomic uint64_t queue_older[QUEUE_AGES]; /* messages older than queue_ages_s */
 };
 
 static inline uint64_t metric_get(const struct metrics *m, enum metric id)

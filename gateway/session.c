@@ -323,6 +323,7 @@ static void session_log_open(struct session *s, const struct why *why)
     log_end(&line);
     if (why)
         metric_add(s->shard->metrics, M_SESSIONS_REFUSED, 1);
+    session_count(s, why ? RS_SESSIONS_REFUSED : RS_SESSIONS, 1);
 }
 
 void session_refuse(struct session *s, const struct why *why, bool receiving)

@@ -131,6 +131,12 @@ void session_begin(struct session *s, bool allowed, bool receiving);
 /* Says `why` in place of the greeting, where that can be read, and ends. */
 void session_refuse(struct session *s, const struct why *why, bool receiving);
 
+/* Counts for the connector. */
+static inline void session_count(struct session *s, enum receive_count what, uint64_t by)
+{
+    series_add(&s->shard->metrics->receive[s->receive->conf->series].count[what], by);
+}
+
 /* session_watch.c */
 /* The client is known: is this session to be logged? */
 void session_watch_begin(struct session *s);

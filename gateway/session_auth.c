@@ -52,6 +52,7 @@ static bool session_auth_accept(struct session *s)
     s->account[len] = '\0';
     auth_limit_passed(sh->auth_limit, &s->who, io_now_ns(sh->io));
     metric_add(sh->metrics, M_AUTH_OK, 1);
+    session_count(s, RS_AUTH_OK, 1);
     session_auth_log(s, EV_AUTH_OK, account, NULL);
     if (s->watch)
         watch_note(s->watch, account, "authenticated");
@@ -83,6 +84,7 @@ static void session_auth_result(struct session *s, const struct auth_check *chec
         return;
     }
     metric_add(sh->metrics, M_AUTH_FAILED, 1);
+    session_count(s, RS_AUTH_FAILED, 1);
     session_auth_log(s, EV_AUTH_FAILED, session_auth_name(s), NULL);
     s->user = NULL;
     why_set(&why, 535, "5.7.8", "Authentication credentials invalid");
@@ -175,6 +177,7 @@ static void session_auth_refuse(struct session *s)
 {
     struct why why;
     metric_add(s->shard->metrics, M_AUTH_LIMITED, 1);
+    session_count(s, RS_AUTH_FAILED, 1);
     session_auth_log(s, EV_AUTH_FAILED, session_auth_name(s), "too many failures, not looked at");
     s->user = NULL;
     why_set(&why, 421, "4.7.0", "Too many failed authentications, try again later");

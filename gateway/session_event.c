@@ -49,6 +49,7 @@ static void session_rcpt(struct session *s, const struct smtp_rcpt *rcpt, struct
     session_tx_rcpt(s, rcpt, &why);
     if (why.smtp_code >= 500) {
         metric_add(s->shard->metrics, M_RCPT_REJECTED, 1);
+        session_count(s, RS_RCPT_REJECTED, 1);
         if (s->smtp.rcpt_rejected >= RCPT_FAIL_FREE) {
             session_answer_late(s, &why, RCPT_FAIL_DELAY_NS);
             return;
@@ -68,6 +69,7 @@ static void session_starttls(struct session *s, struct slice rest)
         if (s->watch)
             watch_note(s->watch, slice_of(NULL, 0), "plaintext behind STARTTLS: closed");
         metric_add(s->shard->metrics, M_TLS_FAILED, 1);
+        session_count(s, RS_TLS_FAILED, 1);
         session_finish(s, true);
         return;
     }
@@ -131,6 +133,7 @@ void session_event(struct session *s, struct smtp_in_event *ev, struct slice res
         break;
     case SMTP_IN_DATA_BAD:
         metric_add(s->shard->metrics, M_REJECTED, 1);
+        session_count(s, RS_REJECTED, 1);
         session_tx_refused(s);
         session_tx_drop(s);
         break;

@@ -184,6 +184,7 @@ static void session_tls_failed(struct session *s, const struct why *why)
     log_str(&line, "reason", why->text);
     log_end(&line);
     metric_add(s->shard->metrics, M_TLS_FAILED, 1);
+    session_count(s, RS_TLS_FAILED, 1);
     if (s->watch)
         watch_note(s->watch, slice_str(why->text), "TLS failed");
     s->tls_notified = true; /* the alert is in the wire buffer */
@@ -195,6 +196,7 @@ static void session_handshake_done(struct session *s)
     struct tls_facts facts;
     tls_facts(s->tls, &facts);
     metric_add(s->shard->metrics, M_TLS_HANDSHAKES, 1);
+    session_count(s, facts.resumed ? RS_TLS_RESUMED : RS_TLS, 1);
     if (facts.resumed)
         metric_add(s->shard->metrics, M_TLS_RESUMED, 1);
     if (s->watch)

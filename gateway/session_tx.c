@@ -395,6 +395,7 @@ static void tx_withdraw(struct session_tx *tx)
         return;
     why_set(&why, 451, "4.3.0", "Spool does not answer, try again later");
     metric_add(tx->shard->metrics, M_REJECTED, 1);
+    session_count(s, RS_REJECTED, 1);
     tx_log_refused(s, tx->env.sender, slice_of(NULL, 0), &why);
     tx->session = NULL;
     tx->shard->withdrawn++;
@@ -458,10 +459,15 @@ static void session_tx_done(struct lane_tx *lt, struct queue_msg *m, const struc
     if (why->smtp_code == 0) {
         metric_add(sh->metrics, M_ACCEPTED, 1);
         metric_add(sh->metrics, M_ACCEPTED_RCPTS, tx->env.rcpt_count);
+        session_count(s, RS_ACCEPTED, 1);
+        session_count(s, RS_RCPT, tx->env.rcpt_count);
+        histogram_add(&sh->metrics->receive[s->receive->conf->series].durable,
+                      io_now_ns(sh->io) - tx->data_end_ns);
         tx_log_accepted(s, tx, qid, m);
         delivery_accept(sh->delivery, lt->lane, m, &tx->arena, &tx->env);
     } else {
         metric_add(sh->metrics, M_REJECTED, 1);
+        session_count(s, RS_REJECTED, 1);
         tx_log_refused(s, tx->env.sender, slice_of(NULL, 0), why);
     }
     arena_reset(&tx->arena);

@@ -130,9 +130,14 @@ struct shard {
     uint64_t drain_force_ns;   /* sessions are cut */
     uint64_t drain_deliver_ns; /* until then deliveries begin */
     uint64_t drain_cut_ns;     /* deliveries under way are cut; 0: new ones still begin */
-    char admin_owner;          /* its address marks messages that an operator's request looks at */
-    struct timer tick;         /* once a second: gauges, drain progress */
-    struct list unposted;      /* items that found a ring full, see shard_post */
+    struct {
+        uint64_t busy_ns, at_ns; /* at the last tick */
+        uint32_t lane;           /* of the round that looks at ages */
+        uint64_t cursor, oldest_s, older[QUEUE_AGES];
+    } look;
+    char admin_owner;     /* its address marks messages that an operator's request looks at */
+    struct timer tick;    /* once a second: gauges, drain progress */
+    struct list unposted; /* items that found a ring full, see shard_post */
 };
 
 struct shard_start {

@@ -5,12 +5,61 @@
  * Runs on:  the shard's thread, once a second.
  * Contract: looks, compares, says changes; what follows from a level is up to who asks for it.
  * Failure:  what cannot be measured counts as plenty.
- * Bounds:   a fixed list of resources.
+ * Bounds:   a fixed list of resources; QUEUE_AGE_SLICE_MAX messages looked at a second.
  * Tests:    tests/unit/test_pressure.c, tests/system/test_pressure.py
  */
 #include "gateway/shard_internal.h"
 
 /* ---- gauges ---- */
+
+const uint32_t queue_ages_s[QUEUE_AGES] = {300, 3600, 14400, 86400};
+
+static void shard_utilisation(struct shard *s, uint64_t busy_ns)
+{
+    uint64_t now = io_now_ns(s->io), passed = now - s->look.at_ns;
+    if (s->look.at_ns && passed)
+        metric_set(s->metrics, M_UTILISATION_NS,
+                   (busy_ns - s->look.busy_ns) * 1000 / (passed / 1000 + 1) * 1000);
+    s->look.busy_ns = busy_ns;
+    s->look.at_ns = now;
+}
+
+static void shard_ages_told(struct shard *s)
+{
+    atomic_store_explicit(&s->metrics->queue_oldest_s, s->look.oldest_s, memory_order_relaxed);
+    for (uint32_t k = 0; k < QUEUE_AGES; k++) {
+        atomic_store_explicit(&s->metrics->queue_older[k], s->look.older[k], memory_order_relaxed);
+        s->look.older[k] = 0;
+    }
+    s->look.oldest_s = 0;
+    s->look.lane = 0;
+    s->look.cursor = 0;
+}
+
+/* A slice of the queue; what a whole round has found is told at its end. */
+static void shard_ages(struct shard *s)
+{
+    uint64_t now_s = io_wall_ns(s->io) / NS_PER_S;
+    uint64_t slice = metric_get(s->metrics, M_QUEUE_MESSAGES) / 60;
+    slice = slice < QUEUE_AGE_SLICE_MIN   ? QUEUE_AGE_SLICE_MIN
+            : slice > QUEUE_AGE_SLICE_MAX ? QUEUE_AGE_SLICE_MAX
+                                          : slice;
+    while (slice-- > 0 && s->look.lane < s->lane_count) {
+        const struct queue_msg *m = lane_next(s->lanes[s->look.lane], &s->look.cursor);
+        if (!m) {
+            s->look.lane++;
+            s->look.cursor = 0;
+            continue;
+        }
+        uint64_t at_s = m->accepted_wall_s;
+        if (!s->look.oldest_s || at_s < s->look.oldest_s)
+            s->look.oldest_s = at_s;
+        for (uint32_t k = 0; k < QUEUE_AGES; k++)
+            s->look.older[k] += now_s > at_s + queue_ages_s[k];
+    }
+    if (s->look.lane >= s->lane_count)
+        shard_ages_told(s);
+}
 
 void shard_gauges(struct shard *s)
 {
@@ -60,6 +109,8 @@ void shard_gauges(struct shard *s)
     metric_set(m, M_RECV_BUF_EMPTY, io->recv_buf_empty);
     metric_set(m, M_LOG_DROPPED, s->log.dropped);
     metric_set(m, M_TLS_MEMORY, tls_memory());
+    shard_utilisation(s, io->busy_ns);
+    shard_ages(s);
 }
 
 /* ---- back pressure ---- */
