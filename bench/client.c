@@ -84,6 +84,12 @@ size_t bench_client_take(struct bench_client *c, char *data, size_t size)
     return at;
 }
 
+bool bench_client_dot_follows(const struct bench_client *c)
+{
+    return c->body + c->body_left == c->run->body + c->run->body_count &&
+           bench_buf_count(&c->tail) == 3;
+}
+
 /* Where the next command goes: behind a body that still waits, if there is one. */
 static struct bench_buf *out(struct bench_client *c)
 {
@@ -451,6 +457,7 @@ void bench_client_make_body(struct bench_client_run *run, struct bench_buf *into
         bench_buf_str(into, "\r\n");
         left -= text + 2;
     }
+    bench_buf_str(into, ".\r\n");
     run->body = bench_buf_head(into);
-    run->body_count = bench_buf_count(into);
+    run->body_count = bench_buf_count(into) - 3;
 }

@@ -46,7 +46,8 @@ struct bench_client_run {
     uint64_t message_size;            /* bytes of header and body; with a mix, of the largest */
     const struct bench_size_mix *mix; /* NULL: every message is message_size long */
     bool claim_at_connect;            /* a connection is made for a message that is due */
-    const char *body;                 /* behind the header, dots stuffed, ends in CRLF */
+    const char *body;                 /* behind the header, dots stuffed, ends in CRLF; the final
+                                       * dot lies behind it */
     size_t body_count;
     /* counted here */
     uint64_t claimed, claimed_max; /* messages begun; no more begin at the maximum */
@@ -123,6 +124,9 @@ bool bench_client_has_output(const struct bench_client *c);
 size_t bench_client_take(struct bench_client *c, char *data, size_t size);
 /* Drops count bytes of output that were sent. */
 void bench_client_sent(struct bench_client *c, size_t count);
+
+/* True when what follows the body in memory is what follows it in the output, and all of that. */
+bool bench_client_dot_follows(const struct bench_client *c);
 
 /* Fills in run->body for a message of run->message_size bytes: lines of 76 printable characters. */
 void bench_client_make_body(struct bench_client_run *run, struct bench_buf *into);

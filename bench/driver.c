@@ -1,13 +1,15 @@
 /*
- * bench/driver.c - runs client sessions over epoll, edge-triggered, one thread.
+ * bench/driver.c - runs client sessions over io_uring, one thread: rounds and sessions' lives.
  *
- * Owns:     every session's socket, TLS state and timestamps; the record of acknowledged ids.
+ * Owns:     the thread's io; every session and its timestamps; the record of acknowledged ids.
  * Runs on:  one thread.
  * Contract: an id is recorded only after its 2xx was read, and written before the next wait, so
- *           that the record is complete whenever the server is killed.
+ *           that the record is complete whenever the server is killed. A message of an open loop
+ *           is counted from the time it was due, whatever the driver did meanwhile.
  * Failure:  a session's error is counted by kind; with keep_going it connects again.
- * Bounds:   session_count sessions, timeout_ms without progress, DRIVER_ERROR_KINDS names.
- * Tests:    the commands run against each other; client.c has the unit tests.
+ * Bounds:   session_count sessions, timeout_ms without progress, DRIVER_ERROR_KINDS names,
+ *           RECV_BUFS of RECV_BUF_SIZE for what was received and not looked at yet.
+ * Tests:    tests/system/test_bench.py: the commands against each other; client.c has unit tests.
  */
 #include "bench/driver.h"
 
@@ -15,28 +17,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
-#include <sys/uio.h>
-#include <time.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
-#define DRIVER_EVENTS     256
-#define DRIVER_BACKOFF_NS 50000000ull
-#define DRIVER_TLS_CHUNK  16384u
+#include "bench/driver_internal.h"
 
-struct driver_session {
-    int fd; /* -1: none */
-    uint32_t index;
-    bool connected, up, write_blocked;
-    bool idle; /* in the driver's list of those without a message */
-    uint64_t begun_ns, dot_ns, active_ns, due_ns;
-    uint64_t finished; /* messages of this connection that were answered */
-    struct bench_client client;
-    struct bench_reply reply;
-    struct bench_tls tls;
-    struct bench_tls_session *ticket;
-    TAILQ_ENTRY(driver_session) link;
-};
+#define DRIVER_BACKOFF_NS 50000000ull
+#define DRIVER_FDS_SPARE  64u
+#define RECV_BUFS         1024u
+#define RECV_BUF_SIZE     2048u
 
 /* ---- counting ------------------------------------------------------------------------------ */
 
@@ -64,12 +53,26 @@ static void record_acked(struct driver *d, const struct bench_client *c)
 
 /* ---- the life of a session ----------------------------------------------------------------- */
 
-static bool wants_more(const struct driver *d)
+bool driver_wants_more(const struct driver *d)
 {
     return !d->run.stop && (d->run.hold || d->run.claimed < d->run.claimed_max);
 }
 
-static void session_close(struct driver *d, struct driver_session *s)
+void driver_session_ended(struct driver *d, struct driver_session *s)
+{
+    if (io_op_running(&s->connect) || io_op_running(&s->recv) || io_op_running(&s->send))
+        return;
+    s->stage = DRIVER_NONE;
+    d->active_count--;
+    if (s->after == DRIVER_AFTER_WAIT) {
+        TAILQ_INSERT_TAIL(&d->waiting, s, link);
+    } else if (s->after == DRIVER_AFTER_BACKOFF) {
+        s->due_ns = bench_clock_ns() + DRIVER_BACKOFF_NS;
+        TAILQ_INSERT_TAIL(&d->backoff, s, link);
+    }
+}
+
+static void session_close(struct driver *d, struct driver_session *s, enum driver_after after)
 {
     if (d->tls_resume && s->tls.ssl != NULL && s->tls.established) {
         struct bench_tls_session *ticket = bench_tls_session_take(&s->tls);
@@ -78,45 +81,39 @@ static void session_close(struct driver *d, struct driver_session *s)
             s->ticket = ticket;
         }
     }
-    close(s->fd);
-    s->fd = -1;
     if (s->idle)
         TAILQ_REMOVE(&d->idle, s, link);
     s->idle = false;
-    d->active_count--;
     if (!s->up)
         d->connecting_count--;
     else if (d->run.hold)
         d->ready_count--;
     bench_tls_free(&s->tls);
+    s->after = after;
+    if (!driver_io_close(d, s))
+        driver_session_ended(d, s);
 }
 
 /* The connection ended well: again, if there is more to do. */
 static void session_done(struct driver *d, struct driver_session *s)
 {
     bench_hist_record(&d->stats.session_ns, bench_clock_ns() - s->begun_ns);
-    session_close(d, s);
-    if (wants_more(d) && !d->run.hold)
-        TAILQ_INSERT_TAIL(&d->waiting, s, link);
+    bool again = driver_wants_more(d) && !d->run.hold;
+    session_close(d, s, again ? DRIVER_AFTER_WAIT : DRIVER_AFTER_NOTHING);
 }
 
-/* The connection was lost: messages it had begun are lost too; new ones may be begun for them. */
-static void session_fail(struct driver *d, struct driver_session *s, const char *why)
+void driver_session_fail(struct driver *d, struct driver_session *s, const char *why)
 {
     uint64_t lost = s->client.message_count - s->finished + s->client.claimed_ahead;
     char name[64];
     s->client.claimed_ahead = false;
     snprintf(name, sizeof(name), "%s (%s)", why,
-             s->connected ? bench_client_state_name(s->client.state) : "connect");
+             s->stage == DRIVER_OPEN ? bench_client_state_name(s->client.state) : "connect");
     count_error(d, name);
     d->stats.lost += lost;
-    session_close(d, s);
-    if (!d->keep_going)
-        return;
-    if (!d->run.open_loop) /* there each message has its time, which is over */
+    if (d->keep_going && !d->run.open_loop) /* there each message has its time, which is over */
         d->run.claimed -= lost;
-    s->due_ns = bench_clock_ns() + DRIVER_BACKOFF_NS;
-    TAILQ_INSERT_TAIL(&d->backoff, s, link);
+    session_close(d, s, d->keep_going ? DRIVER_AFTER_BACKOFF : DRIVER_AFTER_NOTHING);
 }
 
 static void session_up(struct driver *d, struct driver_session *s)
@@ -152,23 +149,19 @@ static void session_refused(struct driver *d, struct driver_session *s,
     count_name(d->stats.refusals, DRIVER_REFUSAL_KINDS, name);
 }
 
-static bool tls_begin(struct driver *d, struct driver_session *s);
-
-/* False: the session is gone. */
-static bool session_reply(struct driver *d, struct driver_session *s)
+bool driver_session_reply(struct driver *d, struct driver_session *s)
 {
     enum bench_client_state state = s->client.state;
-    uint64_t now = bench_clock_ns();
     enum bench_client_event event = bench_client_reply(&s->client, &s->reply);
-    s->active_ns = now;
+    s->active_ns = io_now_ns(d->io);
     switch (event) {
     case BENCH_CLIENT_NONE: break;
-    case BENCH_CLIENT_ACKED: session_acked(d, s, now); break;
+    case BENCH_CLIENT_ACKED: session_acked(d, s, bench_clock_ns()); break;
     case BENCH_CLIENT_REFUSED: session_refused(d, s, state); break;
     case BENCH_CLIENT_READY: session_up(d, s); return true;
-    case BENCH_CLIENT_WANT_TLS: return tls_begin(d, s);
+    case BENCH_CLIENT_WANT_TLS: return driver_tls_begin(d, s);
     case BENCH_CLIENT_DONE: session_done(d, s); return false;
-    case BENCH_CLIENT_ERROR: session_fail(d, s, s->client.error); return false;
+    case BENCH_CLIENT_ERROR: driver_session_fail(d, s, s->client.error); return false;
     }
     if (!s->up && (s->client.state == BENCH_CLIENT_MAIL || s->client.state == BENCH_CLIENT_WAIT))
         session_up(d, s);
@@ -179,231 +172,13 @@ static bool session_reply(struct driver *d, struct driver_session *s)
     return true;
 }
 
-/* ---- bytes --------------------------------------------------------------------------------- */
-
-static bool session_input(struct driver *d, struct driver_session *s, const char *data,
-                          size_t count)
-{
-    while (count > 0) {
-        size_t used = 0;
-        enum bench_reply_result result = bench_reply_feed(&s->reply, data, count, &used);
-        if (result == BENCH_REPLY_BAD) {
-            session_fail(d, s, "not an SMTP reply");
-            return false;
-        }
-        data += used;
-        count -= used;
-        if (result == BENCH_REPLY_DONE && !session_reply(d, s))
-            return false;
-    }
-    return true;
-}
-
-static bool tls_begin(struct driver *d, struct driver_session *s)
-{
-    if (!bench_tls_start(&s->tls, d->tls, d->tls_name)) {
-        session_fail(d, s, "no memory for TLS");
-        return false;
-    }
-    if (s->ticket != NULL)
-        bench_tls_session_use(&s->tls, s->ticket);
-    bench_tls_handshake(&s->tls); /* makes the ClientHello */
-    return true;
-}
-
-static bool tls_input(struct driver *d, struct driver_session *s)
-{
-    if (!s->tls.established) {
-        enum bench_tls_result result = bench_tls_handshake(&s->tls);
-        if (result == BENCH_TLS_WANT)
-            return true;
-        if (result != BENCH_TLS_OK) {
-            session_fail(d, s, "TLS handshake failed");
-            return false;
-        }
-        d->stats.tls_handshakes++;
-        d->stats.tls_resumed += bench_tls_resumed(&s->tls);
-        if (d->tls_text[0] == '\0')
-            snprintf(d->tls_text, sizeof(d->tls_text), "%s", bench_tls_describe(&s->tls));
-        bench_client_tls_up(&s->client, d->tls_mode == DRIVER_TLS_IMPLICIT);
-    }
-    for (;;) {
-        size_t count = 0;
-        enum bench_tls_result result = bench_tls_read(&s->tls, d->plain, sizeof(d->plain), &count);
-        if (result == BENCH_TLS_WANT)
-            return true;
-        if (result != BENCH_TLS_OK) {
-            session_fail(d, s, result == BENCH_TLS_CLOSED ? "closed by the server" : "TLS error");
-            return false;
-        }
-        if (!session_input(d, s, d->plain, count))
-            return false;
-    }
-}
-
-/* Reads what is there; false: the session is gone. */
-static bool session_read(struct driver *d, struct driver_session *s)
-{
-    for (;;) {
-        ssize_t count = recv(s->fd, d->io, sizeof(d->io), 0);
-        if (count < 0 && errno == EINTR)
-            continue;
-        if (count < 0 && errno == EAGAIN)
-            return true;
-        if (count <= 0) {
-            session_fail(d, s, count == 0 ? "closed by the server" : strerror(errno));
-            return false;
-        }
-        if (s->tls.ssl != NULL) {
-            bench_buf_add(&s->tls.in, d->io, (size_t)count);
-            if (!tls_input(d, s))
-                return false;
-        } else if (!session_input(d, s, d->io, (size_t)count)) {
-            return false;
-        }
-        if ((size_t)count < sizeof(d->io))
-            return true; /* edge-triggered: a short read drained it, more makes a new event */
-    }
-}
-
-/* Sends plain output; bytes sent, 0 when the socket is full, -1 on an error. */
-static ssize_t send_plain(struct driver_session *s)
-{
-    struct bench_client *c = &s->client;
-    struct iovec parts[] = {
-        {(void *)(uintptr_t)bench_buf_head(&c->head), bench_buf_count(&c->head)},
-        {(void *)(uintptr_t)c->body, c->body_left},
-        {(void *)(uintptr_t)bench_buf_head(&c->tail), bench_buf_count(&c->tail)}};
-    struct msghdr message = {.msg_iov = parts, .msg_iovlen = sizeof(parts) / sizeof(parts[0])};
-    ssize_t count;
-    if (c->body_left == 0 && bench_buf_count(&c->tail) == 0)
-        count = send(s->fd, parts[0].iov_base, parts[0].iov_len, MSG_NOSIGNAL);
-    else
-        count = sendmsg(s->fd, &message, MSG_NOSIGNAL);
-    if (count > 0)
-        bench_client_sent(c, (size_t)count);
-    return count;
-}
-
-static ssize_t send_tls(struct driver *d, struct driver_session *s)
-{
-    while (s->tls.established && bench_client_has_output(&s->client) &&
-           bench_buf_count(&s->tls.out) < BENCH_TLS_OUT_MAX) {
-        size_t count = bench_client_take(&s->client, d->plain, DRIVER_TLS_CHUNK);
-        if (bench_tls_write(&s->tls, d->plain, count) != BENCH_TLS_OK) {
-            errno = EPROTO;
-            return -1;
-        }
-    }
-    ssize_t count =
-        send(s->fd, bench_buf_head(&s->tls.out), bench_buf_count(&s->tls.out), MSG_NOSIGNAL);
-    if (count > 0)
-        bench_buf_consume(&s->tls.out, (size_t)count);
-    return count;
-}
-
-static bool has_output(const struct driver_session *s)
-{
-    if (s->tls.ssl == NULL)
-        return bench_client_has_output(&s->client);
-    return bench_buf_count(&s->tls.out) > 0 ||
-           (s->tls.established && bench_client_has_output(&s->client));
-}
-
-static void session_write(struct driver *d, struct driver_session *s)
-{
-    while (has_output(s)) {
-        ssize_t count = s->tls.ssl != NULL ? send_tls(d, s) : send_plain(s);
-        if (count < 0 && errno == EINTR)
-            continue;
-        if (count < 0 && errno == EAGAIN) {
-            s->write_blocked = true;
-            return;
-        }
-        if (count < 0) {
-            /* what the server said before it closed matters more than the failed write */
-            if (session_read(d, s))
-                session_fail(d, s, "write failed");
-            return;
-        }
-        d->stats.bytes_sent += (uint64_t)count;
-        s->active_ns = bench_clock_ns();
-    }
-    if (s->client.dot_sent && s->dot_ns == 0)
-        s->dot_ns = s->active_ns;
-}
-
-/* After input: a new dot is timed when it has been written. */
-static void session_go_on(struct driver *d, struct driver_session *s)
-{
-    if (!s->client.dot_sent || bench_client_has_output(&s->client))
-        s->dot_ns = 0;
-    if (!s->write_blocked)
-        session_write(d, s);
-}
-
-static void session_connect(struct driver *d, struct driver_session *s)
-{
-    unsigned source = d->source_ip_count > 0 ? 1 + s->index % d->source_ip_count : 0;
-    bench_client_begin(&s->client, &d->run, s->index);
-    bench_reply_init(&s->reply);
-    s->connected = s->up = s->write_blocked = false;
-    s->finished = 0;
-    s->dot_ns = 0;
-    s->begun_ns = s->active_ns = bench_clock_ns();
-    s->fd = bench_net_connect(&d->to, source);
-    struct epoll_event event = {.events = EPOLLIN | EPOLLOUT | EPOLLET, .data.ptr = s};
-    if (s->fd < 0 || epoll_ctl(d->epoll_fd, EPOLL_CTL_ADD, s->fd, &event) != 0) {
-        d->stats.connections_failed++;
-        char name[64];
-        snprintf(name, sizeof(name), "%s (connect)", strerror(errno));
-        count_error(d, name);
-        if (s->fd >= 0)
-            close(s->fd);
-        s->fd = -1;
-        if (d->keep_going) {
-            s->due_ns = s->begun_ns + DRIVER_BACKOFF_NS;
-            TAILQ_INSERT_TAIL(&d->backoff, s, link);
-        }
-        return;
-    }
-    d->active_count++;
-    d->connecting_count++;
-}
-
-/* True: connected now; false: not yet, or failed. */
-static bool session_connected(struct driver *d, struct driver_session *s)
-{
-    int error = 0;
-    socklen_t size = sizeof(error);
-    getsockopt(s->fd, SOL_SOCKET, SO_ERROR, &error, &size);
-    if (error != 0) {
-        d->stats.connections_failed++;
-        session_fail(d, s, strerror(error));
-        return false;
-    }
-    s->connected = true;
-    d->stats.connections++;
-    if (d->tls_mode != DRIVER_TLS_IMPLICIT)
-        return true;
-    s->client.state = BENCH_CLIENT_TLS;
-    return tls_begin(d, s);
-}
-
-static void session_event(struct driver *d, struct driver_session *s, uint32_t events)
-{
-    if (!s->connected) {
-        if (!(events & (EPOLLOUT | EPOLLERR | EPOLLHUP)) || !session_connected(d, s))
-            return;
-    } else if (events & EPOLLOUT) {
-        s->write_blocked = false;
-    }
-    if ((events & (EPOLLIN | EPOLLHUP | EPOLLERR)) && !session_read(d, s))
-        return;
-    session_go_on(d, s);
-}
-
 /* ---- rounds -------------------------------------------------------------------------------- */
+
+/* Nothing to do: a round that waited ends. */
+static void tick(struct timer *t)
+{
+    (void)t;
+}
 
 bool driver_start(struct driver *d)
 {
@@ -423,38 +198,71 @@ bool driver_start(struct driver *d)
                 d->session_count);
         return false;
     }
-    d->sessions = calloc(d->session_count, sizeof(*d->sessions));
-    d->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-    if (d->sessions == NULL || d->epoll_fd < 0) {
-        fprintf(stderr, "hikyaku-bench: no memory for %u sessions\n", d->session_count);
+    const struct io_params params = {.fd_count_max = d->session_count + DRIVER_FDS_SPARE,
+                                     .recv_buf_count = RECV_BUFS,
+                                     .recv_buf_size = RECV_BUF_SIZE,
+                                     .cpu = -1};
+    struct why why = {0};
+    d->io = io_create(&params, &why);
+    if (d->io == NULL) {
+        fprintf(stderr, "hikyaku-bench: %s\n", why.text);
         return false;
     }
+    d->sessions = calloc(d->session_count, sizeof(*d->sessions));
+    if (d->sessions == NULL) {
+        fprintf(stderr, "hikyaku-bench: no memory for %u sessions\n", d->session_count);
+        io_destroy(d->io);
+        return false;
+    }
+    d->tick.fire = tick;
+    /* waits end when they should, not up to 50 us later: messages are due at fixed times */
+    (void)prctl(PR_SET_TIMERSLACK, 1);
     for (uint32_t i = 0; i < d->session_count; i++) {
-        d->sessions[i].fd = -1;
         d->sessions[i].index = i;
+        driver_io_init(d, &d->sessions[i]);
         TAILQ_INSERT_TAIL(&d->waiting, &d->sessions[i], link);
     }
     d->stats.first_ns = d->swept_ns = bench_clock_ns();
     return true;
 }
 
+static void session_connect(struct driver *d, struct driver_session *s)
+{
+    bench_client_begin(&s->client, &d->run, s->index);
+    bench_reply_init(&s->reply);
+    bench_buf_clear(&s->wire);
+    s->up = false;
+    s->finished = 0;
+    s->dot_ns = 0;
+    s->begun_ns = s->active_ns = bench_clock_ns();
+    d->active_count++;
+    d->connecting_count++;
+    driver_io_connect(d, s);
+}
+
 static void connect_waiting(struct driver *d)
 {
     struct driver_session *s;
     uint64_t now = TAILQ_EMPTY(&d->backoff) ? 0 : bench_clock_ns();
-    while ((s = TAILQ_FIRST(&d->backoff)) != NULL && (s->due_ns <= now || !wants_more(d))) {
+    while ((s = TAILQ_FIRST(&d->backoff)) != NULL && (s->due_ns <= now || !driver_wants_more(d))) {
         TAILQ_REMOVE(&d->backoff, s, link);
         TAILQ_INSERT_TAIL(&d->waiting, s, link);
     }
     while ((s = TAILQ_FIRST(&d->waiting)) != NULL) {
-        if (wants_more(d) && d->connecting_count >= d->connecting_max)
+        if (driver_wants_more(d) && d->connecting_count >= d->connecting_max)
             return;
-        if (d->run.claim_at_connect && wants_more(d) && !bench_client_claim(&s->client, &d->run))
+        if (d->run.claim_at_connect && driver_wants_more(d) &&
+            !bench_client_claim(&s->client, &d->run))
             return;
         TAILQ_REMOVE(&d->waiting, s, link);
-        if (wants_more(d))
+        if (driver_wants_more(d))
             session_connect(d, s);
     }
+}
+
+static bool is_open(const struct driver_session *s)
+{
+    return s->stage == DRIVER_CONNECTING || s->stage == DRIVER_OPEN;
 }
 
 static void sweep(struct driver *d)
@@ -465,10 +273,11 @@ static void sweep(struct driver *d)
     d->swept_ns = now;
     for (uint32_t i = 0; i < d->session_count; i++) {
         struct driver_session *s = &d->sessions[i];
-        if (s->fd >= 0 && s->client.state != BENCH_CLIENT_HOLD &&
-            s->client.state != BENCH_CLIENT_WAIT && now > s->active_ns &&
+        bool waits = s->stage == DRIVER_OPEN &&
+                     (s->client.state == BENCH_CLIENT_HOLD || s->client.state == BENCH_CLIENT_WAIT);
+        if (is_open(s) && !waits && now > s->active_ns &&
             now - s->active_ns > d->timeout_ms * 1000000ull)
-            session_fail(d, s, "timeout");
+            driver_session_fail(d, s, "timeout");
     }
 }
 
@@ -495,14 +304,14 @@ static void begin_due(struct driver *d)
     d->run.due = (bench_clock_ns() - d->stats.first_ns) / d->interval_ns + 1;
     struct driver_session *s;
     while ((s = TAILQ_FIRST(&d->idle)) != NULL) {
-        if (!wants_more(d))
+        if (!driver_wants_more(d))
             bench_client_quit(&s->client);
         else if (!bench_client_go(&s->client))
             return;
         TAILQ_REMOVE(&d->idle, s, link);
         s->idle = false;
         s->active_ns = bench_clock_ns();
-        session_go_on(d, s);
+        driver_io_go_on(d, s);
     }
 }
 
@@ -513,7 +322,7 @@ static uint64_t wait_ns(const struct driver *d, int wait_ms)
     if (!TAILQ_EMPTY(&d->backoff) && wait > 10000000u)
         wait = 10000000u;
     bool ready = !TAILQ_EMPTY(&d->idle) || !TAILQ_EMPTY(&d->waiting);
-    if (d->interval_ns == 0 || !ready || !wants_more(d))
+    if (d->interval_ns == 0 || !ready || !driver_wants_more(d))
         return wait;
     uint64_t next = d->stats.first_ns + d->run.claimed * d->interval_ns, now = bench_clock_ns();
     uint64_t left = next > now ? next - now : 0;
@@ -522,19 +331,11 @@ static uint64_t wait_ns(const struct driver *d, int wait_ms)
 
 void driver_round(struct driver *d, int wait_ms)
 {
-    struct epoll_event events[DRIVER_EVENTS];
     if (d->interval_ns != 0)
         begin_due(d);
     connect_waiting(d);
-    uint64_t wait = wait_ns(d, wait_ms);
-    struct timespec limit = {.tv_sec = (time_t)(wait / 1000000000u),
-                             .tv_nsec = (long)(wait % 1000000000u)};
-    int count = epoll_pwait2(d->epoll_fd, events, DRIVER_EVENTS, &limit, NULL);
-    for (int i = 0; i < count; i++) {
-        struct driver_session *s = events[i].data.ptr;
-        if (s->fd >= 0)
-            session_event(d, s, events[i].events);
-    }
+    io_timer_set(d->io, &d->tick, bench_clock_ns() + wait_ns(d, wait_ms));
+    io_turn(d->io, true);
     if (d->record_fd >= 0)
         write_record(d);
     sweep(d);
@@ -543,35 +344,42 @@ void driver_round(struct driver *d, int wait_ms)
 bool driver_finished(const struct driver *d)
 {
     return d->active_count == 0 &&
-           ((TAILQ_EMPTY(&d->waiting) && TAILQ_EMPTY(&d->backoff)) || !wants_more(d));
+           ((TAILQ_EMPTY(&d->waiting) && TAILQ_EMPTY(&d->backoff)) || !driver_wants_more(d));
 }
 
 void driver_quit_held(struct driver *d)
 {
     for (uint32_t i = 0; i < d->session_count; i++) {
         struct driver_session *s = &d->sessions[i];
-        if (s->fd >= 0 && s->client.state == BENCH_CLIENT_HOLD) {
+        if (s->stage == DRIVER_OPEN && s->client.state == BENCH_CLIENT_HOLD) {
             bench_client_quit(&s->client);
             s->active_ns = bench_clock_ns();
-            session_write(d, s);
+            driver_io_flush(d, s);
         }
     }
 }
 
 void driver_stop(struct driver *d)
 {
+    bool keep_going = d->keep_going;
     d->run.stop = true;
-    for (uint32_t i = 0; d->sessions != NULL && i < d->session_count; i++) {
+    d->keep_going = false; /* what is cut now stays cut */
+    for (uint32_t i = 0; i < d->session_count; i++) {
+        if (is_open(&d->sessions[i]))
+            driver_session_fail(d, &d->sessions[i], "unfinished at the end");
+    }
+    while (d->active_count > 0)
+        io_turn(d->io, true); /* what was cancelled ends */
+    d->keep_going = keep_going;
+    for (uint32_t i = 0; i < d->session_count; i++) {
         struct driver_session *s = &d->sessions[i];
-        if (s->fd >= 0) {
-            d->keep_going = false;
-            session_fail(d, s, "unfinished at the end");
-        }
         bench_client_free(&s->client);
         bench_tls_session_free(s->ticket);
+        bench_buf_free(&s->wire);
     }
+    io_timer_clear(d->io, &d->tick);
+    io_destroy(d->io);
     free(d->sessions);
     d->sessions = NULL;
-    close(d->epoll_fd);
     bench_buf_free(&d->record);
 }

@@ -1,5 +1,6 @@
 /*
- * bench/driver.h - many client sessions on one thread: connects, reads, writes, TLS, latencies.
+ * bench/driver.h - many client sessions on one thread, over io_uring (gateway/io/io.h): connects,
+ * reads, writes, TLS, latencies.
  */
 #ifndef HIKYAKU_BENCH_DRIVER_H
 #define HIKYAKU_BENCH_DRIVER_H
@@ -13,6 +14,7 @@
 #include "bench/limits.h"
 #include "bench/net.h"
 #include "bench/tls.h"
+#include "gateway/io/io.h"
 
 #define DRIVER_ERROR_KINDS   32u
 #define DRIVER_REFUSAL_KINDS 32u
@@ -63,15 +65,15 @@ struct driver {
     struct driver_session_list waiting; /* to connect now */
     struct driver_session_list backoff; /* to connect later, ordered by time */
     struct driver_session_list idle;    /* open loop: up, without a message */
-    uint32_t active_count;              /* with a socket */
+    uint32_t active_count;              /* with a connection, or with one that is ending */
     uint32_t connecting_count, ready_count;
     bool record_failed;
-    int epoll_fd;
+    struct io *io;
+    struct timer tick; /* ends a round that waits */
     uint64_t swept_ns;
     struct driver_stats stats;
     struct bench_buf record;
     char tls_text[96]; /* version and cipher of the first connection */
-    char io[BENCH_IO_SIZE];
     char plain[BENCH_IO_SIZE];
 };
 
@@ -79,7 +81,7 @@ struct driver {
 bool driver_start(struct driver *d) __attribute__((warn_unused_result));
 /* One round: events, timers, records. wait_ms bounds the wait. */
 void driver_round(struct driver *d, int wait_ms);
-/* No session has a socket and none wants one. */
+/* No session has a connection and none wants one. */
 bool driver_finished(const struct driver *d);
 /* Held sessions say QUIT. */
 void driver_quit_held(struct driver *d);

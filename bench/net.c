@@ -113,30 +113,6 @@ void bench_net_print_listening(const struct bench_addr *a, int fd)
     fflush(stdout);
 }
 
-int bench_net_connect(const struct bench_addr *to, unsigned source_index)
-{
-    int fd = socket(to->storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd < 0)
-        return -1;
-    int one = 1;
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-    if (source_index > 0) {
-        struct sockaddr_in from = {.sin_family = AF_INET,
-                                   .sin_addr.s_addr = htonl(0x7F000100u + source_index)};
-        setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof(one));
-        if (bind(fd, (struct sockaddr *)&from, sizeof(from)) != 0)
-            goto fail;
-    }
-    if (connect(fd, (const struct sockaddr *)&to->storage, to->size) != 0 && errno != EINPROGRESS)
-        goto fail;
-    return fd;
-fail:;
-    int error = errno;
-    close(fd);
-    errno = error;
-    return -1;
-}
-
 static uint64_t clock_read(clockid_t clock)
 {
     struct timespec now;

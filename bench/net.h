@@ -25,9 +25,6 @@ const char *bench_addr_option(void *target, const char *text);
 int bench_net_listen(const struct bench_addr *a);
 /* "listening on ADDR:PORT" on stdout, with the port the kernel chose where 0 was asked for. */
 void bench_net_print_listening(const struct bench_addr *a, int fd);
-/* Begins a non-blocking connect; source_index > 0 binds to 127.0.1.source_index first (IPv4). -1
- * with errno on failure. The socket is connected when it turns writable. */
-int bench_net_connect(const struct bench_addr *to, unsigned source_index);
 
 uint64_t bench_clock_ns(void);        /* monotonic */
 uint64_t bench_clock_thread_ns(void); /* CPU time of this thread */

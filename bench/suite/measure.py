@@ -103,7 +103,7 @@ def figures(result):
     """What is kept of a load's result, by the names that goals and reports use."""
     flat = {"rate": result["messages_per_second"], "acked": result["acked"],
             "connections_per_second": result["connections_per_second"],
-            "mb_per_second": result["messages_per_second"] * result["size"] / 1e6,
+            "mb_per_second": result["bytes_sent"] / result["seconds"] / 1e6,
             "errors": sum(result["errors"].values()) + sum(result["refusals"].values())
                       - unfinished(result), "unfinished": unfinished(result),
             "others": result["others"], "stolen": result["stolen"],

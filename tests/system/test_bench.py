@@ -64,6 +64,7 @@ def check_same(acked, records, result):
 def test_every_transport(folder, tls):
     for options in ([], ["--pipeline"], ["--pipeline-deep"], ["--tls", "starttls"],
                     ["--tls", "starttls", "--pipeline-deep", "--resume"],
+                    ["--size", "20KiB"], ["--size", "300KiB", "--pipeline-deep"],
                     ["--size", "3MiB"], ["--size", "3MiB", "--tls", "starttls"]):
         count = 40 if "3MiB" not in options else 6
         acked, records, result, totals = audit(
@@ -159,6 +160,22 @@ def test_delays_are_in_the_latency(folder, _):
     _, _, result, _ = audit(folder, ["--messages", "8", "--sessions", "4"],
                             ["--delay-ms", "eod=200"])
     assert 199 < result["eod_ms"]["p50"] < 20000, result["eod_ms"]
+
+
+def test_an_open_loop_counts_from_the_time_a_message_was_due(folder, _):
+    _, _, result, _ = audit(folder, ["--messages", "8", "--messages-per-session", "0", "--rate",
+                                     "20", "--source-ips", "3"], ["--delay-ms", "eod=200"])
+    assert result["acked"] == 8
+    # the last one is due after 350 ms, and its turn comes after 1400
+    assert result["open_ms"]["max"] >= 1200, result["open_ms"]
+    assert result["eod_ms"]["p50"] >= 195, result["eod_ms"]
+
+
+def test_a_server_that_says_nothing_is_given_up(folder, _):
+    acked, records, result, _ = audit(folder, ["--messages", "1", "--timeout", "1"],
+                                      ["--delay-ms", "eod=60000"], load_status=1)
+    assert result["errors"] == {"timeout (eod)": 1} and result["lost"] == 1, result
+    assert not acked and len(records) <= 1
 
 
 def test_null_holds_the_conversation(*_):
