@@ -5,7 +5,8 @@
  * Owns:     the census of records, the entries of segments without a usable summary.
  * Runs on:  the shard that owns the lane; one read at a time, a slice of work a turn.
  * Contract: FORMAT.md section 5: segments in order, records in order; a message is told once,
- *           behind its last record. Nothing on disk is changed but by copies of damaged bytes.
+ *           behind its last record. Nothing on disk is changed; damaged bytes are copied, the last
+ *           batch of a segment without a summary is written again as it is.
  * Failure:  a segment that cannot be read is told as damaged, and not deleted in this run.
  * Bounds:   a window of memory, entries of unsealed segments; REPLAY_SLICE entries a turn.
  * Tests:    tests/unit/test_recovery.c, tests/unit/test_recovery_early.c, tests/sim/test_lane_sim.c
@@ -408,14 +409,35 @@ static void drop_torn(struct recover *r)
     }
 }
 
+/* Goes on behind what was written again. */
+static void rewrite_next(struct recover *r, uint32_t from)
+{
+    if (from < r->torn.end) {
+        uint32_t left = r->torn.end - from;
+        read_window(r, CONTENTS_REREAD, from, left < READ_BYTES ? left : READ_BYTES);
+        return;
+    }
+    r->step = CONTENTS_SYNC;
+    io_sync(r->lane->io, &r->op, r->fd);
+}
+
+static void rewrite_submit(struct recover *r)
+{
+    r->step = CONTENTS_REWRITE;
+    io_write(r->lane->io, &r->op, r->fd, r->window, r->window_len, r->window_at);
+}
+
 /*
  * What a killed process wrote and did not sync can be read, but a power cut would still take it: it
- * must be on disk before anything is decided by it - mail delivered, or older copies removed.
+ * must be on disk before anything is decided by it - mail delivered, or older copies removed. Its
+ * last sync may have failed, and then the next one would write nothing: so the last batch is
+ * written again as it is. Those before it were synced with success.
  */
 static void scan_sync(struct recover *r)
 {
-    r->step = CONTENTS_SYNC;
-    io_sync(r->lane->io, &r->op, r->fd);
+    close_file(r);
+    r->step = CONTENTS_REOPEN;
+    io_open(r->lane->io, &r->op, r->path, IO_READ | IO_WRITE);
 }
 
 /* Goes through what is in the window. */
@@ -592,10 +614,13 @@ static bool contents_again(struct recover *r, int32_t res)
 {
     if (r->step == CONTENTS_SYNC || res == -ENOENT || r->tries++ >= RECOVER_TRIES)
         return false;
-    if (r->step == CONTENTS_OPEN)
-        io_open(r->lane->io, &r->op, r->path, IO_READ);
+    if (r->step == CONTENTS_OPEN || r->step == CONTENTS_REOPEN)
+        io_open(r->lane->io, &r->op, r->path,
+                r->step == CONTENTS_OPEN ? IO_READ : IO_READ | IO_WRITE);
     else if (r->step == CONTENTS_SCAN)
         scan_submit(r, r->scan_want);
+    else if (r->step == CONTENTS_REWRITE)
+        rewrite_submit(r);
     else
         io_read(r->lane->io, &r->op, r->fd, r->window + r->window_len,
                 r->window_want - r->window_len, r->window_at + r->window_len);
@@ -623,7 +648,8 @@ static void contents_done(struct io_op *op, int32_t res, uint32_t flags)
             segment_unread(r, res);
         return;
     }
-    r->tries = 0;
+    if (r->step != CONTENTS_REWRITE || res > 0)
+        r->tries = 0;
     switch ((enum contents_step)r->step) {
     case CONTENTS_OPEN: opened(r, res); break;
     case CONTENTS_FOOTER:
@@ -635,6 +661,20 @@ static void contents_done(struct io_op *op, int32_t res, uint32_t flags)
             summary_read(r);
         break;
     case CONTENTS_SCAN: scan_read(r, res); break;
+    case CONTENTS_REOPEN:
+        r->fd = res;
+        rewrite_next(r, r->torn.zone > SEGMENT_BLOCK ? r->torn.zone : SEGMENT_BLOCK);
+        break;
+    case CONTENTS_REREAD:
+        if (window_read(r, res))
+            rewrite_submit(r);
+        break;
+    case CONTENTS_REWRITE:
+        if (res == 0)
+            segment_unread(r, -EIO);
+        else
+            rewrite_next(r, r->window_at + (uint32_t)res);
+        break;
     case CONTENTS_SYNC: segment_over(r); break;
     case CONTENTS_PAUSE: break;
     }

@@ -30,6 +30,9 @@ enum contents_step {
     CONTENTS_FOOTER,
     CONTENTS_SUMMARY,
     CONTENTS_SCAN,
+    CONTENTS_REOPEN, /* for writing */
+    CONTENTS_REREAD, /* the last batch */
+    CONTENTS_REWRITE,
     CONTENTS_SYNC,
     CONTENTS_PAUSE /* by timer */
 };

@@ -705,3 +705,34 @@ Test(lane_sim, states_that_are_written_again_stay_the_same)
     for (uint64_t seed = 900; seed < 930; seed++)
         write_states_again(seed, seed % 3);
 }
+
+/*
+ * The sync of a message's end fails, and the process dies before it can say so elsewhere. Its
+ * successor reads that end in memory, and may believe it only if it lasts.
+ */
+Test(lane_sim, what_a_failed_sync_left_in_memory_is_written_again)
+{
+    uint32_t believed = 0;
+    for (uint64_t seed = 1000; seed < 1060; seed++) {
+        struct rig r;
+        make(&r, seed);
+        message(&r);
+        uint64_t qid = r.qid;
+        message(&r); /* keeps their segment */
+        idle(&r, 1);
+        sim_host_fail_next(r.host, SIM_SYNC, 0, SIM_EIO);
+        sim_host_stop_before(r.host, sim_host_disk_ops(r.host) + 3);
+        deliver(&r, qid);
+        idle(&r, 1);
+        cr_assert(sim_host_stopped(r.host));
+        sim_host_kill(r.host);
+        sim_host_stop_before(r.host, 0);
+        uint32_t found_first = start(&r);
+        idle(&r, 1);
+        sim_host_power_cut_subset(r.host, 0);
+        cr_assert_eq(start(&r), found_first, "seed %u", (unsigned)seed);
+        believed += found_first == 1;
+        sim_destroy(r.sim);
+    }
+    cr_assert_gt(believed, 10);
+}
