@@ -17,9 +17,10 @@ const uint32_t queue_ages_s[QUEUE_AGES] = {300, 3600, 14400, 86400};
 static void shard_utilisation(struct shard *s, uint64_t busy_ns)
 {
     uint64_t now = io_now_ns(s->io), passed = now - s->look.at_ns;
-    if (s->look.at_ns && passed)
+    uint64_t busy = busy_ns - s->look.busy_ns;
+    if (s->look.at_ns && passed) /* a turn that is longer than a second counts when it is over */
         metric_set(s->metrics, M_UTILISATION_NS,
-                   (busy_ns - s->look.busy_ns) * 1000 / (passed / 1000 + 1) * 1000);
+                   busy < passed ? (uint64_t)((double)busy / (double)passed * 1e9) : NS_PER_S);
     s->look.busy_ns = busy_ns;
     s->look.at_ns = now;
 }
