@@ -170,8 +170,7 @@ def runs(folder):
             expect_match("running", runc(folder, "exec", name, "hikyakuctl", "--socket",
                                          "/run/hikyaku/ctl.sock", "status").stdout)
             g.wait_tracking("delivered")
-            runc(folder, "exec", name, "sh", "-c",
-                 "exec hikyakuctl --socket /run/hikyaku/ctl.sock drain")
+            runc(folder, "exec", name, "hikyakuctl", "--socket", "/run/hikyaku/ctl.sock", "drain")
             expect_equal(g.process.wait(), 0, "exit status after preStop's command")
         finally:
             if g.process.alive():
