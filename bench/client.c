@@ -20,7 +20,7 @@
 
 static const char *const state_names[BENCH_CLIENT_STATE_COUNT] = {
     "banner", "ehlo", "starttls", "tls",  "auth", "mail", "rcpt",
-    "data",   "eod",  "rset",     "hold", "wait", "quit"};
+    "data",   "eod",  "rset",     "hold", "wait", "quit", "fault"};
 
 const char *bench_client_state_name(enum bench_client_state state)
 {
@@ -127,8 +127,45 @@ static void put_rcpt(struct bench_client *c)
     c->rcpts_sent++;
 }
 
+/* A line of count bytes with its CRLF, that begins with text. */
+static void put_long(struct bench_buf *to, const char *text, size_t count)
+{
+    static const char fill[] = "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx";
+    size_t at = strlen(text) + 2;
+    bench_buf_str(to, text);
+    while (at < count) {
+        size_t part = count - at < sizeof(fill) - 1 ? count - at : sizeof(fill) - 1;
+        bench_buf_add(to, fill, part);
+        at += part;
+    }
+    bench_buf_str(to, "\r\n");
+}
+
+/* True: a command goes before the envelope, and its reply is waited for. */
+static bool put_bad_command(struct bench_client *c)
+{
+    if (c->fault_begun)
+        return false;
+    if (c->fault == BENCH_FAULT_LONG_COMMAND)
+        put_long(out(c), "NOOP ", BENCH_FAULT_COMMAND_BYTES);
+    else if (c->fault == BENCH_FAULT_BAD_COMMAND)
+        bench_buf_str(out(c), "FETCH 1 (FLAGS)\r\n");
+    else
+        return false;
+    c->fault_begun = true;
+    c->state = BENCH_CLIENT_FAULT;
+    return true;
+}
+
+bool bench_client_in_fault(const struct bench_client *c)
+{
+    return c->fault_begun && c->message_count == 1;
+}
+
 static void put_envelope(struct bench_client *c)
 {
+    if (put_bad_command(c))
+        return;
     put_mail(c);
     if (c->run->pipeline == BENCH_PIPELINE_OFF)
         return;
@@ -149,6 +186,8 @@ static enum claim claim(struct bench_client *c)
         return CLAIM_TAKEN;
     }
     if (run->stop || run->claimed >= run->claimed_max)
+        return CLAIM_END;
+    if (c->fault == BENCH_FAULT_HALF_CLOSE && c->fault_begun) /* nothing can be sent any more */
         return CLAIM_END;
     if (run->messages_per_session > 0 && c->message_count >= run->messages_per_session)
         return CLAIM_END;
@@ -306,6 +345,30 @@ static size_t body_count(struct bench_client_run *run, size_t header)
     return bytes < run->body_count ? bytes : run->body_count - run->body_count % BENCH_LINE_BYTES;
 }
 
+/* What goes wrong in a first message, behind its header. False: the message has no end. */
+static bool put_fault(struct bench_client *c)
+{
+    if (c->message_count != 1)
+        return true;
+    switch (c->fault) {
+    case BENCH_FAULT_VANISH_DATA: c->body_left /= 2; break;
+    case BENCH_FAULT_LONG_LINE: put_long(&c->head, "long: ", BENCH_FAULT_LINE_BYTES); break;
+    case BENCH_FAULT_BARE_LF: bench_buf_str(&c->head, "ends without CR\nand goes on\r\n"); break;
+    case BENCH_FAULT_VANISH_DOT:
+    case BENCH_FAULT_HALF_CLOSE:
+    case BENCH_FAULT_SLOW: break;
+    case BENCH_FAULT_NONE:
+    case BENCH_FAULT_VANISH_MAIL:
+    case BENCH_FAULT_LONG_COMMAND:
+    case BENCH_FAULT_BAD_COMMAND:
+    case BENCH_FAULT_COUNT: return true;
+    }
+    c->fault_begun = true;
+    c->vanish_when_sent = c->fault == BENCH_FAULT_VANISH_DATA || c->fault == BENCH_FAULT_VANISH_DOT;
+    c->shut_when_sent = c->fault == BENCH_FAULT_HALF_CLOSE;
+    return c->fault != BENCH_FAULT_VANISH_DATA;
+}
+
 /* Header with this message's id, then the shared body and the dot. */
 static void put_message(struct bench_client *c)
 {
@@ -320,12 +383,15 @@ static void put_message(struct bench_client *c)
                      c->run->run_id, c->session, number, c->run->run_id, c->session, number);
     c->body = c->run->body;
     c->body_left = body_count(c->run, bench_buf_count(to));
-    bench_buf_str(&c->tail, ".\r\n");
-    c->dot_sent = true;
+    bool whole = put_fault(c);
+    if (whole)
+        bench_buf_str(&c->tail, ".\r\n");
+    c->dot_sent = whole;
     c->envelope_sent = false;
     c->state = BENCH_CLIENT_EOD;
     c->acked_claim = c->claim;
-    if (c->run->pipeline == BENCH_PIPELINE_DEEP && claim(c) == CLAIM_TAKEN)
+    if (c->fault == BENCH_FAULT_NONE && c->run->pipeline == BENCH_PIPELINE_DEEP &&
+        claim(c) == CLAIM_TAKEN)
         put_envelope(c);
 }
 
@@ -343,6 +409,10 @@ static enum bench_client_event refused(struct bench_client *c, bool reset)
 
 static enum bench_client_event on_mail(struct bench_client *c, bool good)
 {
+    if (c->fault == BENCH_FAULT_VANISH_MAIL && c->message_count == 1) {
+        c->fault_begun = true;
+        return BENCH_CLIENT_VANISH;
+    }
     if (c->run->pipeline == BENCH_PIPELINE_OFF) {
         if (!good)
             return refused(c, true);
@@ -422,6 +492,10 @@ enum bench_client_event bench_client_reply(struct bench_client *c, const struct 
     case BENCH_CLIENT_EOD: return on_eod(c, good);
     case BENCH_CLIENT_RSET: next_message(c); return BENCH_CLIENT_NONE;
     case BENCH_CLIENT_QUIT: return BENCH_CLIENT_DONE;
+    case BENCH_CLIENT_FAULT:
+        c->state = BENCH_CLIENT_MAIL;
+        put_envelope(c);
+        return BENCH_CLIENT_FAULTED;
     case BENCH_CLIENT_TLS:
     case BENCH_CLIENT_HOLD:
     case BENCH_CLIENT_WAIT:

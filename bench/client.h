@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "bench/buf.h"
+#include "bench/fault.h"
 #include "bench/reply.h"
 
 enum bench_pipeline {
@@ -72,6 +73,7 @@ enum bench_client_state {
     BENCH_CLIENT_HOLD,
     BENCH_CLIENT_WAIT, /* open loop: up, and no message is due */
     BENCH_CLIENT_QUIT,
+    BENCH_CLIENT_FAULT, /* a command that should be refused */
     BENCH_CLIENT_STATE_COUNT
 };
 
@@ -82,6 +84,8 @@ enum bench_client_event {
     BENCH_CLIENT_WANT_TLS, /* begin TLS, then call tls_up */
     BENCH_CLIENT_READY,    /* hold: the session is up */
     BENCH_CLIENT_DONE,     /* QUIT was answered */
+    BENCH_CLIENT_FAULTED,  /* a bad command was answered, with last_code */
+    BENCH_CLIENT_VANISH,   /* a fault: close without a word */
     BENCH_CLIENT_ERROR     /* the session cannot go on: error says why */
 };
 
@@ -97,6 +101,10 @@ struct bench_client {
     uint32_t rcpts_acked; /* accepted recipients of the last acknowledged message */
     bool tls, envelope_sent, envelope_refused, body_sent_empty, claimed_ahead;
     bool dot_sent; /* a dot lies in the output and is not answered yet */
+    /* a fault of this connection: set after begin; it is in the first message */
+    enum bench_fault fault;
+    bool fault_begun;
+    bool vanish_when_sent, shut_when_sent; /* what to do when all output is sent */
     int last_code;
     const char *error;
     /* output: head, then body_left bytes at body, then tail */
@@ -117,6 +125,8 @@ void bench_client_quit(struct bench_client *c);
 bool bench_client_go(struct bench_client *c);
 /* Before bench_client_begin, with claim_at_connect: takes the message that is due. */
 bool bench_client_claim(struct bench_client *c, struct bench_client_run *run);
+/* The message that the next reply or error is about is one that goes wrong on purpose. */
+bool bench_client_in_fault(const struct bench_client *c);
 /* Name of a state for error counts: "banner", "ehlo", ... */
 const char *bench_client_state_name(enum bench_client_state state);
 bool bench_client_has_output(const struct bench_client *c);

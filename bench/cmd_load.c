@@ -48,6 +48,11 @@ static const char *option_mix(void *target, const char *text)
     return *mix != NULL ? NULL : "expected mail or small";
 }
 
+static const char *option_fault(void *target, const char *text)
+{
+    return bench_fault_add(target, text);
+}
+
 static int parse(struct load_options *o, struct driver *d, int argc, char **argv)
 {
     const struct bench_opt own[] = {
@@ -83,6 +88,14 @@ static int parse(struct load_options *o, struct driver *d, int argc, char **argv
          "write the id of each acknowledged message, a line each, at once"},
         {"--run-id", "TEXT", BENCH_OPT_STRING, &d->run.run_id, 0, 0, NULL,
          "first part of the ids (time and process)"},
+        {"--fault", "KIND=PERCENT", BENCH_OPT_CALL, &d->faults, 0, 0, option_fault,
+         "so many connections misbehave with their first message: vanish-mail, vanish-data, "
+         "vanish-dot, half-close, slow, long-command, bad-command, long-line, bare-lf; may be "
+         "repeated"},
+        {"--fault-seed", "N", BENCH_OPT_COUNT, &d->faults.seed, 0, UINT64_MAX, NULL,
+         "another choice of those connections (0)"},
+        {"--slow-rate", "BYTES", BENCH_OPT_SIZE, &d->faults.slow_bytes, 1, BENCH_MESSAGE_SIZE_MAX,
+         NULL, "bytes a second of slow ones (1KiB)"},
         {"--json", NULL, BENCH_OPT_FLAG, &o->json, 0, 0, NULL, "one line of JSON on stdout"},
     };
     struct bench_opt rows[LOAD_OPTS_COMMON_COUNT + sizeof(own) / sizeof(own[0])];
@@ -163,7 +176,8 @@ static int run(struct load_options *o, struct driver *d)
             report_text(&report);
         const struct driver_stats *s = &d->stats;
         bool clean = s->refused == 0 && s->lost == 0 && s->errors[0].count == 0;
-        status = !d->record_failed && s->acked > 0 && (clean || o->common.driver->keep_going)
+        bool some = s->acked > 0 || d->faults.percent_sum == 100; /* of those none need be taken */
+        status = !d->record_failed && some && (clean || o->common.driver->keep_going)
                      ? BENCH_EXIT_OK
                      : BENCH_EXIT_FAILED;
     }
@@ -179,6 +193,7 @@ int bench_cmd_load(int argc, char **argv)
         return BENCH_EXIT_FAILED;
     o.common = (struct load_opts){.driver = d, .sessions = 1, .timeout_s = 30};
     d->record_fd = -1;
+    d->faults.slow_bytes = 1024;
     snprintf(o.run_id, sizeof(o.run_id), "%llx.%x", (unsigned long long)time(NULL),
              (unsigned)getpid());
     d->run = (struct bench_client_run){.run_id = o.run_id,

@@ -94,6 +94,14 @@ static void session_close(struct driver *d, struct driver_session *s, enum drive
         driver_session_ended(d, s);
 }
 
+/* Once a connection: its first message goes wrong. */
+static void fault_count(struct driver *d, struct driver_session *s)
+{
+    if (!s->fault_counted && s->client.fault_begun)
+        d->stats.faults[s->client.fault].begun++;
+    s->fault_counted = s->client.fault_begun;
+}
+
 /* The connection ended well: again, if there is more to do. */
 static void session_done(struct driver *d, struct driver_session *s)
 {
@@ -102,10 +110,21 @@ static void session_done(struct driver *d, struct driver_session *s)
     session_close(d, s, again ? DRIVER_AFTER_WAIT : DRIVER_AFTER_NOTHING);
 }
 
+void driver_session_vanish(struct driver *d, struct driver_session *s)
+{
+    fault_count(d, s);
+    session_close(d, s, driver_wants_more(d) ? DRIVER_AFTER_WAIT : DRIVER_AFTER_NOTHING);
+}
+
 void driver_session_fail(struct driver *d, struct driver_session *s, const char *why)
 {
     uint64_t lost = s->client.message_count - s->finished + s->client.claimed_ahead;
     char name[64];
+    if (bench_client_in_fault(&s->client) && lost > 0) {
+        d->stats.faults[s->client.fault].cut++;
+        driver_session_vanish(d, s);
+        return;
+    }
     s->client.claimed_ahead = false;
     snprintf(name, sizeof(name), "%s (%s)", why,
              s->stage == DRIVER_OPEN ? bench_client_state_name(s->client.state) : "connect");
@@ -125,18 +144,30 @@ static void session_up(struct driver *d, struct driver_session *s)
         d->ready_count++;
 }
 
+/* True: the message that was answered is one whose bytes went wrong. */
+static bool fault_answered(const struct driver_session *s)
+{
+    return s->finished == 1 && s->client.fault_begun &&
+           s->client.fault != BENCH_FAULT_LONG_COMMAND &&
+           s->client.fault != BENCH_FAULT_BAD_COMMAND;
+}
+
 static void session_acked(struct driver *d, struct driver_session *s, uint64_t now)
 {
     s->finished++;
     d->stats.acked++;
     d->stats.last_acked_ns = now;
     d->stats.rcpts_acked += s->client.rcpts_acked;
+    record_acked(d, &s->client);
+    if (fault_answered(s)) { /* its times are the client's own */
+        d->stats.faults[s->client.fault].accepted++;
+        return;
+    }
     if (s->dot_ns != 0) /* 0: answered before all of it was written */
         bench_hist_record(&d->stats.eod_ns, now - s->dot_ns);
     if (d->interval_ns != 0)
         bench_hist_record(&d->stats.open_ns,
                           now - (d->stats.first_ns + s->client.acked_claim * d->interval_ns));
-    record_acked(d, &s->client);
 }
 
 static void session_refused(struct driver *d, struct driver_session *s,
@@ -144,6 +175,10 @@ static void session_refused(struct driver *d, struct driver_session *s,
 {
     char name[64];
     s->finished++;
+    if (fault_answered(s)) {
+        d->stats.faults[s->client.fault].refused++;
+        return;
+    }
     d->stats.refused++;
     snprintf(name, sizeof(name), "%d at %s", s->client.last_code, bench_client_state_name(state));
     count_name(d->stats.refusals, DRIVER_REFUSAL_KINDS, name);
@@ -154,6 +189,7 @@ bool driver_session_reply(struct driver *d, struct driver_session *s)
     enum bench_client_state state = s->client.state;
     enum bench_client_event event = bench_client_reply(&s->client, &s->reply);
     s->active_ns = io_now_ns(d->io);
+    fault_count(d, s);
     switch (event) {
     case BENCH_CLIENT_NONE: break;
     case BENCH_CLIENT_ACKED: session_acked(d, s, bench_clock_ns()); break;
@@ -161,7 +197,18 @@ bool driver_session_reply(struct driver *d, struct driver_session *s)
     case BENCH_CLIENT_READY: session_up(d, s); return true;
     case BENCH_CLIENT_WANT_TLS: return driver_tls_begin(d, s);
     case BENCH_CLIENT_DONE: session_done(d, s); return false;
+    case BENCH_CLIENT_VANISH: driver_session_vanish(d, s); return false;
+    case BENCH_CLIENT_FAULTED:
+        if (s->client.last_code < 400)
+            d->stats.faults[s->client.fault].accepted++;
+        else
+            d->stats.faults[s->client.fault].refused++;
+        break;
     case BENCH_CLIENT_ERROR: driver_session_fail(d, s, s->client.error); return false;
+    }
+    if (s->client.fault == BENCH_FAULT_HALF_CLOSE && s->client.state == BENCH_CLIENT_QUIT) {
+        driver_session_vanish(d, s); /* its QUIT could not be sent */
+        return false;
     }
     if (!s->up && (s->client.state == BENCH_CLIENT_MAIL || s->client.state == BENCH_CLIENT_WAIT))
         session_up(d, s);
@@ -229,9 +276,10 @@ bool driver_start(struct driver *d)
 static void session_connect(struct driver *d, struct driver_session *s)
 {
     bench_client_begin(&s->client, &d->run, s->index);
+    s->client.fault = bench_fault_draw(&d->faults, s->index, s->connection_count++);
     bench_reply_init(&s->reply);
     bench_buf_clear(&s->wire);
-    s->up = false;
+    s->up = s->fault_counted = false;
     s->finished = 0;
     s->dot_ns = 0;
     s->begun_ns = s->active_ns = bench_clock_ns();

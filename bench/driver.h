@@ -27,6 +27,12 @@ struct driver_counter {
     uint64_t count;
 };
 
+/* What came of the messages that went wrong on purpose. Those that the client gave up have no
+ * answer. */
+struct driver_fault {
+    uint64_t begun, accepted, refused, cut; /* cut: by the server, or no answer in time */
+};
+
 struct driver_stats {
     uint64_t acked, refused, lost; /* lost: no answer to the end of data, or cut before it */
     uint64_t rcpts_acked;
@@ -39,6 +45,7 @@ struct driver_stats {
     struct bench_hist open_ns;    /* open loop: due .. acknowledged, a wait for a session too */
     struct driver_counter errors[DRIVER_ERROR_KINDS];
     struct driver_counter refusals[DRIVER_REFUSAL_KINDS];
+    struct driver_fault faults[BENCH_FAULT_COUNT];
     uint64_t first_ns, last_acked_ns;
 };
 
@@ -58,6 +65,7 @@ struct driver {
     bool keep_going;         /* reconnect after an error */
     uint32_t connecting_max; /* sessions that may be on their way up at once */
     uint64_t timeout_ms;
+    struct bench_fault_plan faults;
     uint64_t interval_ns; /* open loop: a message is due this often; 0: closed loop */
     int record_fd;        /* -1: none */
     /* the driver's own */

@@ -22,11 +22,13 @@ struct driver_session {
     int32_t fd; /* -1: none */
     enum driver_stage stage;
     enum driver_after after;
-    bool up;
+    bool up, fault_counted;
     bool idle; /* in the driver's list of those without a message */
     uint64_t begun_ns, dot_ns, active_ns, due_ns;
     uint64_t sent_ns, sent_turn; /* when, and in which turn, the send under way was begun */
-    uint64_t finished;           /* messages of this connection that were answered */
+    uint64_t connection_count;
+    struct timer slow; /* a slow sender's next piece */
+    uint64_t finished; /* messages of this connection that were answered */
     struct io_op connect, recv, send;
     struct bench_client client;
     struct bench_reply reply;
@@ -41,6 +43,8 @@ struct driver_session {
 bool driver_wants_more(const struct driver *d);
 /* The connection was lost: its messages are lost too; new ones may be begun for them. */
 void driver_session_fail(struct driver *d, struct driver_session *s, const char *why);
+/* A fault on purpose: the session closes without a word, and begins again. */
+void driver_session_vanish(struct driver *d, struct driver_session *s);
 /* After the last completion of a session that was closed. */
 void driver_session_ended(struct driver *d, struct driver_session *s);
 /* What a reply means. False: the session is gone. */

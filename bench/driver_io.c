@@ -16,13 +16,15 @@
 
 #include "bench/driver_internal.h"
 #include "gateway/base/list.h"
+#include "gateway/limits.h"
 
 #define WIRE_SIZE  8192u            /* gathered from the parts of the output: at most twice this */
 #define BODY_CHUNK (256u * 1024u)   /* progress is seen at least this often */
 #define TLS_CHUNK  16384u           /* plaintext given to wolfSSL at once */
 #define TLS_WIRE   (4u * TLS_CHUNK) /* ciphertext sent at once */
 
-#define SOURCE_FIRST 0x7F000101u /* 127.0.1.1 */
+#define SLOW_NS      (100ull * NS_PER_MS) /* between two pieces of a slow sender */
+#define SOURCE_FIRST 0x7F000101u          /* 127.0.1.1 */
 
 /* ---- input --------------------------------------------------------------------------------- */
 
@@ -132,12 +134,25 @@ static void swap(struct bench_buf *a, struct bench_buf *b)
     *b = kept;
 }
 
+/* A slow sender's bytes for SLOW_NS; SIZE_MAX for all others. */
+static size_t slow_size(const struct driver *d, const struct driver_session *s)
+{
+    if (s->client.fault != BENCH_FAULT_SLOW || !bench_client_in_fault(&s->client))
+        return SIZE_MAX;
+    uint64_t bytes = d->faults.slow_bytes / (NS_PER_S / SLOW_NS);
+    return bytes > 0 ? (size_t)bytes : 1;
+}
+
 /* Puts the next plain bytes under way: commands as they lie; a message gathered, but of a large one
  * only its beginning, and the rest from where it lies. */
-static void fill_plain(struct driver_session *s)
+static void fill_plain(struct driver_session *s, size_t size_max)
 {
     struct bench_client *c = &s->client;
-    if (c->body_left == 0 && bench_buf_count(&c->tail) == 0) {
+    if (size_max < WIRE_SIZE) {
+        char *into = bench_buf_reserve(&s->wire, size_max);
+        size_t count = bench_client_take(c, into, size_max);
+        s->wire.end += count;
+    } else if (c->body_left == 0 && bench_buf_count(&c->tail) == 0) {
         swap(&c->head, &s->wire);
     } else if (bench_buf_count(&c->head) == 0 && c->body_left > WIRE_SIZE) {
         s->body_in_flight = c->body_left;
@@ -155,11 +170,13 @@ static void fill_plain(struct driver_session *s)
     }
 }
 
-static bool fill_tls(struct driver *d, struct driver_session *s)
+static bool fill_tls(struct driver *d, struct driver_session *s, size_t size_max)
 {
-    while (s->tls.established && bench_client_has_output(&s->client) &&
-           bench_buf_count(&s->tls.out) < TLS_WIRE) {
-        size_t count = bench_client_take(&s->client, d->plain, TLS_CHUNK);
+    size_t chunk = size_max < TLS_CHUNK ? size_max : TLS_CHUNK;
+    for (bool more = true; more && s->tls.established && bench_client_has_output(&s->client) &&
+                           bench_buf_count(&s->tls.out) < TLS_WIRE;
+         more = chunk == TLS_CHUNK) {
+        size_t count = bench_client_take(&s->client, d->plain, chunk);
         if (bench_tls_write(&s->tls, d->plain, count) != BENCH_TLS_OK)
             return false;
     }
@@ -169,12 +186,14 @@ static bool fill_tls(struct driver *d, struct driver_session *s)
 
 void driver_io_flush(struct driver *d, struct driver_session *s)
 {
-    if (s->stage != DRIVER_OPEN || io_op_running(&s->send) || !has_output(s))
+    if (s->stage != DRIVER_OPEN || io_op_running(&s->send) || !has_output(s) ||
+        timer_is_set(&s->slow))
         return;
+    size_t size_max = slow_size(d, s);
     s->body_in_flight = 0;
     if (s->tls.ssl == NULL) {
-        fill_plain(s);
-    } else if (!fill_tls(d, s)) {
+        fill_plain(s, size_max);
+    } else if (!fill_tls(d, s, size_max)) {
         driver_session_fail(d, s, "write failed");
         return;
     }
@@ -186,6 +205,18 @@ void driver_io_flush(struct driver *d, struct driver_session *s)
     else
         io_send(d->io, &s->send, s->fd, bench_buf_head(&s->wire),
                 (uint32_t)bench_buf_count(&s->wire));
+}
+
+static void slow_fire(struct timer *t)
+{
+    struct driver_session *s = container_of(t, struct driver_session, slow);
+    driver_io_flush(s->driver, s);
+}
+
+static void shut(struct driver *d, struct driver_session *s)
+{
+    s->client.shut_when_sent = false;
+    io_shutdown(d->io, s->fd);
 }
 
 static void send_done(struct io_op *op, int32_t res, uint32_t flags)
@@ -206,8 +237,14 @@ static void send_done(struct io_op *op, int32_t res, uint32_t flags)
     bench_client_sent(&s->client, s->body_in_flight);
     s->body_in_flight = 0;
     bench_buf_clear(&s->wire);
-    if (has_output(s))
+    if (has_output(s) && slow_size(d, s) != SIZE_MAX)
+        io_timer_set(d->io, &s->slow, io_now_ns(d->io) + SLOW_NS);
+    else if (has_output(s))
         driver_io_flush(d, s);
+    else if (s->client.vanish_when_sent)
+        driver_session_vanish(d, s);
+    else if (s->client.shut_when_sent)
+        shut(d, s);
     else if (s->client.dot_sent && s->dot_ns == 0)
         s->dot_ns = s->active_ns;
 }
@@ -255,6 +292,7 @@ void driver_io_init(struct driver *d, struct driver_session *s)
     s->connect.done = connect_done;
     s->recv.done = recv_done;
     s->send.done = send_done;
+    s->slow.fire = slow_fire;
 }
 
 void driver_io_connect(struct driver *d, struct driver_session *s)
@@ -274,6 +312,7 @@ void driver_io_connect(struct driver *d, struct driver_session *s)
 bool driver_io_close(struct driver *d, struct driver_session *s)
 {
     s->stage = DRIVER_CLOSING;
+    io_timer_clear(d->io, &s->slow);
     io_cancel(d->io, &s->connect);
     io_cancel(d->io, &s->recv);
     io_cancel(d->io, &s->send);

@@ -78,6 +78,36 @@ static void text_counters(const char *title, const struct driver_counter *c, siz
         printf("%-18s %" PRIu64 " x %s\n", title, c[i].count, c[i].name);
 }
 
+static void text_faults(const struct driver_stats *s)
+{
+    for (int i = 1; i < BENCH_FAULT_COUNT; i++) {
+        const struct driver_fault *f = &s->faults[i];
+        if (f->begun > 0)
+            printf("fault              %" PRIu64 " x %s: %" PRIu64 " accepted, %" PRIu64
+                   " refused, %" PRIu64 " cut by the server\n",
+                   f->begun, bench_fault_name((enum bench_fault)i), f->accepted, f->refused,
+                   f->cut);
+    }
+}
+
+static void json_faults(struct bench_buf *out, const struct driver_stats *s)
+{
+    const char *comma = "";
+    bench_buf_str(out, ",\"faults\":{");
+    for (int i = 1; i < BENCH_FAULT_COUNT; i++) {
+        const struct driver_fault *f = &s->faults[i];
+        if (f->begun == 0)
+            continue;
+        bench_buf_printf(out,
+                         "%s\"%s\":{\"begun\":%" PRIu64 ",\"accepted\":%" PRIu64
+                         ",\"refused\":%" PRIu64 ",\"cut\":%" PRIu64 "}",
+                         comma, bench_fault_name((enum bench_fault)i), f->begun, f->accepted,
+                         f->refused, f->cut);
+        comma = ",";
+    }
+    bench_buf_str(out, "}");
+}
+
 void report_text(const struct report *r)
 {
     const struct driver_stats *s = &r->driver->stats;
@@ -108,6 +138,7 @@ void report_text(const struct report *r)
            report_own_limit(r) ? ": IT WAS THE LIMIT; trust CPU per message, not the rate" : "");
     text_counters("refused", s->refusals, DRIVER_REFUSAL_KINDS);
     text_counters("error", s->errors, DRIVER_ERROR_KINDS);
+    text_faults(s);
 }
 
 static void json_hist(struct bench_buf *out, const char *name, const struct bench_hist *h)
@@ -174,6 +205,7 @@ void report_json(const struct report *r)
                      report_own_limit(r) ? "true" : "false");
     json_counters(&out, "refusals", s->refusals, DRIVER_REFUSAL_KINDS);
     json_counters(&out, "errors", s->errors, DRIVER_ERROR_KINDS);
+    json_faults(&out, s);
     bench_buf_str(&out, "}\n");
     fwrite(bench_buf_head(&out), 1, bench_buf_count(&out), stdout);
     fflush(stdout);

@@ -178,6 +178,38 @@ def test_a_server_that_says_nothing_is_given_up(folder, _):
     assert not acked and len(records) <= 1
 
 
+FAULTS = ("vanish-mail", "vanish-data", "vanish-dot", "half-close", "slow", "long-command",
+          "bad-command", "long-line", "bare-lf")
+
+
+def test_faults_on_request_are_counted_apart(folder, tls):
+    options = ["--sessions", "8", "--messages", "400", "--messages-per-session", "2",
+               "--slow-rate", "100KiB", *(f"--fault={kind}=9" for kind in FAULTS)]
+    for more in ([], ["--pipeline-deep", "--size", "40KiB"], ["--tls", "starttls"]):
+        acked, records, result, totals = audit(folder, [*options, *more], ["--tls", tls])
+        faults = result["faults"]
+        assert set(faults) == set(FAULTS) and not result["errors"] and not result["lost"], result
+        ids = [r["id"] for r in records]
+        assert len(acked) == len(set(acked)) == result["acked"] and set(acked) <= set(ids)
+        gone = sum(faults[kind]["begun"] for kind in FAULTS[:3])
+        # a line that comes in pieces ends the connection with a 500, which may be read or not
+        assert sum(faults["long-command"].values()) >= 2 * faults["long-command"]["begun"], faults
+        assert result["acked"] + gone + faults["long-command"]["cut"] == 400, result
+        assert len(ids) - len(acked) <= faults["vanish-dot"]["begun"], (len(ids), result)
+        assert totals["abandoned"] >= faults["vanish-data"]["begun"], (totals, faults)
+        for kind in ("half-close", "slow", "long-line", "bare-lf"):
+            assert faults[kind]["accepted"] == faults[kind]["begun"] > 0, faults
+        assert faults["bad-command"]["refused"] == faults["bad-command"]["begun"] > 0, faults
+
+
+def test_faults_follow_the_seed(folder, _):
+    def begun(seed):
+        _, _, result, _ = audit(folder, ["--messages", "60", "--fault", "bad-command=20",
+                                         "--fault", "vanish-mail=20", "--fault-seed", seed])
+        return {kind: fault["begun"] for kind, fault in result["faults"].items()}
+    assert begun("1") == begun("1") != begun("2")
+
+
 def test_null_holds_the_conversation(*_):
     null = Server("null")
     for options in ([], ["--pipeline"], ["--pipeline-deep"], ["--auth", "u:p"]):

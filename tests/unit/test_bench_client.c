@@ -323,3 +323,111 @@ Test(bench_client, a_mix_has_its_sizes_and_sums_to_a_hundred)
         end();
     }
 }
+
+/* ---- faults ---- */
+
+static void up_with(enum bench_fault fault)
+{
+    begin();
+    client.fault = fault;
+    answer("220 x\r\n");
+    taken();
+    answer("250-x\r\n250 PIPELINING\r\n");
+}
+
+Test(bench_client, a_bad_command_goes_before_the_envelope_once)
+{
+    run.messages_per_session = 2;
+    up_with(BENCH_FAULT_BAD_COMMAND);
+    cr_assert_str_eq(taken(), "FETCH 1 (FLAGS)\r\n");
+    cr_assert(bench_client_in_fault(&client));
+    cr_assert_eq(answer("500 what\r\n"), BENCH_CLIENT_FAULTED);
+    cr_assert_eq(client.last_code, 500);
+    cr_assert_str_eq(taken(), "MAIL FROM:<f7@x>\r\n");
+    answer("250 a\r\n");
+    answer("250 b\r\n");
+    answer("354 c\r\n");
+    taken();
+    cr_assert_eq(answer("250 d\r\n"), BENCH_CLIENT_ACKED);
+    cr_assert_str_eq(taken(), "MAIL FROM:<f7@x>\r\n");
+    cr_assert_not(bench_client_in_fault(&client));
+    end();
+}
+
+Test(bench_client, a_long_command_is_one_line)
+{
+    up_with(BENCH_FAULT_LONG_COMMAND);
+    static char text[2 * BENCH_FAULT_COMMAND_BYTES];
+    size_t count = bench_client_take(&client, text, sizeof(text));
+    cr_assert_eq(count, BENCH_FAULT_COMMAND_BYTES);
+    cr_assert_eq(memchr(text, '\n', count), text + count - 1);
+    end();
+}
+
+static const char *message_with(enum bench_fault fault)
+{
+    up_with(fault);
+    answer("250 a\r\n");
+    answer("250 b\r\n");
+    taken();
+    answer("354 c\r\n");
+    static char text[16384];
+    size_t count = bench_client_take(&client, text, sizeof(text) - 1);
+    text[count] = '\0';
+    end();
+    return text;
+}
+
+Test(bench_client, bodies_that_go_wrong)
+{
+    const char *text = message_with(BENCH_FAULT_VANISH_DATA);
+    cr_assert(client.vanish_when_sent && client.fault_begun);
+    cr_assert_null(strstr(text, "\r\n.\r\n"));
+    text = message_with(BENCH_FAULT_VANISH_DOT);
+    cr_assert(client.vanish_when_sent);
+    cr_assert_not_null(strstr(text, "\r\n.\r\n"));
+    text = message_with(BENCH_FAULT_HALF_CLOSE);
+    cr_assert(client.shut_when_sent && !client.vanish_when_sent);
+    text = message_with(BENCH_FAULT_BARE_LF);
+    cr_assert_not_null(strstr(text, "without CR\nand"));
+    text = message_with(BENCH_FAULT_LONG_LINE);
+    const char *at = strstr(text, "long: ");
+    cr_assert_eq(strchr(at, '\n') + 1 - at, BENCH_FAULT_LINE_BYTES);
+    text = message_with(BENCH_FAULT_NONE);
+    cr_assert(!client.fault_begun && !client.vanish_when_sent && !client.shut_when_sent);
+}
+
+Test(bench_client, vanishing_behind_mail_waits_for_its_reply)
+{
+    up_with(BENCH_FAULT_VANISH_MAIL);
+    cr_assert_str_eq(taken(), "MAIL FROM:<f7@x>\r\n");
+    cr_assert_eq(answer("250 a\r\n"), BENCH_CLIENT_VANISH);
+    cr_assert(bench_client_in_fault(&client));
+    end();
+}
+
+Test(bench_client, faults_are_drawn_by_the_seed)
+{
+    struct bench_fault_plan plan = {.seed = 3}, other = {.seed = 4};
+    cr_assert_eq(bench_fault_draw(&plan, 1, 1), BENCH_FAULT_NONE);
+    cr_assert_null(bench_fault_add(&plan, "slow=20"));
+    cr_assert_null(bench_fault_add(&plan, "bare-lf=10"));
+    cr_assert_not_null(bench_fault_add(&plan, "slow=71"));
+    cr_assert_not_null(bench_fault_add(&plan, "slower=1"));
+    cr_assert_not_null(bench_fault_add(&plan, "none=1"));
+    cr_assert_not_null(bench_fault_add(&plan, "slow"));
+    cr_assert_not_null(bench_fault_add(&plan, "slow=x"));
+    cr_assert_null(bench_fault_add(&other, "slow=20"));
+    unsigned drawn[BENCH_FAULT_COUNT] = {0}, differ = 0;
+    for (uint32_t i = 0; i < 10000; i++) {
+        enum bench_fault fault = bench_fault_draw(&plan, i % 100, i / 100);
+        cr_assert_eq(fault, bench_fault_draw(&plan, i % 100, i / 100));
+        differ += fault != bench_fault_draw(&other, i % 100, i / 100);
+        drawn[fault]++;
+    }
+    cr_assert(drawn[BENCH_FAULT_SLOW] > 1800 && drawn[BENCH_FAULT_SLOW] < 2200);
+    cr_assert(drawn[BENCH_FAULT_BARE_LF] > 900 && drawn[BENCH_FAULT_BARE_LF] < 1100);
+    cr_assert_eq(drawn[BENCH_FAULT_NONE] + drawn[BENCH_FAULT_SLOW] + drawn[BENCH_FAULT_BARE_LF],
+                 10000);
+    cr_assert(differ > 2000);
+}
