@@ -115,6 +115,9 @@
      1024) /* body bytes a transaction holds in memory; a larger body is written out in extents */
 #define COMMIT_BUF_SIZE \
     (4 * MIB) /* one commit; a second one fills while it is written. Both full: sessions wait */
+#define COMMIT_EXTENT_MIN     (1 * MIB)   /* parts of large bodies in one commit: queue/pace.h */
+#define COMMIT_EXTENT_MAX     (COMMIT_BUF_SIZE / 4 * 3)
+#define COMMIT_AIM_NS         (4 * NS_PER_MS) /* what a commit with such parts is to take */
 #define COMMIT_WAITERS_MAX    8192u
 #define SPOOL_TX_MAX          20000u     /* transactions with data under way, per lane: 452 4.3.1 */
 #define SPOOL_MESSAGES_MAX    100000000u /* queued in a lane: 452 4.3.1 */

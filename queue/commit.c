@@ -61,7 +61,7 @@ struct slice commit_recent(const struct lane *l, uint32_t segment, uint32_t offs
 static void batch_begin(struct lane *l, struct batch *b)
 {
     assert(list_empty(&b->waiters));
-    b->len = 0;
+    b->len = b->extent_bytes = 0;
     b->segment = NULL;
     b->waiter_count = 0;
     b->closed = b->urgent = false;
@@ -158,12 +158,17 @@ uint8_t *commit_room(struct lane *l, uint32_t len, bool state)
 
 uint8_t *commit_room_extent(struct lane *l, uint32_t len, bool state)
 {
-    if (l->filling->len >= COMMIT_EARLY_BYTES) {
+    uint8_t *at;
+
+    if (l->filling->extent_bytes >= l->pace.extent_max) {
         if (l->writing)
             return NULL;
         commit_kick(l);
     }
-    return commit_room(l, len, state);
+    at = commit_room(l, len, state);
+    if (at)
+        l->filling->extent_bytes += len;
+    return at;
 }
 
 uint32_t commit_record(struct lane *l, uint8_t *at, uint8_t type, uint64_t qid,
@@ -492,6 +497,7 @@ static void commit_done(struct io_op *op, int32_t res, uint32_t flags)
     l->stats.commits++;
     l->stats.syncs++;
     l->stats.sync_ns_total += io_now_ns(l->io) - l->commit_started_ns;
+    pace_commit(&l->pace, b->len, b->extent_bytes, io_now_ns(l->io) - l->commit_started_ns);
     if (res == (int32_t)b->len)
         batch_succeeded(l, b);
     else

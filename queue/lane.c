@@ -406,6 +406,7 @@ struct lane *lane_open(const struct lane_params *p)
     assert(p->lane < 1024 && l->p.segment_bytes % SEGMENT_BLOCK == 0 &&
            l->p.segment_bytes >= SEGMENT_BYTES_MIN && l->p.segment_bytes < UINT32_MAX);
     lane_lists(l);
+    pace_init(&l->pace);
     l->qid_next = 1;
     l->segment_next = 1;
     l->batch_next = 1;

@@ -16,18 +16,18 @@
 #define HIKYAKU_QUEUE_LANE_INTERNAL_H
 
 #include "queue/index.h"
+#include "queue/pace.h"
 #include "queue/queue.h"
 #include "queue/record.h"
 #include "queue/schedule.h"
 #include "queue/segment.h"
 
-#define LANE_PATH_MAX   512u
-#define LANE_INODES_MIN 16u /* fewer are free: no new segment */
-#define COMMIT_BATCHES  8u  /* one fills, one is written, the others may be read from */
-#define COMMIT_RESERVE  (COMMIT_BUF_SIZE / 8) /* of a buffer, for state records */
-/* Written although nobody waits yet; parts of bodies fill no more. */
-#define COMMIT_EARLY_BYTES   (COMMIT_BUF_SIZE / 4)
-#define COMMIT_STATE_NS      (50 * NS_PER_MS) /* a state record nobody waits for */
+#define LANE_PATH_MAX        512u
+#define LANE_INODES_MIN      16u /* fewer are free: no new segment */
+#define COMMIT_BATCHES       8u  /* one fills, one is written, the others may be read from */
+#define COMMIT_RESERVE       (COMMIT_BUF_SIZE / 8) /* of a buffer, for state records */
+#define COMMIT_EARLY_BYTES   (COMMIT_BUF_SIZE / 4) /* written although nobody waits yet */
+#define COMMIT_STATE_NS      (50 * NS_PER_MS)      /* a state record nobody waits for */
 #define PREPARE_RETRY_NS     (1 * NS_PER_S)
 #define PREPARE_RETRY_NS_MAX (30 * NS_PER_S)
 #define DUE_PER_TURN_MAX     256u
@@ -74,7 +74,8 @@ struct lane_final {
 
 struct batch {
     uint8_t *data;
-    uint32_t len, base; /* base: offset in the segment */
+    uint32_t len, base;    /* base: offset in the segment */
+    uint32_t extent_bytes; /* of len: parts of bodies */
     struct segment *segment;
     uint64_t number;
     uint32_t kept;       /* durable, still whole in memory: id of its segment, else 0 */
@@ -229,6 +230,7 @@ struct lane {
     uint64_t batch_next, batch_durable;
     struct io_op commit_op;
     uint64_t commit_started_ns;
+    struct pace pace;
     uint32_t failed_in_row;
     bool paused; /* stopped: no segment is opened before prepare_timer fires */
     int32_t last_error;
@@ -307,8 +309,8 @@ void lane_due_fire(struct timer *t);
 uint8_t *commit_room(struct lane *l, uint32_t len, bool state) __attribute__((warn_unused_result));
 /*
  * The same for a part of a body, for which nobody waits yet: it gets no room where
- * COMMIT_EARLY_BYTES are in the batch already, so that a message beside large ones waits for a
- * short write, and for one more.
+ * as many bytes of such parts are in the batch as pace.h says, so that a message beside large ones
+ * waits for a short write, and for one more.
  */
 uint8_t *commit_room_extent(struct lane *l, uint32_t len, bool state)
     __attribute__((warn_unused_result));
