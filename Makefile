@@ -202,6 +202,8 @@ $(B)/tests/sim/sim: $(call obj,$(SIM_MAIN) $(SIM_SRC)) $(call planted,$(PLANTED_
 	$(link) $(LIBS)
 $(B)/tests/fuzz/%: $(O)/tests/fuzz/%.o $(LIB)
 	$(link) $(LIBS)
+$(B)/tests/trace/fill: $(O)/tests/trace/fill.o $(LIB)
+	$(link) $(LIBS)
 .SECONDARY:
 
 # ---- tests ------------------------------------------------------------------------------------
@@ -238,6 +240,10 @@ sim: ## simulate SEEDS=n disasters [FIRST=k]; SEED=0x... repeats one; SWEEP=1: e
 	@$(B)/tests/sim/sim --jobs $(JOBS) $(if $(AT),--at $(AT)) $(if $(BARE),--bare) \
 	    $(if $(SWEEP),--sweep --seeds $(or $(SEEDS),120),$(if $(SEED),--seed $(SEED) --trace,\
 	    --seeds $(or $(SEEDS),1000) --first $(or $(FIRST),1))) $(if $(SITES),--sites)
+
+.PHONY: trace-million
+trace-million: all $(B)/tests/trace/fill ## hikyakuctl trace over a million messages, timed (MESSAGES=n FIRST=1)
+	@tests/trace/million.py --build $(B) $(if $(MESSAGES),--messages $(MESSAGES)) $(if $(FIRST),--first)
 
 .PHONY: scoreboard
 scoreboard: all ## the same power cut for five other servers, CUTS times (default 3; root)

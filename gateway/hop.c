@@ -39,7 +39,9 @@ static void hop_free(struct hop *h)
     struct site *s = h->site;
     struct delivery *d = s->delivery;
     hop_io_free(h);
-    watch_close(h->watch, h->eof ? "the next hop closed" : "we closed");
+    watch_close(h->watch, h->fd < 0 ? "not connected"
+                          : h->eof  ? "the next hop closed"
+                                    : "we closed");
     if (h->fd >= 0)
         io_close(hop_io(h), h->fd);
     if (h->tls)

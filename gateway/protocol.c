@@ -106,7 +106,7 @@ void watch_note(struct watch *w, struct slice data, const char *context)
     uint8_t bytes[1024];
     struct buf b = buf_over(bytes, sizeof bytes);
     tell_body(w);
-    transcript_escape(slice_head(data, 255), &b);
+    transcript_words(&w->transcript, slice_head(data, 255), &b);
     put_line(w, '*', buf_slice(&b), context);
 }
 

@@ -74,7 +74,7 @@ void watch_connected(struct watch *w, int32_t fd);
 /* -, or that only the log of it ends. Frees. NULL is none. */
 void watch_close(struct watch *w, const char *context);
 void watch_leave(struct watch *w);
-/* `context`: words of ours; `data`: escaped here. */
+/* `context`: words of ours; `data`: escaped and masked here. */
 void watch_note(struct watch *w, struct slice data, const char *context);
 void watch_tls(struct watch *w, const struct tls_conn *tls);
 /* Read from the peer, or sent to it. */

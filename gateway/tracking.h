@@ -9,8 +9,8 @@
  *   PATH-TIME.gz.idx   struct tracking_index, then for each block struct tracking_block and its
  *                      filter. A hint: without it the .gz is read whole.
  *
- * A filter says which values a block does not have (Bloom): of qid, about, session, sender,
- * recipient, message_id, account and client.
+ * A filter says which values a block does not have (Bloom): of qid, about, origin, session, sender,
+ * recipient, message_id, account and client. An index of another magic is not used.
  */
 #ifndef HIKYAKU_TRACKING_H
 #define HIKYAKU_TRACKING_H
@@ -20,7 +20,7 @@
 
 #define TRACKING_BLOCK_BYTES  (1u << 20)
 #define TRACKING_FILTER_BYTES 16384u
-#define TRACKING_MAGIC        "HIKYIDX1"
+#define TRACKING_MAGIC        "HIKYIDX2"
 #define TRACKING_TIME_LEN     19u /* 2026-11-22T08:15:00 */
 
 struct tracking_index {

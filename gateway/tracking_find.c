@@ -100,8 +100,8 @@ static bool parse(struct trace *t, const char *p)
 /* The first term is the one that finds the fewest: exact, and in the index. */
 static void choose_first(struct trace *t)
 {
-    static const char *const best[] = {"qid",       "about",  "message_id", "session",
-                                       "recipient", "sender", "account",    "client"};
+    static const char *const best[] = {"qid",       "about",  "origin",  "message_id", "session",
+                                       "recipient", "sender", "account", "client"};
     for (size_t k = 0; k < sizeof best / sizeof *best; k++)
         for (uint32_t i = 0; i < t->count; i++)
             if (t->terms[i].op == OP_EQ && strcmp(t->terms[i].key, best[k]) == 0) {
@@ -199,8 +199,16 @@ static bool note_line(struct trace *t, struct slice line)
     return true;
 }
 
-/* Most blocks do not have it at all, and need not be taken apart. */
-static bool block_has(struct trace *t, struct slice lines, const char *value)
+/* The line around a byte of the block. */
+static struct slice line_around(struct slice lines, size_t at)
+{
+    const uint8_t *before = at ? memrchr(lines.ptr, '\n', at) : NULL;
+    size_t start = before ? (size_t)(before - lines.ptr) + 1 : 0;
+    struct slice rest = slice_from(lines, start);
+    return slice_head(rest, slice_find(rest, '\n'));
+}
+
+static void note_value(struct trace *t, struct slice lines, const char *value)
 {
     char needle[sizeof t->terms->value];
     size_t n = strlen(value);
@@ -210,7 +218,15 @@ static bool block_has(struct trace *t, struct slice lines, const char *value)
         uint8_t c = lines.ptr[i];
         t->lower[i] = (char)(c | (uint8_t)((uint8_t)(c - 'A') < 26) << 5);
     }
-    return memmem(t->lower, lines.len, needle, n) != NULL;
+    for (size_t at = 0; at < lines.len;) {
+        const char *hit = memmem(t->lower + at, lines.len - at, needle, n);
+        if (!hit)
+            return;
+        struct slice line = line_around(lines, (size_t)(hit - t->lower));
+        at = (size_t)(line.ptr - lines.ptr) + line.len + 1;
+        if (line_matches(&t->terms[t->first], line) && !note_line(t, line))
+            return;
+    }
 }
 
 static bool stopped(const struct trace *t)
@@ -224,8 +240,10 @@ static bool find_in_block(void *arg, struct slice lines)
     const struct term *first = &t->terms[t->first];
     if (stopped(t))
         return false;
-    if (first->op == OP_EQ && !block_has(t, lines, first->value))
-        return true;
+    if (first->op == OP_EQ && first->value[0]) { /* most lines do not have it: not taken apart */
+        note_value(t, lines, first->value);
+        return !t->more;
+    }
     while (lines.len) {
         size_t end = slice_find(lines, '\n');
         struct slice line = slice_head(lines, end);
@@ -270,6 +288,40 @@ static bool block_has_any(const struct trace *t, struct slice lines)
     return false;
 }
 
+static void gather_line(struct trace *t, struct slice lines, size_t at)
+{
+    struct slice value = slice_from(lines, at);
+    value = slice_head(value, slice_find(value, '"'));
+    uint64_t hash = tracking_hash(SLICE_LIT("qid"), value);
+    struct message *m = bsearch(&hash, t->hashes, t->message_count, sizeof hash, hash_order)
+                            ? message_find(t, value)
+                            : NULL;
+    if (m)
+        message_add(m, line_around(lines, at));
+}
+
+/* Where the next value of `key` begins, behind `at`; lines.len: none. */
+static size_t next_value(struct slice lines, size_t at, struct slice key)
+{
+    const uint8_t *hit =
+        at < lines.len ? memmem(lines.ptr + at, lines.len - at, key.ptr, key.len) : NULL;
+    return hit ? (size_t)(hit - lines.ptr) + key.len : lines.len;
+}
+
+/* Quotes in strings are escaped: what looks like a key is one. */
+static void gather_lines(struct trace *t, struct slice lines)
+{
+    const struct slice qid = SLICE_LIT("\"qid\":\""), about = SLICE_LIT("\"about\":\"");
+    size_t q = next_value(lines, 0, qid), a = next_value(lines, 0, about);
+    while (q < lines.len || a < lines.len) { /* in the order of the lines */
+        gather_line(t, lines, q < a ? q : a);
+        if (q < a)
+            q = next_value(lines, q, qid);
+        else
+            a = next_value(lines, a, about);
+    }
+}
+
 static bool gather_in_block(void *arg, struct slice lines)
 {
     struct trace *t = arg;
@@ -277,21 +329,7 @@ static bool gather_in_block(void *arg, struct slice lines)
         return false;
     if (t->message_count <= NEEDLES_MAX && !block_has_any(t, lines))
         return true;
-    while (lines.len) {
-        size_t end = slice_find(lines, '\n');
-        struct slice line = slice_head(lines, end), rest = line, key, value;
-        while (tracking_member(&rest, &key, &value)) {
-            if (!slice_eq(key, SLICE_LIT("qid")) && !slice_eq(key, SLICE_LIT("about")))
-                continue;
-            uint64_t hash = tracking_hash(key, value);
-            struct message *m = bsearch(&hash, t->hashes, t->message_count, sizeof hash, hash_order)
-                                    ? message_find(t, value)
-                                    : NULL;
-            if (m)
-                message_add(m, line);
-        }
-        lines = slice_from(lines, end < lines.len ? end + 1 : end);
-    }
+    gather_lines(t, lines);
     return true;
 }
 

@@ -172,6 +172,19 @@ static void show_client(struct transcript *d, const struct transcript_side *s, s
     }
 }
 
+void transcript_words(const struct transcript *d, struct slice text, struct buf *out)
+{
+    size_t at = 0, shown = 0;
+    for (struct slice w; (w = next_word(text, &at)).len;) {
+        if (!is_secret(d, w))
+            continue;
+        transcript_escape(slice_head(slice_from(text, shown), at - w.len - shown), out);
+        buf_add_str(out, MASK);
+        shown = at;
+    }
+    transcript_escape(slice_from(text, shown), out);
+}
+
 static void show_server(struct transcript *d, const struct transcript_side *s, struct buf *out)
 {
     struct slice text = slice_of(s->text, s->kept);
@@ -184,15 +197,7 @@ static void show_server(struct transcript *d, const struct transcript_side *s, s
         buf_add_str(out, text.len > 4 ? "334 " MASK : "334");
         return;
     }
-    size_t at = 0, shown = 0;
-    for (struct slice w; (w = next_word(text, &at)).len;) {
-        if (!is_secret(d, w))
-            continue;
-        transcript_escape(slice_head(slice_from(text, shown), at - w.len - shown), out);
-        buf_add_str(out, MASK);
-        shown = at;
-    }
-    transcript_escape(slice_from(text, shown), out);
+    transcript_words(d, text, out);
 }
 
 /* ---- lines ---- */

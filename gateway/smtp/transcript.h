@@ -43,6 +43,9 @@ void transcript_init(struct transcript *d, bool late, bool cut);
 bool transcript_line(struct transcript *d, enum transcript_from from, bool secret, struct slice *in,
                      struct buf *out) __attribute__((warn_unused_result));
 
+/* The words of a server, told again: those of responses masked, escaped. */
+void transcript_words(const struct transcript *t, struct slice text, struct buf *out);
+
 /* Wipes what is kept. */
 void transcript_wipe(struct transcript *d);
 

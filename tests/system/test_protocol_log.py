@@ -270,6 +270,14 @@ def outbound(folder):
     expect_match("TLSv1.3", next(v for k, v in notes.items() if k.startswith("TLS")))
     expect_equal({r["remote"] for r in rows[1:]}, {sink.address})
     expect_match(r":\d+$", next(r for r in rows if r["event"] == "+")["local"])
+    # A next hop that refuses the password, and says it again.
+    again = base64.b64encode(SECRET.encode()).decode()
+    sink.restart("--tls", f"{leaf.certificate}:{leaf.key}", "--auth", f"relay:{SECRET}", "--reply",
+                 f"auth=535 5.7.8 what is {again}")
+    raw(g, "relay", b"EHLO a\r\nMAIL FROM:<a@b.test>\r\nRCPT TO:<x@y.test>\r\nDATA\r\n"
+        b"A: b\r\n\r\n.\r\nQUIT\r\n")
+    until(lambda: [r for r in lines(g, "send", connector="isp") if r["context"] == "failed"],
+          "the refusal")
     failed = until(lambda: lines(g, "send", connector="dead", event="-") and
                    lines(g, "send", connector="dead"), "the dead one")
     expect_match("refused", next(r["data"] for r in failed if r["context"] == "failed"))

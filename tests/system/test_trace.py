@@ -66,7 +66,8 @@ def trace(folder):
             who = json.dumps(f'o"{i}@old.test')
             file.write(f'{{"time":"2001-11-21T{i // 500:02}:00:00.000000Z","level":"info",'
                        f'"event":"accepted","shard":0,"qid":"OLD{i}","sender":{who},'
-                       f'"recipient":"r{i % 10}@old.test","message_id":"<{i}@old>"}}\n')
+                       f'"recipient":"r{i % 10}@old.test","message_id":"<{i}@old>",'
+                       f'"origin":"FIRST{i}"}}\n')
     g.start()
     send(g, "one@x.test", "two@x.test", sender="alice@client.test")
     g.wait_tracking("delivered", 1)
@@ -89,6 +90,7 @@ def trace(folder):
         expect_equal(found(expr), {}, expr)
     expect_equal(found('sender="o\\"17@old.test"'), {"OLD17": ["accepted"]})
     expect_equal(found("message_id=<8999@old>"), {"OLD8999": ["accepted"]})
+    expect_equal(found("origin=FIRST123"), {"OLD123": ["accepted"]})
     expect_equal(len(found("recipient=r3@old.test", "--limit", "7")), 7)
     expect_match("900 messages, 100 shown", g.ctl("trace", "recipient=r3@old.test").stdout)
     expect_match(r"delivered +.*recipient=one@x.test.*reply=Ok",

@@ -122,6 +122,18 @@ Test(transcript, a_server_that_says_a_response_again_is_masked)
                  "< AUTH LOGIN\n> 334 ***\n< ***\n> 535 ***=: wrong\n");
 }
 
+Test(transcript, what_a_server_said_is_masked_when_it_is_told_again)
+{
+    struct transcript d;
+    char text[1024];
+    struct buf shown = buf_over(text, sizeof text);
+    transcript_init(&d, false, false);
+    play(&d, "C: AUTH PLAIN AGRlbW8Ac2VjcmV0\n", 3, &shown);
+    shown.len = 0;
+    transcript_words(&d, SLICE_LIT("not AGRlbW8Ac2VjcmV0,\tsorry"), &shown);
+    cr_assert(slice_eq(buf_slice(&shown), SLICE_LIT("not ***,\\x09sorry")));
+}
+
 Test(transcript, a_long_token_that_is_said_again_is_masked_too)
 {
     char script[9000], token[4001];
