@@ -242,8 +242,9 @@ sim: ## simulate SEEDS=n disasters [FIRST=k]; SEED=0x... repeats one; SWEEP=1: e
 	    --seeds $(or $(SEEDS),1000) --first $(or $(FIRST),1))) $(if $(SITES),--sites)
 
 .PHONY: trace-million
-trace-million: all $(B)/tests/trace/fill ## hikyakuctl trace over a million messages, timed (MESSAGES=n FIRST=1)
-	@tests/trace/million.py --build $(B) $(if $(MESSAGES),--messages $(MESSAGES)) $(if $(FIRST),--first)
+trace-million: all $(B)/tests/trace/fill ## trace over MESSAGES=n (a million), timed (FIRST=1)
+	@tests/trace/million.py --build $(B) $(if $(MESSAGES),--messages $(MESSAGES)) \
+	    $(if $(FIRST),--first)
 
 .PHONY: scoreboard
 scoreboard: all ## the same power cut for five other servers, CUTS times (default 3; root)

@@ -71,8 +71,8 @@ static const char usage[] =
     "fields of the queue: qid sender recipient domain connector site status size age retries "
     "last_error "
     "source_ip account subject\n"
-    "fields of trace: qid origin sender recipient message_id session client account event connector time, "
-    "as in the log\n"
+    "fields of trace: qid origin sender recipient message_id session client account event "
+    "connector time, as in the log\n"
     "The socket is /run/hikyaku/ctl.sock, or HIKYAKU_SOCKET, or --socket.\n";
 
 struct command {

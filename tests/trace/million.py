@@ -4,10 +4,11 @@ own log and writer, and what `hikyakuctl trace` takes for each kind of question.
 
     million.py --build build [--messages N] [--goal SECONDS] [--folder DIR] [--first]
 
-Each question is asked of messages that lie anywhere in the month, with the files in the page cache
-and without (posix_fadvise). Exit status 1: an answer was wrong, or the median of its kind took longer
-than the goal. A sender that is in every block of the log has none: all of it is read. --first: questions go before
-all other sessions of this machine (root; autogroup -20), as if it were quiet.
+Each question is asked of messages that lie anywhere in the month, with the files in the page
+cache and without (posix_fadvise). Exit status 1: an answer was wrong, or the median of its kind
+took longer than the goal. A sender that is in every block of the log has none: all of it is read.
+--first: questions go before all other sessions of this machine (root; autogroup -20), as if it
+were quiet.
 """
 import argparse
 import glob
@@ -25,7 +26,7 @@ ROUNDS = 7
 
 
 def questions(i):
-    """Of message i of fill.c: kind -> (expression, is a message of the answer right, has a goal)."""
+    """Of message i of fill.c: kind -> (expression, is a message of the answer right, a goal)."""
     qid = f"0{i:012X}"
     handed = i - i % 1000 + 7
     sender = i * 7919 % 20000
@@ -37,8 +38,8 @@ def questions(i):
             f"sender=s{sender}@client.example",
             lambda m: int(m["qid"][1:], 16) * 7919 % 20000 == sender, True),
         "sender and recipient": (
-            f"sender=s{sender}@client.example and recipient=u{i}@domain{i % 5000}.example", is_it,
-            True),
+            f"sender=s{sender}@client.example and recipient=u{i}@domain{i % 5000}.example",
+            is_it, True),
         "message_id": (f"message_id=<{i}@client.example>", is_it, True),
         "session": (f"session=03{i // 5:08x}{i % 4096:06x}", is_it, True),
         "origin": (f"origin=5{handed:012X}", lambda m: m["qid"] == f"0{handed:012X}", True),
@@ -105,7 +106,8 @@ def main():
         if options.first:
             weigh(-20)
         chance = random.Random(1)
-        picked = [i - (i % 100 in (9, 50))  # no failed one, whose report is found too; no newsletter
+        # No failed one, whose report is found, too; no newsletter.
+        picked = [i - (i % 100 in (9, 50))
                   for i in (chance.randrange(options.messages) for _ in range(ROUNDS))]
         print(f"{'question':42} {'median':>8} {'longest':>8} {'CPU':>8} {'cold':>8}   seconds")
         for kind, (_, _, has_goal) in questions(0).items():
