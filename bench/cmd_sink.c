@@ -51,6 +51,11 @@ static const char *option_delay(void *target, const char *text)
     return bench_script_add(target, BENCH_RULE_DELAY, text);
 }
 
+static const char *option_rate(void *target, const char *text)
+{
+    return bench_script_add(target, BENCH_RULE_RATE, text);
+}
+
 static const char *option_drop(void *target, const char *text)
 {
     return bench_script_add(target, BENCH_RULE_DROP, text);
@@ -129,7 +134,7 @@ static const char summary[] =
     "first\n"
     "N times only. The first rule that matches counts. A reply of 421 also closes. For example:\n"
     "  --reply 'rcpt~bad*=550 5.1.1 No such user'   --reply 'eod#3=451 4.3.0 Try later'\n"
-    "  --delay-ms eod=500   --drop-at body#1   --drop-after-dot";
+    "  --delay-ms eod=500   --rate eod=100   --drop-at body#1   --drop-after-dot";
 
 static int parse(struct sink_options *o, int argc, char **argv)
 {
@@ -151,12 +156,16 @@ static int parse(struct sink_options *o, int argc, char **argv)
          "answer this instead; \\n in TEXT makes several lines"},
         {"--delay-ms", "RULE=MS", BENCH_OPT_CALL, &o->script, 0, 0, option_delay,
          "wait before the answer"},
+        {"--rate", "RULE=N", BENCH_OPT_CALL, &o->script, 0, 0, option_rate,
+         "answer at most N a second, all connections together"},
+        {"--rate-bytes", "N", BENCH_OPT_SIZE, &o->sink->rate_bytes, 0, UINT64_MAX / 2, NULL,
+         "read at most N bytes a second, all connections together; 0: no limit (default)"},
         {"--drop-at", "RULE", BENCH_OPT_CALL, &o->script, 0, 0, option_drop,
          "close the connection instead of the answer; at eod nothing is kept"},
         {"--drop-after-dot", "RULE", BENCH_OPT_MAYBE, &o->script, 0, 0, option_drop_after,
          "keep the message, then close without the 250; RULE: eod[~PATTERN][#N]"},
         {"--script", "FILE", BENCH_OPT_CALL, &o->script, 0, 0, option_script,
-         "rules from a file: lines of reply, delay, drop or drop-after-dot and a RULE"},
+         "rules from a file: lines of reply, delay, rate, drop or drop-after-dot and a RULE"},
         {"--without", "EXTENSION", BENCH_OPT_CALL, &o->extensions, 0, 0, option_without,
          "do not offer PIPELINING (or 8BITMIME, SMTPUTF8, SIZE, ENHANCEDSTATUSCODES, ...)"},
         {"--hostname", "NAME", BENCH_OPT_STRING, &o->hostname, 0, 0, NULL,

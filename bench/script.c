@@ -68,6 +68,17 @@ static const char *parse_value(struct bench_rule *rule, const char *value)
         rule->delay_ms = (uint32_t)ms;
         return NULL;
     }
+    case BENCH_RULE_RATE: {
+        char *end = NULL;
+        unsigned long rate = value != NULL ? strtoul(value, &end, 10) : 0;
+        if (value == NULL || *value < '0' || *value > '9' || *end != '\0' || rate < 1 ||
+            rate > BENCH_RATE_MAX)
+            return "expected PHASE=N, from 1 to 1000000 a second";
+        if (rule->phase == BENCH_PHASE_BODY)
+            return "body has no answer; use eod, or --rate-bytes";
+        rule->rate = (uint32_t)rate;
+        return NULL;
+    }
     case BENCH_RULE_DROP: return value == NULL ? NULL : "takes no value";
     case BENCH_RULE_DROP_AFTER_DOT:
         return value == NULL && rule->phase == BENCH_PHASE_EOD ? NULL : "takes eod[~PATTERN][#N]";
@@ -117,6 +128,7 @@ static const char *add_line(struct bench_script *s, const char *line)
         enum bench_rule_kind kind;
     } kinds[] = {{"reply ", BENCH_RULE_REPLY},
                  {"delay ", BENCH_RULE_DELAY},
+                 {"rate ", BENCH_RULE_RATE},
                  {"drop ", BENCH_RULE_DROP},
                  {"drop-after-dot ", BENCH_RULE_DROP_AFTER_DOT}};
     if (line[0] == '#' || line[0] == '\0')
@@ -128,7 +140,7 @@ static const char *add_line(struct bench_script *s, const char *line)
         if (strncmp(line, kinds[i].word, count) == 0)
             return bench_script_add(s, kinds[i].kind, line + count);
     }
-    return "expected reply, delay, drop or drop-after-dot and a rule";
+    return "expected reply, delay, rate, drop or drop-after-dot and a rule";
 }
 
 const char *bench_script_file(struct bench_script *s, const char *path)
@@ -163,6 +175,13 @@ static int applies(const struct bench_rule *rule, struct bench_subjects subjects
         subject += strlen(subject) + 1;
     }
     return 0;
+}
+
+uint32_t bench_script_rate_ms(const struct bench_script *s, struct bench_rule *rule)
+{
+    uint64_t at = rule->next_ns > s->now_ns ? rule->next_ns : s->now_ns;
+    rule->next_ns = at + 1000000000u / rule->rate;
+    return (uint32_t)((at - s->now_ns + 999999u) / 1000000u);
 }
 
 struct bench_rule *bench_script_match(struct bench_script *s, enum bench_rule_kind kind,

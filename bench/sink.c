@@ -7,7 +7,8 @@
  *           after its file is synced: what was acknowledged can be audited after any kill.
  * Failure:  a connection's error closes it and is counted; a record that cannot be written is said
  *           once on stderr and stops the sink.
- * Bounds:   the limit of open files; BENCH_IO_SIZE a read; none while a reply is delayed.
+ * Bounds:   the limit of open files; BENCH_IO_SIZE a read; none while a reply is delayed, or the
+ *           rate is used up.
  * Tests:    tests/unit/test_bench_smtpd.c for the conversation; load runs against it.
  */
 #include "bench/sink.h"
@@ -23,6 +24,7 @@
 
 #define SINK_EVENTS       256
 #define SINK_ACCEPT_BATCH 64
+#define RATE_SLEEP_NS     20000000u
 
 struct sink_conn {
     int fd;
@@ -263,10 +265,18 @@ static void conn_tls_input(struct sink_conn *c)
     }
 }
 
+/* A tenth of a second's bytes at most, where there is a rate: it is even then, and can be stopped.
+ */
+static size_t read_size(const struct sink *s)
+{
+    uint64_t size = s->rate_bytes / 10 + 1;
+    return s->rate_bytes == 0 || size > sizeof(s->io) ? sizeof(s->io) : (size_t)size;
+}
+
 static void conn_readable(struct sink_conn *c)
 {
     struct sink *s = c->sink;
-    ssize_t count = recv(c->fd, s->io, sizeof(s->io), 0);
+    ssize_t count = recv(c->fd, s->io, read_size(s), 0);
     if (count < 0 && (errno == EAGAIN || errno == EINTR))
         return;
     if (count <= 0) {
@@ -274,6 +284,8 @@ static void conn_readable(struct sink_conn *c)
         return;
     }
     c->active_ns = s->now_ns;
+    if (s->rate_bytes > 0)
+        s->read_ns += (uint64_t)((double)count * 1e9 / (double)s->rate_bytes);
     if (c->tls.ssl == NULL) {
         conn_input(c, s->io, (size_t)count);
         return;
@@ -425,6 +437,8 @@ static void handle_events(struct sink *s, const struct epoll_event *events, int 
             continue;
         if (events[i].events & EPOLLOUT)
             conn_dirty(c);
+        if ((events[i].events & EPOLLIN) && s->read_ns > s->now_ns)
+            continue; /* the rate is used up */
         if (events[i].events & EPOLLIN)
             conn_readable(c);
         else if (events[i].events & (EPOLLHUP | EPOLLERR))
@@ -432,13 +446,28 @@ static void handle_events(struct sink *s, const struct epoll_event *events, int 
     }
 }
 
+/* Sleeps while the rate is used up: all connections wait, as those of a slow host do. */
+static void wait_for_rate(struct sink *s)
+{
+    uint64_t now = bench_clock_ns(), left = s->read_ns > now ? s->read_ns - now : 0;
+    if (left == 0) {
+        s->read_ns = now; /* what was not used is gone */
+        return;
+    }
+    if (left > RATE_SLEEP_NS)
+        left = RATE_SLEEP_NS;
+    nanosleep(&(struct timespec){.tv_nsec = (long)left}, NULL);
+}
+
 void sink_run(struct sink *s)
 {
     struct epoll_event events[SINK_EVENTS];
     uint64_t stats_ns = s->started_ns, sweep_ns = 0;
     while (!bench_stop_requested && !s->record_failed) {
+        if (s->rate_bytes > 0)
+            wait_for_rate(s);
         int count = epoll_wait(s->epoll_fd, events, SINK_EVENTS, wait_ms(s));
-        s->now_ns = bench_clock_ns();
+        s->now_ns = s->config.script->now_ns = bench_clock_ns();
         handle_events(s, events, count);
         struct sink_conn *c;
         while ((c = TAILQ_FIRST(&s->delayed)) != NULL && c->due_ns <= s->now_ns)

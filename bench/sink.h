@@ -36,6 +36,7 @@ struct sink {
     bool tls_implicit;
     struct bench_maildir *maildir; /* NULL: messages are counted and thrown away */
     int record_fd;                 /* -1: none */
+    uint64_t rate_bytes;           /* read a second; 0: no limit */
     uint64_t idle_timeout_ms, stats_every_ms, stop_after_ms, stop_after_messages; /* 0: never */
     /* the loop's own */
     int epoll_fd;
@@ -45,6 +46,7 @@ struct sink {
     struct bench_crc32_table crc_table;
     struct sink_totals totals;
     uint64_t started_ns, now_ns;
+    uint64_t read_ns; /* with rate_bytes: nothing is read before */
     bool record_failed;
     char io[BENCH_IO_SIZE];
     char plain[BENCH_IO_SIZE];

@@ -71,25 +71,29 @@ static bool answer_phase(struct bench_smtpd *s, enum bench_phase phase,
                          struct bench_subjects subjects, struct answer a)
 {
     struct bench_script *script = s->config->script;
-    const struct bench_rule *delay = NULL;
+    uint32_t delay_ms = 0;
     if (script->count > 0) {
         if (bench_script_match(script, BENCH_RULE_DROP, phase, subjects) != NULL) {
             s->after = BENCH_SMTPD_DROP;
             return false;
         }
-        const struct bench_rule *rule =
-            bench_script_match(script, BENCH_RULE_REPLY, phase, subjects);
+        struct bench_rule *rule = bench_script_match(script, BENCH_RULE_REPLY, phase, subjects);
         if (rule != NULL) {
             a.code = rule->code;
             a.text = rule->text;
         }
-        delay = bench_script_match(script, BENCH_RULE_DELAY, phase, subjects);
+        rule = bench_script_match(script, BENCH_RULE_DELAY, phase, subjects);
+        if (rule != NULL)
+            delay_ms = rule->delay_ms > 0 ? rule->delay_ms : 1;
+        rule = bench_script_match(script, BENCH_RULE_RATE, phase, subjects);
+        uint32_t wait_ms = rule != NULL ? bench_script_rate_ms(script, rule) : 0;
+        delay_ms = wait_ms > delay_ms ? wait_ms : delay_ms;
     }
-    put_reply(delay != NULL ? &s->held : &s->out, a.code, a.text);
+    put_reply(delay_ms > 0 ? &s->held : &s->out, a.code, a.text);
     if (a.code == 421)
         s->after = BENCH_SMTPD_CLOSE;
-    if (delay != NULL)
-        s->delay_ms = delay->delay_ms > 0 ? delay->delay_ms : 1;
+    if (delay_ms > 0)
+        s->delay_ms = delay_ms;
     return a.code < 400;
 }
 

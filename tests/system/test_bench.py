@@ -162,6 +162,15 @@ def test_delays_are_in_the_latency(folder, _):
     assert 199 < result["eod_ms"]["p50"] < 20000, result["eod_ms"]
 
 
+def test_a_slow_next_hop(folder, _):
+    _, _, result, _ = audit(folder, ["--messages", "11", "--sessions", "11"], ["--rate", "eod=10"])
+    assert result["acked"] == 11 and result["seconds"] >= 0.95, result["seconds"]
+    acked, records, result, _ = audit(folder, ["--messages", "2", "--sessions", "2", "--size",
+                                               "100KiB"], ["--rate-bytes", "200KiB"])
+    check_same(acked, records, result)
+    assert result["seconds"] >= 0.85, result["seconds"]
+
+
 def test_an_open_loop_counts_from_the_time_a_message_was_due(folder, _):
     _, _, result, _ = audit(folder, ["--messages", "8", "--messages-per-session", "0", "--rate",
                                      "20", "--source-ips", "3"], ["--delay-ms", "eod=200"])

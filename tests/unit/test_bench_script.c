@@ -87,3 +87,22 @@ Test(bench_script, rules_are_bounded)
         cr_assert_null(bench_script_add(&script, BENCH_RULE_DROP, "eod"));
     cr_assert_not_null(bench_script_add(&script, BENCH_RULE_DROP, "eod"));
 }
+
+Test(bench_script, a_rate_gives_turns)
+{
+    cr_assert_null(bench_script_add(&script, BENCH_RULE_RATE, "eod~*@slow=100"));
+    cr_assert_not_null(bench_script_add(&script, BENCH_RULE_RATE, "eod=0"));
+    cr_assert_not_null(bench_script_add(&script, BENCH_RULE_RATE, "eod"));
+    cr_assert_not_null(bench_script_add(&script, BENCH_RULE_RATE, "body=5"));
+    script.now_ns = 5000000000;
+    cr_assert_null(match(BENCH_RULE_RATE, BENCH_PHASE_EOD, "a@quick"));
+    struct bench_rule *rule = match(BENCH_RULE_RATE, BENCH_PHASE_EOD, "a@slow");
+    cr_assert_eq(bench_script_rate_ms(&script, rule), 0);
+    cr_assert_eq(bench_script_rate_ms(&script, rule), 10);
+    cr_assert_eq(bench_script_rate_ms(&script, rule), 20);
+    script.now_ns += 15000000;
+    cr_assert_eq(bench_script_rate_ms(&script, rule), 15);
+    script.now_ns += 1000000000; /* turns that nobody took are gone */
+    cr_assert_eq(bench_script_rate_ms(&script, rule), 0);
+    cr_assert_eq(bench_script_rate_ms(&script, rule), 10);
+}
