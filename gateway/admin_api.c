@@ -337,7 +337,7 @@ static void status(struct admin_call *call)
             not_ready ? "false" : "true");
     if (not_ready)
         admin_put_member(b.f, "not_ready", not_ready);
-    if (control_state(c) == CONTROL_DRAINING)
+    if (control_state(c) >= CONTROL_DRAINING)
         admin_put_member(b.f, "drain_phase", drain_phase_name(control_drain_phase(c)));
     put_pressure(c, b.f);
     admin_put_member(b.f, "instance", gw->instance);

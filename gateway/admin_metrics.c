@@ -125,7 +125,7 @@ void admin_metrics(struct admin_call *call)
     fprintf(f,
             "# HELP hikyaku_draining Whether it was asked to stop.\n# TYPE hikyaku_draining "
             "gauge\nhikyaku_draining %d\n",
-            control_state(c) == CONTROL_DRAINING);
+            control_state(c) >= CONTROL_DRAINING);
     fprintf(f,
             "# HELP hikyaku_config_generation Number of the configuration in force.\n"
             "# TYPE hikyaku_config_generation gauge\nhikyaku_config_generation %llu\n",
