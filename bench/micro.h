@@ -4,6 +4,7 @@
 #ifndef HIKYAKU_BENCH_MICRO_H
 #define HIKYAKU_BENCH_MICRO_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -29,6 +30,17 @@ struct micro_case {
     uint64_t bytes; /* of one round; 0: rounds are what counts */
     void (*run)(struct micro *m, uint64_t rounds);
 };
+
+/* Group commit of records of 4 KiB; batch is set by the caller, at most 64. */
+#define MICRO_COMMITS 3u
+struct micro_commit_result {
+    uint32_t batch; /* records a commit */
+    double ns;      /* wall time a record, durable */
+    double cpu_ns;  /* of the whole process, the kernel's workers too */
+    double disk_ns; /* wall time a record of one write and one sync a batch: the limit */
+};
+/* Measures in a temporary folder below dir; false after a line on stderr. */
+bool micro_commit(const char *dir, double seconds, struct micro_commit_result *results);
 
 extern const struct micro_case micro_cases[];
 extern const size_t micro_case_count;

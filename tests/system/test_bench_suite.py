@@ -134,11 +134,14 @@ def test_every_micro_benchmark_runs(folder):
     subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt",
                     "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=bench.test", "-keyout",
                     pair[1], "-out", pair[0]], check=True, stderr=subprocess.DEVNULL)
-    done = bench("micro", "--seconds", "1", "--json", "--certificate", pair[0], "--key", pair[1])
+    done = bench("micro", "--seconds", "1", "--json", "--certificate", pair[0], "--key", pair[1],
+                 "--dir", folder)
     assert done.returncode == 0, done.stderr
     cases = {case["name"]: case for case in json.loads(done.stdout)}
     assert {"crc32c", "dots-short", "commands", "record", "route", "permit",
-            "tls-record"} <= set(cases)
+            "tls-record", "commit-1", "commit-16", "commit-64"} <= set(cases)
+    assert all(cases[f"commit-{n}"]["disk_ns"] > 0 for n in (1, 16, 64)), cases
+    assert not [name for name in os.listdir(folder) if name.startswith("hikyaku-micro")]
     assert all(case["ns"] > 0 for case in cases.values())
     assert cases["dots-long"]["mb_per_second"] < 20 * cases["copy-cached"]["mb_per_second"]
     assert bench("micro", "--certificate", pair[0]).returncode == 2
