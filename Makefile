@@ -140,8 +140,8 @@ endif
 # ---- rules ------------------------------------------------------------------------------------
 
 .PHONY: all deps run test system unit unit-build sim sim-build fuzz fuzz-build crash \
-        crash-points cuts lint format install install-files deb deploy-test image-test peers \
-        fresh clean distclean help
+        crash-points cuts lint format install install-files deb deploy-check deploy-test \
+        image-test peers fresh clean distclean help
 
 all: $(PROGRAMS) $(LIB) ## build the programs (SAN=address,undefined | SAN=thread, CC=clang, LTO=1)
 
@@ -277,17 +277,20 @@ peers: ## unpack mail and name servers for the tests (nothing is installed)
 	@deploy/packages/fetch-npm || echo "peers: nodemailer is missing; its tests will say so"
 	@deploy/packages/fetch-npm -page || echo "peers: jsdom is missing; its test will say so"
 
-# What takes longer, or more to fetch, than belongs into `make test`.
-deploy-test: all ## manifests, alert rules, a rolling restart, the package, the image, the guide
+# What takes longer, or more to fetch, than belongs into `make test`. Continuous integration runs
+# the first part.
+deploy-check: all ## manifests and alert rules, by their own validators, and the image
 	@deploy/packages/install test image
-	@deploy/packages/fetch-peers haproxy
 	@ALONE=1 deploy/packages/fetch-peers prometheus
 	@deploy/packages/fetch-npm -kubernetes
 	@tests/system/test_kubernetes.py
 	@tests/system/test_monitoring.py
+	@$(MAKE) --no-print-directory image-test
+
+deploy-test: deploy-check ## deploy-check, a rolling restart, the package, the guide
+	@deploy/packages/fetch-peers haproxy
 	@tests/system/test_rolling.py
 	@$(MAKE) --no-print-directory deb
-	@$(MAKE) --no-print-directory image-test
 	@tests/image/guide
 
 .PHONY: handoff
