@@ -75,9 +75,9 @@ static void over_again(struct world *w, const struct msg *m, const struct rcpt *
                    rcpt_index(m, r), what);
 }
 
-void ledger_rcpt_asked(struct world *w, uint32_t epoch, struct msg *m, struct rcpt *r)
+void ledger_rcpt_asked(struct world *w, uint32_t epoch, bool left, struct msg *m, struct rcpt *r)
 {
-    if (epoch == w->gateway.epoch)
+    if (epoch == w->gateway.epoch && !left)
         over_again(w, m, r, "offered to a next hop again");
     if (!r->offered)
         world_fail(w, "message %u, recipient %u: RCPT at a next hop, but ours was never accepted",

@@ -242,7 +242,7 @@ static void cmd_rcpt(struct hop_conn *c, struct slice line)
         rcpt_report(c, path);
         return;
     }
-    ledger_rcpt_asked(c->w, c->epoch, m, r);
+    ledger_rcpt_asked(c->w, c->epoch, sim_peer_is_gone(c->machine->io, c->peer.fd), m, r);
     sender_fits(c, m);
     if (c->rcpt_count >= c->w->swarm.rcpts_per_message)
         world_fail(c->w, "hop: more than %u recipients in a transaction", c->rcpt_count);

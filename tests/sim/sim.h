@@ -86,6 +86,8 @@ void sim_host_power_cut(struct sim_host *host);
  */
 void sim_host_net(struct sim_host *host, bool up);
 bool sim_host_has_process(const struct sim_host *host); /* any io */
+/* The other end of this connection is closed: what is still read was sent before. */
+bool sim_peer_is_gone(struct io *io, int32_t fd);
 
 /* ---- crash points ---- */
 

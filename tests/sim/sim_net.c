@@ -329,6 +329,14 @@ void io_send(struct io *io, struct io_op *op, int32_t fd, const void *data, uint
     sim_call_at(c, sim_delay(io->sim, 0, SEND_NS), send_fire);
 }
 
+bool sim_peer_is_gone(struct io *io, int32_t fd)
+{
+    const struct sim_fd *f = sim_fd_held(io, fd);
+
+    SIM_CHECK(f && f->kind == SIM_FD_SOCK, "not a connection (%s)", io->host->name);
+    return !f->sock->peer;
+}
+
 void io_shutdown(struct io *io, int32_t fd)
 {
     struct sim_fd *f = sim_fd_of(io, fd, "io_shutdown");
