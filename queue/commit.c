@@ -288,6 +288,7 @@ static void batch_succeeded(struct lane *l, struct batch *b)
     struct segment *s = b->segment;
     struct list ready, *link;
 
+    pace_commit(&l->pace, b->len, b->extent_bytes, io_now_ns(l->io) - l->commit_started_ns);
     l->batch_durable = b->number;
     b->kept = s->id;
     l->failed_in_row = 0;
@@ -497,7 +498,6 @@ static void commit_done(struct io_op *op, int32_t res, uint32_t flags)
     l->stats.commits++;
     l->stats.syncs++;
     l->stats.sync_ns_total += io_now_ns(l->io) - l->commit_started_ns;
-    pace_commit(&l->pace, b->len, b->extent_bytes, io_now_ns(l->io) - l->commit_started_ns);
     if (res == (int32_t)b->len)
         batch_succeeded(l, b);
     else

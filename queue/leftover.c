@@ -70,24 +70,10 @@ static void remove_next(struct recover *r)
  */
 static void give_up(struct recover *r)
 {
-    struct lane *l = r->lane;
-
-    for (r->at = 0; r->at < r->tmp_count; r->at++) {
-        struct segment *s;
-        if (has_segment(r))
-            continue;
-        quarantine_tell(l, r->tmps[r->at], 0, "segment that may not be gone");
-        s = segment_create(r->tmps[r->at], l->p.segment_bytes);
-        if (!s || !segments_add(&l->segments, s)) {
-            if (s)
-                segment_destroy(s);
-            recover_fail(r, "", 0);
+    for (r->at = 0; r->at < r->tmp_count; r->at++)
+        if (!has_segment(r) &&
+            !recover_hold_place(r, r->tmps[r->at], "segment that may not be gone"))
             return;
-        }
-        s->lane = l;
-        s->state = SEGMENT_SEALED;
-        s->unread = s->headless = true;
-    }
     recover_headers_over(r);
 }
 

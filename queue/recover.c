@@ -202,22 +202,31 @@ static void pass_unknown_limit(struct recover *r)
  * Nothing of it is known but its place: its messages, and what ends those of others, may be back at
  * the next start. So it stays in the table, and holds what is younger.
  */
-static void unreadable_header(struct recover *r, int32_t error)
+bool recover_hold_place(struct recover *r, uint32_t id, const char *reason)
 {
     struct lane *l = r->lane;
-    struct segment *s = segment_create(r->ids[r->at], l->p.segment_bytes);
+    struct segment *s = segment_create(id, l->p.segment_bytes);
 
-    quarantine_tell(l, r->ids[r->at], 0, strerror(-error));
+    quarantine_tell(l, id, 0, reason);
     if (!s || !segments_add(&l->segments, s)) {
         if (s)
             segment_destroy(s);
         recover_fail(r, "", 0);
-        return;
+        return false;
     }
     s->lane = l;
     s->state = SEGMENT_SEALED;
     s->unread = s->headless = true;
-    l->unread_last = s->id;
+    return true;
+}
+
+static void unreadable_header(struct recover *r, int32_t error)
+{
+    struct lane *l = r->lane;
+
+    if (!recover_hold_place(r, r->ids[r->at], strerror(-error)))
+        return;
+    l->unread_last = r->ids[r->at];
     l->found_unclosed = true;
     pass_unknown_limit(r);
     r->at++;

@@ -75,6 +75,8 @@ struct recover {
 
 /* No memory, or a format of the future: recovery ends here. */
 void recover_fail(struct recover *r, const char *what, int32_t error);
+/* A place in the table for a segment of which nothing is known; `reason` is told. False: failed. */
+bool recover_hold_place(struct recover *r, uint32_t id, const char *reason);
 /* All segments are in the table, the leftovers gone: the lane can open. */
 void recover_headers_over(struct recover *r);
 
