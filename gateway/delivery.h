@@ -155,12 +155,14 @@ struct hop {
     struct smtp_out smtp;
     struct smtp_out_config smtp_config;
     struct task *task;
+    struct task *ahead; /* the next one: its commands went out behind the final dot */
     struct lane_wait noted;
     uint8_t noting; /* enum hop_noting */
     bool dot_noted; /* of this task: its final dot may go out */
     uint32_t messages;
-    uint32_t rcpts_taken; /* recipients accepted in this transaction */
-    uint64_t task_start_ns;
+    uint32_t rcpts_taken;           /* recipients accepted in this transaction */
+    uint64_t task_start_ns, dot_ns; /* dot_ns: when the last final dot went out */
+    bool quick;                     /* the last final dot was answered within OUT_AHEAD_NS */
     /* input */
     struct held held;
     bool eof;
@@ -310,6 +312,8 @@ void site_give_up(struct site *s, const struct why *why);
 void site_drop_self(struct site *s, uint32_t host, struct why *why);
 /* Takes a waiting task for a connection that is ready; NULL: none. */
 struct task *site_next_task(struct site *s);
+/* The one that it would be, left where it is. */
+struct task *site_first_task(const struct site *s);
 /* Takes no more tasks: its configuration was replaced, or its connector suspended. */
 bool site_is_over(const struct site *s);
 /* A task whose connection failed before anything of it can have arrived goes back to the front, or
@@ -345,6 +349,8 @@ void hop_timer_fired(struct timer *t);
 void hop_take(struct hop *h, struct task *t);
 /* Says what the task's transaction says. */
 void hop_begin(struct hop *h);
+/* The final dot went out: the next task's commands follow it, where that may be. */
+void hop_dot_sent(struct hop *h);
 /* Goes on when what was said to the lane is durable. */
 void hop_note(struct hop *h, enum hop_noting what);
 void hop_quit(struct hop *h);
@@ -369,6 +375,9 @@ void hop_flush(struct hop *h);
 void hop_tls_begin(struct hop *h);
 void hop_handshake(struct hop *h);
 void hop_send_quit(struct hop *h);
+/* The commands of the next transaction, into the same send as the final dot. False: they wait. */
+bool hop_send_ahead(struct hop *h, const struct smtp_out_tx *tx)
+    __attribute__((warn_unused_result));
 void hop_body_begin(struct hop *h);
 void hop_io_free(struct hop *h);
 bool hop_io_busy(const struct hop *h);

@@ -189,6 +189,11 @@ bool site_enqueue(struct site *s, struct job *j, const uint32_t *rcpts, uint32_t
     return true;
 }
 
+struct task *site_first_task(const struct site *s)
+{
+    return list_empty(&s->tasks) ? NULL : container_of(s->tasks.next, struct task, link);
+}
+
 struct task *site_next_task(struct site *s)
 {
     struct list *l = list_pop_front(&s->tasks);

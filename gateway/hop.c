@@ -5,8 +5,9 @@
  * Owns:     the hop (slab), its timer, its place in the site's lists.
  * Runs on:  the shard of the site.
  * Contract: a task on a hop ends with a verdict for each recipient, or goes back to the site when
- *           nothing of it can have reached the next hop. Lost after the final dot: deferred and
- *           said (dup_possible), never dropped.
+ *           nothing of it can have reached the next hop: as the one does whose commands went out
+ *           behind another's final dot. Lost after that: deferred and said (dup_possible), never
+ *           dropped.
  * Failure:  a host that does not get us to READY is down for the site; others are tried (FAULTS
  *           79, 81, 85).
  * Bounds:   OUT_*_NS per phase; OUT_HOPS_MAX connections; max_messages_per_connection.
@@ -102,6 +103,15 @@ static void hop_report_taken(struct hop *h)
         hop_tell(h, SITE_UP);
 }
 
+/* None of its message went out: somebody else may take it. */
+static void hop_ahead_back(struct hop *h)
+{
+    struct task *t = h->ahead;
+    h->ahead = NULL;
+    if (t)
+        site_task_back(t);
+}
+
 void hop_close(struct hop *h)
 {
     struct site *s = h->site;
@@ -109,6 +119,7 @@ void hop_close(struct hop *h)
         return;
     assert(h->task == NULL);
     hop_set_state(h, HOP_CLOSING);
+    hop_ahead_back(h);
     list_remove(&h->idle_link);
     if (!h->ready) {
         h->ready = true;
@@ -148,7 +159,10 @@ uint64_t hop_phase_limit_ns(const struct hop *h)
     case SMTP_OUT_AT_BANNER: return OUT_GREETING_NS;
     case SMTP_OUT_AT_DATA: return OUT_DATA_INIT_NS;
     case SMTP_OUT_AT_BODY: return OUT_DATA_BLOCK_NS;
-    case SMTP_OUT_AT_EOD: return OUT_FINAL_DOT_NS;
+    case SMTP_OUT_AT_EOD:
+        return h->ahead        ? OUT_AHEAD_NS
+               : h->smtp.ahead ? OUT_FINAL_DOT_NS - OUT_AHEAD_NS
+                               : OUT_FINAL_DOT_NS;
     default: return OUT_COMMAND_NS;
     }
 }
@@ -165,6 +179,10 @@ void hop_timer_fired(struct timer *t)
         io_cancel(hop_io(h), &h->connect); /* hop_connected goes on with the next address */
     } else if (!h->task && h->ready) {
         hop_quit(h);
+    } else if (h->ahead) { /* the answer to the final dot takes long: others may be quicker */
+        hop_ahead_back(h);
+        hop_touch(h);
+        site_pump(h->site);
     } else if (h->state == HOP_SMTP) {
         bool at_eod = h->smtp.phase == SMTP_OUT_AT_EOD;
         smtp_out_lost(&h->smtp, "Timed out waiting for a reply");
@@ -327,6 +345,13 @@ static void hop_count_first(struct hop *h, const struct job *j)
                       now > j->durable_wall_ns ? now - j->durable_wall_ns : 0);
 }
 
+static void hop_note_message(struct hop *h, const struct task *t)
+{
+    char qid[QID_TEXT_MAX];
+    if (h->watch && t->job->m)
+        watch_note(h->watch, slice_str(qid_text(t->job->m->qid, qid)), "message");
+}
+
 void hop_take(struct hop *h, struct task *t)
 {
     struct why why;
@@ -342,10 +367,8 @@ void hop_take(struct hop *h, struct task *t)
     }
     h->messages++;
     hop_count_first(h, t->job);
-    if (h->watch && t->job->m) {
-        char qid[QID_TEXT_MAX];
-        watch_note(h->watch, slice_str(qid_text(t->job->m->qid, qid)), "message");
-    }
+    if (!h->smtp.ahead)
+        hop_note_message(h, t);
     if (t->job->handoff) {
         if (t->job->m && t->job->m->state == QUEUE_GIVEN)
             hop_note(h, HOP_NOTE_GIVEN);
@@ -360,18 +383,51 @@ void hop_take(struct hop *h, struct task *t)
         hop_begin(h);
 }
 
+/* It takes no more tasks. */
+static bool hop_is_over(const struct hop *h)
+{
+    const struct site *s = h->site;
+    uint32_t max = s->send->conf->messages_per_connection_max;
+    return (max && h->messages >= max) || site_is_drained(s) || permit_is_over(&s->permit) ||
+           site_is_over(s) ||
+           (h->hosts_version == s->hosts_version &&
+            site_has_better(&s->hosts, h->host, io_now_ns(hop_io(h))));
+}
+
+/*
+ * Only where the server was quick: a task whose commands are out waits for this connection, while
+ * others may be free before it. And only a task that needs no care: suspects are counted, and one
+ * that was found after a crash begins when its attempt is durable (queue/FORMAT.md section 10).
+ */
+void hop_dot_sent(struct hop *h)
+{
+    struct site *s = h->site;
+    struct task *t = site_first_task(s);
+    h->dot_ns = io_now_ns(hop_io(h));
+    if (!t || !h->quick || !h->smtp.pipelining || hop_is_over(h) || t->job->handoff ||
+        h->task->job->handoff || t->job->suspect || t->job->m->careful)
+        return;
+    t = site_next_task(s);
+    hop_note_message(h, t);
+    if (!task_prepare(t) || !hop_send_ahead(h, &t->tx)) {
+        site_task_back(t);
+        return;
+    }
+    h->ahead = t;
+    t->hop = h;
+    lane_attempt(t->job->lane, t->job->m, ATTEMPT_BEGUN);
+}
+
 /* Ready for a task: the next one, a short wait for one, or QUIT. */
 static void hop_next(struct hop *h)
 {
     struct site *s = h->site;
-    uint32_t max = s->send->conf->messages_per_connection_max;
-    struct task *t;
-    bool over = (max && h->messages >= max) || site_is_drained(s) || permit_is_over(&s->permit) ||
-                site_is_over(s) ||
-                (h->hosts_version == s->hosts_version &&
-                 site_has_better(&s->hosts, h->host, io_now_ns(hop_io(h))));
-    if (over) {
+    struct task *t = h->ahead;
+    if (hop_is_over(h) || (h->smtp.ahead && !t)) {
         hop_quit(h);
+    } else if (t) {
+        h->ahead = NULL;
+        hop_take(h, t);
     } else if ((t = site_next_task(s))) {
         hop_take(h, t);
     } else {
@@ -487,6 +543,7 @@ static void hop_tx_done(struct hop *h, const struct smtp_out_event *ev)
         site_note_error(s, &why, h->remote);
     else
         hop_report_taken(h);
+    h->quick = ev->phase == SMTP_OUT_AT_EOD && io_now_ns(hop_io(h)) - h->dot_ns < OUT_AHEAD_NS;
     if (h->task->job->handoff && !handoff_replied(h, &why))
         return;
     hop_task_end(h, &why, io_now_ns(hop_io(h)) - h->task_start_ns);

@@ -222,6 +222,8 @@ static bool hop_body_pump(struct hop *h)
     bool sent = hop_out_end(h, &out);
     if (ended)
         hop_body_release(h);
+    if (ended && sent)
+        hop_dot_sent(h);
     return ended && sent;
 }
 
@@ -450,6 +452,12 @@ void hop_handshake(struct hop *h)
 }
 
 /* ---- life ---- */
+
+bool hop_send_ahead(struct hop *h, const struct smtp_out_tx *tx)
+{
+    struct buf out;
+    return hop_out_begin(h, &out) && smtp_out_ahead(&h->smtp, tx, &out) && hop_out_end(h, &out);
+}
 
 void hop_send_quit(struct hop *h)
 {

@@ -196,10 +196,17 @@ void smtp_out_begin(struct smtp_out *s, const struct smtp_out_tx *tx)
     assert(smtp_out_is_ready(s));
     assert(tx->rcpt_count > 0 || tx->command.len > 0);
     assert(tx->command.len < SMTP_OUT_COMMAND_MAX - 2);
+    assert(!s->ahead || (s->ahead == tx && !s->rset_due));
     s->tx = tx;
-    s->sent = s->answered = s->rcpt_accepted = 0;
+    s->sent = s->ahead ? tx->rcpt_count + 2 : 0;
+    s->answered = s->rcpt_accepted = 0;
     s->dot_sent = s->decided = false;
     s->body_state = 0;
+    if (s->ahead) {
+        s->ahead = NULL;
+        smtp_out_set_state(s, SMTP_OUT_S_ENVELOPE);
+        return;
+    }
     if (smtp_out_tx_refused(s, tx, &s->result)) {
         s->result_phase = SMTP_OUT_AT_MAIL;
         s->tx_done = true;
@@ -212,7 +219,8 @@ void smtp_out_quit(struct smtp_out *s, struct buf *out)
 {
     if (s->state == SMTP_OUT_S_CLOSED)
         return;
-    if (smtp_out_is_ready(s) && !smtp_reply_is_partial(&s->parser) && buf_room(out) >= 6) {
+    if (smtp_out_is_ready(s) && !s->ahead && !smtp_reply_is_partial(&s->parser) &&
+        buf_room(out) >= 6) {
         buf_add_str(out, "QUIT\r\n");
         smtp_out_set_state(s, SMTP_OUT_S_QUIT);
     } else {

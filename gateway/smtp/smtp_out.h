@@ -101,6 +101,7 @@ struct smtp_out_event {
 struct smtp_out {
     const struct smtp_out_config *config;
     const struct smtp_out_tx *tx;
+    const struct smtp_out_tx *ahead; /* its commands are out already; NULL: none */
     /* facts that owners read */
     bool tls;
     bool pipelining, size_offered, eightbit, utf8, dsn, starttls, auth_offered;
@@ -136,6 +137,16 @@ void smtp_out_tls_started(struct smtp_out *s);
  * would break a command line: TX_DONE 553 5.1.3 or 5.1.7.
  */
 void smtp_out_begin(struct smtp_out *s, const struct smtp_out_tx *tx);
+/*
+ * Behind smtp_out_body_end(), before the reply: the commands of the next transaction go into `out`,
+ * all of them, so that they leave together with the final dot and a message takes one round trip.
+ * RFC 2920 section 3.1 allows the message's content to be the first part of a group, with DATA as
+ * the last. False, and nothing is said: the server does not pipeline, there is no room, or it is to
+ * be told by smtp_out_begin() that the message cannot go there. True: `tx` must stay valid, and is
+ * what smtp_out_begin() gets behind TX_DONE, or the owner quits, which then closes.
+ */
+bool smtp_out_ahead(struct smtp_out *s, const struct smtp_out_tx *tx, struct buf *out)
+    __attribute__((warn_unused_result));
 /* Message bytes, dot-stuffed into `out`; returns how many bytes of `data` were taken (fewer: flush,
  * go on). CRLF only; should a bare CR or LF ever come, it leaves as CRLF. */
 size_t smtp_out_body(struct smtp_out *s, struct slice data, struct buf *out);
@@ -145,7 +156,8 @@ bool smtp_out_body_end(struct smtp_out *s, struct buf *out) __attribute__((warn_
 /* The peer closed, a time limit passed, the network failed: gives FAILED through the next step with
  * `text`. */
 void smtp_out_lost(struct smtp_out *s, const char *text);
-/* Only while nothing is under way; else, or without room, the next step is CLOSED at once. */
+/* Only while nothing is under way, nor sent ahead; else, or without room, the next step is CLOSED
+ * at once. */
 void smtp_out_quit(struct smtp_out *s, struct buf *out);
 /* One line of the answer to EHLO behind the first becomes a fact of `s`; also for who holds the
  * conversation by itself. */

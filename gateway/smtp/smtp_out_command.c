@@ -106,9 +106,8 @@ static void put_xtext(struct buf *out, struct slice s)
     }
 }
 
-static void put_mail(const struct smtp_out *s, struct buf *out)
+static void put_mail(const struct smtp_out *s, const struct smtp_out_tx *tx, struct buf *out)
 {
-    const struct smtp_out_tx *tx = s->tx;
     bool utf8 = tx->smtputf8 || has_8bit(tx->sender);
 
     buf_add_str(out, "MAIL FROM:<");
@@ -180,22 +179,47 @@ static bool may_send(const struct smtp_out *s)
     return s->pipelining || s->sent == s->answered;
 }
 
+/* The command at this place of the envelope. */
+static void put_command(const struct smtp_out *s, const struct smtp_out_tx *tx, uint32_t at,
+                        struct buf *out)
+{
+    if (tx->command.len)
+        buf_addf(out, "%.*s\r\n", (int)tx->command.len, (const char *)tx->command.ptr);
+    else if (at == 0)
+        put_mail(s, tx, out);
+    else if (at <= tx->rcpt_count)
+        put_rcpt(s, &tx->rcpts[at - 1], out);
+    else
+        buf_add_str(out, "DATA\r\n");
+    assert(!out->overflow);
+}
+
 static bool send_envelope(struct smtp_out *s, struct buf *out)
 {
     while (may_send(s)) {
         if (buf_room(out) < SMTP_OUT_COMMAND_MAX)
             return false;
-        if (s->tx->command.len)
-            buf_addf(out, "%.*s\r\n", (int)s->tx->command.len, (const char *)s->tx->command.ptr);
-        else if (s->sent == 0)
-            put_mail(s, out);
-        else if (s->sent <= s->tx->rcpt_count)
-            put_rcpt(s, &s->tx->rcpts[s->sent - 1], out);
-        else
-            buf_add_str(out, "DATA\r\n");
-        assert(!out->overflow);
-        s->sent++;
+        put_command(s, s->tx, s->sent++, out);
     }
+    return true;
+}
+
+bool smtp_out_ahead(struct smtp_out *s, const struct smtp_out_tx *tx, struct buf *out)
+{
+    uint32_t start = out->len;
+    struct smtp_reply refused;
+
+    if (s->state != SMTP_OUT_S_EOD || !s->pipelining || s->ahead || tx->command.len ||
+        smtp_out_tx_refused(s, tx, &refused))
+        return false;
+    for (uint32_t at = 0; at < tx->rcpt_count + 2; at++) {
+        if (buf_room(out) < SMTP_OUT_COMMAND_MAX) {
+            out->len = start;
+            return false;
+        }
+        put_command(s, tx, at, out);
+    }
+    s->ahead = tx;
     return true;
 }
 

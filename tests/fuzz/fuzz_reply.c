@@ -77,6 +77,8 @@ static void play(struct slice script, uint8_t flags, size_t step, struct outcome
             if (kind == SMTP_OUT_SEND_BODY) {
                 REQUIRE(smtp_out_body(&s, SLICE_LIT(".a\r\n"), &out) == 4);
                 REQUIRE(smtp_out_body_end(&s, &out));
+                if (flags & 32 && transactions > 0 && smtp_out_ahead(&s, &TX, &out))
+                    REQUIRE(s.ahead == &TX);
             }
         }
         REQUIRE(in.len == 0);

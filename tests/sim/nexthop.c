@@ -39,6 +39,7 @@ struct hop_conn {
     uint32_t rcpt_count;
     struct taken before[WORLD_RCPTS_MAX * 3]; /* of the last message taken */
     uint32_t before_count;
+    bool mail_behind;      /* that message: MAIL may have left with its dot */
     uint32_t report_about; /* UINT32_MAX: not to a sender */
     uint8_t *data;
     uint32_t data_len, data_cap;
@@ -277,13 +278,32 @@ static void cmd_data(struct hop_conn *c)
     answer(c, "354 Go on");
 }
 
+/* The client has read our answer to the last message. */
+static void followed(struct hop_conn *c)
+{
+    for (uint32_t i = 0; i < c->before_count; i++)
+        ledger_followed(c->w, c->before[i].m, c->before[i].r);
+    c->before_count = 0;
+}
+
+/* Behind a dot the next envelope may follow unasked (RFC 2920); a second one, and all else, not. */
+static bool proves_reading(struct hop_conn *c, struct slice line)
+{
+    bool mail = slice_starts_nocase(line, SLICE_LIT("MAIL FROM:")), first = !c->mail_behind;
+    c->mail_behind |= mail;
+    if (!c->pipelining)
+        return true;
+    return mail ? !first
+                : !slice_starts_nocase(line, SLICE_LIT("RCPT TO:")) &&
+                      !slice_eq_nocase(line, SLICE_LIT("DATA"));
+}
+
 static void command(struct hop_conn *c, struct slice line)
 {
     struct world *w = c->w;
     TRACE(w, "hop %u: <- %.*s", c->machine->number, (int)line.len, (const char *)line.ptr);
-    for (uint32_t i = 0; i < c->before_count; i++)
-        ledger_followed(w, c->before[i].m, c->before[i].r);
-    c->before_count = 0;
+    if (proves_reading(c, line))
+        followed(c);
     if (slice_starts_nocase(line, SLICE_LIT("EHLO ")))
         cmd_ehlo(c, slice_from(line, 5), true);
     else if (slice_starts_nocase(line, SLICE_LIT("HELO ")))
@@ -315,6 +335,7 @@ static void take(struct hop_conn *c, struct slice text)
         ledger_report(c->w, c->report_about, text);
     memcpy(c->before, c->rcpts, c->rcpt_count * sizeof c->rcpts[0]);
     c->before_count = c->rcpt_count;
+    c->mail_behind = false;
 }
 
 static void data_end(struct hop_conn *c)
@@ -343,6 +364,7 @@ static void data_end(struct hop_conn *c)
 
 static void data_line(struct hop_conn *c, const uint8_t *line, uint32_t len)
 {
+    followed(c); /* our 354 came behind that answer */
     if (len == 3 && line[0] == '.') {
         data_end(c);
         return;

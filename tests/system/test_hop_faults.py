@@ -4,6 +4,7 @@
 """Next hops that break off at the worst moment: the gateway lives, keeps the message and delivers
 it to the one that behaves.
 """
+import select
 import socket
 import threading
 
@@ -188,6 +189,97 @@ def kept(folder):
     expect_equal(len(g.wait_tracking("delivered", 5)), 5, "deliveries")
     expect_equal(len(g.tracking("deferred")), 0, "deferred")
     g.stop()
+
+
+class Ahead:
+    """A next hop that pipelines and answers nothing until all mail is there for it. `dot` is called
+    with the connection's number and the message's, and says whether to go on; `ahead`: the next
+    message's MAIL came before it. Messages are told by their sender."""
+
+    def __init__(self, dot):
+        self.dot, self.begin, self.taken, self.ahead = dot, threading.Event(), [], 0
+        self.hop = Hop(self.talk)
+
+    def talk(self, connection, file, number):
+        self.begin.wait()
+        file.write(b"220 hop.test\r\n")
+        sender, messages = b"", 0
+        for line in iter(file.readline, b""):
+            if line.startswith(b"EHLO"):
+                file.write(b"250-hop.test\r\n250 PIPELINING\r\n")
+            elif line.startswith(b"DATA"):
+                file.write(b"354 go on\r\n")
+                while (text := file.readline()) not in (b".\r\n", b""):
+                    pass
+                if not text:
+                    return
+                messages += 1
+                ahead = bool(select.select([connection], [], [], 0.5 if messages > 1 else 0)[0])
+                self.ahead += ahead
+                self.taken.append(sender)
+                if not self.dot(file, number, ahead):
+                    return
+            else:
+                if line.startswith(b"MAIL"):
+                    sender = line.split()[1]
+                file.write(b"221 bye\r\n" if line.startswith(b"QUIT") else b"250 ok\r\n")
+
+    def deliver(self, folder, connections, count=6):
+        """Each once, none deferred; those that came."""
+        g = Gateway(folder, self.hop, shards=1)
+        g.send("out")["max_connections"] = connections
+        g.start()
+        for i in range(count):
+            submit(g, sender=f"s{i}@client.test")
+        self.begin.set()
+        g.wait_empty(TRIED_S)
+        expect_equal(len(g.wait_tracking("delivered", count)), count, "deliveries")
+        expect_equal(len(g.tracking("deferred")), 0, "deferred")
+        expect_equal(sorted(self.taken),
+                     sorted(b"FROM:<s%d@client.test>" % i for i in range(count)), "taken")
+        expect(self.ahead, "no MAIL came with the dot before")
+        g.stop()
+
+
+def taken(file):
+    file.write(b"250 taken\r\n")
+    return True
+
+
+@case("the next message's envelope leaves with the dot of the one before", TRIED_S + 30)
+def ahead_all(folder):
+    Ahead(lambda file, number, ahead: taken(file)).deliver(folder, 1)
+
+
+@case("an envelope behind the dot, and the connection is closed behind its answer", TRIED_S + 30)
+def ahead_closed(folder):
+    def dot(file, number, ahead):
+        return taken(file) and not (ahead and number == 1)
+
+    closing = Ahead(dot)
+    closing.deliver(folder, 1)
+    expect(closing.hop.count > 1, "one connection was enough")
+
+
+@case("an envelope behind a dot that is answered late: another connection takes it", TRIED_S + 30)
+def ahead_slow(folder):
+    rest = []
+
+    def dot(file, number, ahead):
+        if not ahead or number > 1:
+            return taken(file)
+        sender = file.readline().split()[1]
+        until(lambda: sender in late.taken, "another connection takes it", 60)
+        rest.extend(file.readline()[:4] for _ in range(2))
+        taken(file)
+        file.write(b"250 ok\r\n250 ok\r\n354 go on\r\n")
+        rest.append(file.readline())
+        return False
+
+    late = Ahead(dot)
+    late.deliver(folder, 2)
+    until(lambda: len(rest) == 3, "it is closed")
+    expect_equal(rest, [b"RCPT", b"DATA", b""], "the first connection after its late answer")
 
 
 @case("suspended: what waits for the connector stays, and goes when it is resumed")

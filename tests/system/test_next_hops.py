@@ -131,6 +131,26 @@ def to_opensmtpd(folder):
         smtpd.stop()
 
 
+@case("a real Postfix, Exim, OpenSMTPD: many over one connection, envelopes behind dots", 120)
+def to_many(folder):
+    count = 40
+    for server in (peers.Postfix(folder, "post"), peers.Exim(folder, "exim"),
+                   peers.Opensmtpd(folder, "open")):
+        g = Gateway(folder, name=f"gw-{server.domain}", shards=1)
+        g.config["send_connectors"] = [smart_host("out", server.smart_host, max_connections=1)]
+        g.start()
+        expect(g.post("/api/v1/connectors/suspend", name="out").status == 200, "suspended")
+        for i in range(count):
+            send(g, f"b{i}@{server.domain}")
+        expect(g.post("/api/v1/connectors/resume", name="out").status == 200, "resumed")
+        server.wait(count, 60)
+        g.wait_empty()
+        expect_equal(len(g.wait_tracking("delivered", count)), count, "deliveries")
+        expect_equal(len(g.tracking("deferred")), 0, "deferred")
+        g.stop()
+        server.stop()
+
+
 @case("F79 a real OpenSMTPD whose TLS works or does not: encrypted, or opportunistic in clear")
 def to_opensmtpd_tls(folder):
     leaf = certs.leaf("open.test")

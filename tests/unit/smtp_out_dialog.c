@@ -67,6 +67,11 @@ static void give_body(struct player *p)
     }
     while (!smtp_out_body_end(&p->s, &p->out))
         flush(p);
+    if (p->d->ahead && p->d->tx[p->tx_index]) {
+        flush(p);
+        bool went = smtp_out_ahead(&p->s, p->d->tx[p->tx_index], &p->out);
+        cr_assert(went || p->out.len == 0);
+    }
 }
 
 /* Steps until there is nothing left to do. */

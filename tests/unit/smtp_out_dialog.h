@@ -19,6 +19,7 @@ struct dialog {
     bool implicit_tls;
     const struct smtp_out_tx *tx[4]; /* NULL: no more */
     const char *body;
+    bool ahead; /* a transaction's commands go out behind the dot of the one before, if they may */
     const char *script;
     /* Words: starttls ready rcpt:N:CODE body done:CODE:PHASE[:sent] failed:CODE:PHASE[:dup] closed
      */

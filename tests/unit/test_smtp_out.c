@@ -386,6 +386,103 @@ Test(smtp_out, decided_then_lost)
     play_all(rows, COUNT(rows));
 }
 
+/* RFC 2920 section 3.1: the commands of the next message leave with the end of the one before. */
+#define ENVELOPE MAIL RCPT_X "C: DATA\n"
+#define FIRST    HELLO_PIPE ENVELOPE "S: 250 ok\nS: 250 ok\nS: 354 go\nC: .\n"
+#define TOLD     "ready rcpt:0:250 body "
+#define NEXT     "rcpt:0:250 body done:250:eod:sent "
+
+Test(smtp_out, next_envelope_behind_the_dot)
+{
+    static const struct smtp_out_tx large = {
+        .sender = LIT("a@example.com"), .size = 9999, .rcpts = ONE, .rcpt_count = 1};
+    static const struct dialog rows[] = {
+        {"one round trip each", &PLAIN, .tx = {&TX_ONE, &TX_ONE, &TX_ONE}, .body = "",
+         .ahead = true,
+         .script = FIRST ENVELOPE "S: 250 taken\nS: 250 ok\nS: 250 ok\nS: 354 go\nC: .\n" ENVELOPE
+                                  "S: 250 taken\nS: 250 ok\nS: 250 ok\nS: 354 go\nC: .\n"
+                                  "S: 250 2.0.0 third\n" BYE,
+         .events = TOLD "done:250:eod:sent " NEXT NEXT "closed", .last_text = "third"},
+        {"the first is refused, the next is not", &PLAIN, .tx = {&TX_ONE, &TX_ONE}, .body = "",
+         .ahead = true,
+         .script =
+             FIRST ENVELOPE "S: 554 spam\nS: 250 ok\nS: 250 ok\nS: 354 go\nC: .\nS: 250 ok\n" BYE,
+         .events = TOLD "done:554:eod:sent " NEXT "closed"},
+        {"MAIL refused", &PLAIN, .tx = {&TX_ONE, &TX_ONE, &TX_ONE}, .body = "", .ahead = true,
+         .script = FIRST ENVELOPE "S: 250 taken\nS: 450 no\nS: 503 no\nS: 503 no\n" ENVELOPE
+                                  "S: 250 ok\nS: 250 ok\nS: 354 go\nC: .\nS: 250 ok\n" BYE,
+         .events = TOLD "done:250:eod:sent done:450:mail " NEXT "closed"},
+        {"RCPT refused, DATA accepted", &PLAIN, .tx = {&TX_ONE, &TX_ONE}, .body = "", .ahead = true,
+         .script = FIRST ENVELOPE
+         "S: 250 taken\nS: 250 ok\nS: 550 no\nS: 354 go\nC: .\nS: 554 none\n" BYE,
+         .events = TOLD "done:250:eod:sent rcpt:0:550 done:550:rcpt closed"},
+        {"DATA refused, then RSET", &PLAIN, .tx = {&TX_ONE, &TX_ONE, &TX_ONE}, .body = "",
+         .ahead = true,
+         .script = FIRST ENVELOPE "S: 250 taken\nS: 250 ok\nS: 250 ok\nS: 451 no\nC: RSET\n"
+                                  "S: 250 ok\n" ENVELOPE
+                                  "S: 250 ok\nS: 250 ok\nS: 354 go\nC: .\nS: 250 ok\n" BYE,
+         .events = TOLD "done:250:eod:sent rcpt:0:250 done:451:data " NEXT "closed"},
+        {"lost behind the dot: nobody knows of the first, nothing of the next", &PLAIN,
+         .tx = {&TX_ONE, &TX_ONE}, .body = "", .ahead = true,
+         .script = FIRST ENVELOPE "X: closed\n", .events = TOLD "failed:0:eod:dup closed"},
+        {"421 behind the dot", &PLAIN, .tx = {&TX_ONE, &TX_ONE}, .body = "", .ahead = true,
+         .script = FIRST ENVELOPE "S: 421 bye\n", .events = TOLD "failed:421:eod closed"},
+        {"taken, then closed", &PLAIN, .tx = {&TX_ONE, &TX_ONE}, .body = "", .ahead = true,
+         .script = FIRST ENVELOPE "S: 250 taken\nX: closed\n",
+         .events = TOLD "done:250:eod:sent failed:0:mail closed"},
+        {"taken, then 421", &PLAIN, .tx = {&TX_ONE, &TX_ONE}, .body = "", .ahead = true,
+         .script = FIRST ENVELOPE "S: 250 taken\nS: 421 enough\n",
+         .events = TOLD "done:250:eod:sent failed:421:mail closed"},
+        {"354 for the first: what follows is not believed", &PLAIN, .tx = {&TX_ONE, &TX_ONE},
+         .body = "", .ahead = true, .script = FIRST ENVELOPE "S: 354 more\n",
+         .events = TOLD "failed:0:eod:dup closed"},
+        {"three recipients", &PLAIN, .tx = {&TX_ONE, &TX_THREE}, .body = "", .ahead = true,
+         .script = FIRST MAIL RCPT_X RCPT_Y RCPT_Z
+         "C: DATA\nS: 250 taken\nS: 250 ok\nS: 250 ok\nS: 250 ok\nS: 250 ok\n"
+         "S: 354 go\nC: .\nS: 250 ok\n" BYE,
+         .events = TOLD
+         "done:250:eod:sent rcpt:0:250 rcpt:1:250 rcpt:2:250 body done:250:eod:sent closed"},
+        {"not where commands go one by one", &PLAIN, .tx = {&TX_ONE, &TX_ONE}, .body = "",
+         .ahead = true,
+         .script = HELLO_PLAIN OK_MAIL RCPT_X
+         "S: 250 ok\nC: DATA\nS: 354 go\nC: .\nS: 250 taken\n" MAIL "S: 550 no\n" BYE,
+         .events = "ready rcpt:0:250 body done:250:eod:sent done:550:mail closed"},
+        {"not when the server cannot have it", &PLAIN, .tx = {&TX_ONE, &large}, .body = "",
+         .ahead = true,
+         .script = HELLO "S: 250-mx\nS: 250-SIZE 1000\nS: 250 PIPELINING\n"
+                         "C: MAIL FROM:<a@example.com> SIZE=100\n" RCPT_X "C: DATA\nS: 250 ok\n"
+                         "S: 250 ok\nS: 354 go\nC: .\nS: 250 taken\n" BYE,
+         .events = TOLD "done:250:eod:sent done:552:mail closed"},
+    };
+    play_all(rows, COUNT(rows));
+}
+
+/* The owner thinks better of it, the connection is of no use any more. */
+Test(smtp_out, quit_with_an_envelope_ahead_just_closes)
+{
+    struct client c;
+    struct smtp_out_tx other = TX_ONE;
+    cr_assert_eq(greet(&c, &PLAIN, "250-mx\r\n250 PIPELINING\r\n"), SMTP_OUT_READY);
+    c.out = buf_over(c.memory, sizeof c.memory);
+    smtp_out_begin(&c.s, &TX_ONE);
+    cr_assert_eq(hear(&c, ""), SMTP_OUT_NEED_INPUT);
+    cr_assert_not(smtp_out_ahead(&c.s, &other, &c.out), "before the dot");
+    cr_assert_eq(hear(&c, "250 ok\r\n"), SMTP_OUT_NEED_INPUT);
+    cr_assert_eq(hear(&c, "250 ok\r\n"), SMTP_OUT_RCPT);
+    cr_assert_eq(hear(&c, "354 go\r\n"), SMTP_OUT_SEND_BODY);
+    cr_assert(smtp_out_body_end(&c.s, &c.out));
+    struct buf small = buf_over(c.memory + c.out.len, SMTP_OUT_COMMAND_MAX + 40);
+    cr_assert_not(smtp_out_ahead(&c.s, &other, &small), "all or nothing");
+    cr_assert_eq(small.len, 0);
+    cr_assert(smtp_out_ahead(&c.s, &other, &c.out));
+    cr_assert_eq(lines_out(&c), 4);
+    cr_assert_not(smtp_out_ahead(&c.s, &TX_ONE, &c.out), "one at a time");
+    cr_assert_eq(hear(&c, "250 taken\r\n"), SMTP_OUT_TX_DONE);
+    smtp_out_quit(&c.s, &c.out);
+    cr_assert_eq(c.out.len, 0);
+    cr_assert_eq(hear(&c, ""), SMTP_OUT_CLOSED);
+}
+
 /* FAULTS 83: what nobody asked for. */
 Test(smtp_out, unasked_replies)
 {
