@@ -126,13 +126,22 @@ static void session_close_now(struct session *s)
 }
 
 /*
+ * The client has said QUIT and nothing behind it: no input can come that nobody reads. In TLS its
+ * own farewell may still come.
+ */
+static bool session_is_over(const struct session *s)
+{
+    return s->smtp.quit && !s->tls && !s->recv_paused && held_empty(&s->held);
+}
+
+/*
  * After the last reply our side is shut down and the peer gets SESSION_LINGER_NS to close, so that
  * a reply is not lost to a reset caused by input that nobody read.
  */
 static void session_linger(struct session *s)
 {
     session_tx_drop(s);
-    if (s->hard_close || s->eof) {
+    if (s->hard_close || s->eof || session_is_over(s)) {
         session_close_now(s);
         return;
     }

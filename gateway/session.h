@@ -21,7 +21,8 @@ enum session_state {
     SESSION_PROXY,     /* waiting for a PROXY header */
     SESSION_HANDSHAKE, /* TLS handshake under way */
     SESSION_OPEN,      /* SMTP */
-    SESSION_LINGER,    /* our last reply is on its way or sent; waiting for the peer to close */
+    SESSION_LINGER,    /* our last reply is on its way or sent; waiting for the peer to close,
+                          but after QUIT in clear */
     SESSION_CLOSING    /* operations are being cancelled; freed when none is left */
 };
 

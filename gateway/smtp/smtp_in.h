@@ -98,6 +98,7 @@ struct smtp_in {
     bool in_transaction; /* MAIL was accepted */
     bool smtputf8;       /* of the current transaction */
     bool handing;        /* the current transaction is one of XHANDOFF */
+    bool quit;           /* QUIT was answered */
     uint32_t rcpt_count; /* accepted in this transaction */
     uint64_t data_bytes; /* of the message so far */
     uint64_t commands;   /* in all */

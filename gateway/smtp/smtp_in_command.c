@@ -282,6 +282,7 @@ static bool quit(struct smtp_in *s, struct slice arg, struct buf *out, struct sm
 {
     (void)arg;
     (void)ev;
+    s->quit = true;
     smtp_in_reply_close(s, out, 221, "2.0.0", "Bye");
     return false;
 }

@@ -176,3 +176,53 @@ Test(session_idle, f47_what_is_waited_for_without_a_configuration, .timeout = 60
                   "%s: %llu ms", rows[i].name, (unsigned long long)(took_ns / NS_PER_MS));
     }
 }
+
+/* ---- after QUIT ---- */
+
+/* Sees the end, and keeps its side open. */
+static void guest_stays(struct peer *p, int32_t res)
+{
+    struct guest *g = container_of(p, struct guest, peer);
+    (void)res;
+    g->ended_ns = io_now_ns(p->machine->io);
+}
+
+static void guest_says_bye(struct peer *p)
+{
+    struct guest *g = container_of(p, struct guest, peer);
+    if (memmem(p->in, p->in_len, "220 ", 4))
+        peer_sendf(p, "%s", g->given);
+    if (memmem(p->in, p->in_len, "221 ", 4))
+        g->since_ns = io_now_ns(p->machine->io);
+    peer_consume(p, p->in_len);
+}
+
+/* Virtual time from the last reply until the gateway has nothing of the session any more. */
+static uint64_t kept_after_quit(const char *words)
+{
+    static struct guest g;
+    struct world *w = calm_world();
+    memset(&g, 0, sizeof g);
+    while (!gateway_up(w))
+        step(w);
+    g.given = words;
+    guest_start(w, &g);
+    g.peer.on_input = guest_says_bye;
+    g.peer.on_end = guest_stays;
+    while (!g.since_ns || w->gateway.shards[0]->session_count)
+        step(w);
+    return sim_now_ns(w->sim) - g.since_ns;
+}
+
+Test(session_idle, nothing_is_kept_after_quit, .timeout = 60)
+{
+    uint64_t took_ns = kept_after_quit("QUIT\r\n");
+    cr_assert_lt(took_ns, NS_PER_S / 2, "%llu ms", (unsigned long long)(took_ns / NS_PER_MS));
+}
+
+Test(session_idle, words_behind_quit_do_not_cost_the_reply, .timeout = 60)
+{
+    uint64_t took_ns = kept_after_quit("QUIT\r\nNOOP\r\n");
+    cr_assert_geq(took_ns, SESSION_LINGER_NS - NS_PER_S / 10, "%llu ms",
+                  (unsigned long long)(took_ns / NS_PER_MS));
+}
