@@ -39,7 +39,8 @@ struct hop_conn {
     uint32_t rcpt_count;
     struct taken before[WORLD_RCPTS_MAX * 3]; /* of the last message taken */
     uint32_t before_count;
-    bool mail_behind;      /* that message: MAIL may have left with its dot */
+    bool ahead_used; /* behind the last dot there was a MAIL: one may leave with it (RFC 2920) */
+    bool ahead;      /* this envelope may have left so, earlier than its turn comes */
     uint32_t report_about; /* UINT32_MAX: not to a sender */
     uint8_t *data;
     uint32_t data_len, data_cap;
@@ -243,7 +244,9 @@ static void cmd_rcpt(struct hop_conn *c, struct slice line)
         rcpt_report(c, path);
         return;
     }
-    ledger_rcpt_asked(c->w, c->epoch, sim_peer_is_gone(c->machine->io, c->peer.fd), m, r);
+    /* Sent ahead and given to another connection since: this one will be closed. */
+    bool early = c->ahead || sim_peer_is_gone(c->machine->io, c->peer.fd);
+    ledger_rcpt_asked(c->w, c->epoch, early, m, r);
     sender_fits(c, m);
     if (c->rcpt_count >= c->w->swarm.rcpts_per_message)
         world_fail(c->w, "hop: more than %u recipients in a transaction", c->rcpt_count);
@@ -286,16 +289,16 @@ static void followed(struct hop_conn *c)
     c->before_count = 0;
 }
 
-/* Behind a dot the next envelope may follow unasked (RFC 2920); a second one, and all else, not. */
+/* Behind a dot the next envelope may follow unasked; a second one, and all else, not. */
 static bool proves_reading(struct hop_conn *c, struct slice line)
 {
-    bool mail = slice_starts_nocase(line, SLICE_LIT("MAIL FROM:")), first = !c->mail_behind;
-    c->mail_behind |= mail;
-    if (!c->pipelining)
-        return true;
-    return mail ? !first
-                : !slice_starts_nocase(line, SLICE_LIT("RCPT TO:")) &&
-                      !slice_eq_nocase(line, SLICE_LIT("DATA"));
+    if (slice_starts_nocase(line, SLICE_LIT("MAIL FROM:"))) {
+        c->ahead = c->pipelining && !c->ahead_used;
+        c->ahead_used = true;
+        return !c->ahead;
+    }
+    return !c->ahead || !(slice_starts_nocase(line, SLICE_LIT("RCPT TO:")) ||
+                          slice_eq_nocase(line, SLICE_LIT("DATA")));
 }
 
 static void command(struct hop_conn *c, struct slice line)
@@ -335,7 +338,6 @@ static void take(struct hop_conn *c, struct slice text)
         ledger_report(c->w, c->report_about, text);
     memcpy(c->before, c->rcpts, c->rcpt_count * sizeof c->rcpts[0]);
     c->before_count = c->rcpt_count;
-    c->mail_behind = false;
 }
 
 static void data_end(struct hop_conn *c)
@@ -344,7 +346,7 @@ static void data_end(struct hop_conn *c)
     struct slice text = slice_of(c->data, c->data_len);
     struct msg *m = c->rcpt_count ? c->rcpts[0].m : NULL;
     bool ours = ledger_body(c->w, m, text);
-    c->in_data = false;
+    c->in_data = c->ahead_used = false;
     TRACE(c->w, "hop %u: the end of %s %d", c->machine->number, ours ? "message" : "a report about",
           m ? (int)m->id : (int)c->report_about);
     if (c->spam) {
@@ -423,6 +425,7 @@ static void hop_accept(struct io_acceptor *a, int32_t fd, const struct io_addr *
     c->w = w;
     c->machine = m;
     c->report_about = UINT32_MAX;
+    c->ahead_used = true;
     peer_init(&c->peer, m);
     c->peer.on_input = conn_input;
     c->peer.on_end = conn_end;
