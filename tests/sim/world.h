@@ -124,8 +124,8 @@ bool ledger_settle(struct world *w, uint32_t shard);
 void ledger_crash(struct world *w);
 /*
  * A next hop was asked to take this recipient, by this process of the gateway: what one said that
- * died may arrive late, and so (`left`) may what was said on a connection that it has ended, or with
- * the end of the message before.
+ * died may arrive late, and so (`left`) may what was said on a connection that it has ended, or
+ * with the end of the message before.
  */
 void ledger_rcpt_asked(struct world *w, uint32_t epoch, bool left, struct msg *m, struct rcpt *r);
 /* It took the message for it. */
