@@ -289,12 +289,10 @@ bool hop_note_dot(struct hop *h)
 
 static void why_from_reply(struct why *why, const struct smtp_reply *r)
 {
-    why_set(why, r->code ? r->code : 451, r->enhanced, "%s", r->text);
-    if (!why->enhanced[0])
-        snprintf(why->enhanced, sizeof why->enhanced, "%s",
-                 r->code >= 500               ? "5.0.0"
-                 : r->code >= 400 || !r->code ? "4.4.2"
-                                              : "2.0.0");
+    const char *enhanced = r->enhanced;
+    if (!enhanced[0])
+        enhanced = r->code >= 500 ? "5.0.0" : r->code >= 400 || !r->code ? "4.4.2" : "2.0.0";
+    why_say(why, r->code ? r->code : 451, enhanced, slice_str(r->text));
 }
 
 static struct job_via hop_via(const struct hop *h, uint64_t elapsed_ns, char tls[TLS_TEXT_MAX])

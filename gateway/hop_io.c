@@ -167,15 +167,25 @@ static void hop_body_read_done(struct lane_read *r, int32_t res)
     hop_run(h);
 }
 
+static struct queue_msg *hop_message(const struct hop *h)
+{
+    const struct job *j = h->task->job;
+    if (PLANT(OTHER_BODY)) {
+        const struct job *first = container_of(j->delivery->jobs.next, struct job, link);
+        if (first->lane == j->lane && first->m && first->m->body_size > j->m->body_size)
+            return first->m;
+    }
+    return j->m;
+}
+
 static void hop_body_read(struct hop *h)
 {
     struct job *j = h->task->job;
+    struct queue_msg *m = hop_message(h);
     uint64_t left = j->m->body_size - h->body_read;
-    struct queue_msg *m = j->m;
-    if (PLANT(OTHER_BODY)) {
-        const struct job *first = container_of(j->delivery->jobs.next, struct job, link);
-        if (first->lane == j->lane && first->m && first->m->body_size > m->body_size)
-            m = first->m;
+    if (!h->body && !(h->body = slab_alloc(&h->site->delivery->body_slab))) {
+        hop_local_failure(h, "Out of memory");
+        return;
     }
     h->read_running = true;
     h->read.done = hop_body_read_done;
@@ -183,18 +193,32 @@ static void hop_body_read(struct hop *h)
                    left < OUT_BODY_READ_SIZE ? (uint32_t)left : OUT_BODY_READ_SIZE);
 }
 
+/* A young message, straight from the lane's memory to the wire, as far as there is room. */
+static void hop_body_from_memory(struct hop *h)
+{
+    struct slice body = lane_body_recent(h->task->job->lane, hop_message(h));
+    struct buf out;
+    if (body.len > h->task->job->m->body_size)
+        body.len = 0;
+    while (body.len && hop_out_begin(h, &out)) {
+        size_t taken = smtp_out_body(&h->smtp, body, &out);
+        body = slice_from(body, taken);
+        h->body_read += taken;
+        if (!hop_out_end(h, &out))
+            return;
+    }
+}
+
 void hop_body_begin(struct hop *h)
 {
-    h->body = slab_alloc(&h->site->delivery->body_slab);
-    if (!h->body) {
-        hop_local_failure(h, "Out of memory");
-        return;
-    }
     h->sending_body = true;
     h->body_off = h->body_len = 0;
     h->body_read = 0;
     h->text = h->task->job->handoff ? handoff_text(h->task->job) : slice_of(NULL, 0);
-    hop_body_read(h);
+    if (h->text.len == 0)
+        hop_body_from_memory(h);
+    if (h->state == HOP_SMTP && h->body_read < h->task->job->m->body_size)
+        hop_body_read(h);
 }
 
 /* Moves body bytes to the wire. True: something changed and more may be done now. */

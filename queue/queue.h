@@ -318,6 +318,13 @@ struct lane_read {
 void lane_body_read(struct lane *l, struct queue_msg *m, struct lane_read *r, uint64_t offset,
                     void *buf, uint32_t len);
 
+/*
+ * The whole body where it is in memory from its commit, to be used before anything else is asked of
+ * the lane; its checksum, which is for what a disk gives back, is not looked at. Empty: it is to be
+ * read.
+ */
+struct slice lane_body_recent(const struct lane *l, const struct queue_msg *m);
+
 struct lane_envelope_read {
     struct lane_read read;
     /* `env` is valid while `arena` is not reset; NULL with why set: damaged or unreadable. `error`:

@@ -4,8 +4,8 @@
  *
  * Owns:     the segments' read descriptors and one job a read.
  * Runs on:  the shard that owns the lane.
- * Contract: bytes are given only from records whose CRC was good, record by record. `done` never
- *           runs inside the call.
+ * Contract: bytes are given only from records whose CRC was good, record by record, but for those
+ *           that never left the memory (lane_body_recent). `done` never runs inside the call.
  * Failure:  -errno; -EBADMSG for damage, which is also told and set aside; -ENOENT when an
  *           extent's segment is missing.
  * Bounds:   READ_FDS_MAX descriptors kept open; one record of memory a read.
@@ -442,6 +442,23 @@ void lane_body_read(struct lane *l, struct queue_msg *m, struct lane_read *r, ui
         return;
     }
     fetch_list(r);
+}
+
+struct slice lane_body_recent(const struct lane *l, const struct queue_msg *m)
+{
+    const struct segment *s = segments_find(&l->segments, m->segment);
+    struct slice bytes = commit_recent(l, m->segment, m->offset, m->record_size);
+    struct record_header h;
+    struct record_message_view v;
+
+    if (!s || s->headless || s->state == SEGMENT_DYING || bytes.len < RECORD_HEADER_SIZE ||
+        !record_header_check(bytes.ptr, s->seed, m->offset, s->bytes, &h) || h.length > bytes.len ||
+        ((h.qid ^ m->qid) & QID_SEQUENCE_MASK) ||
+        !record_message_decode(
+            slice_of(bytes.ptr + RECORD_HEADER_SIZE, h.length - RECORD_HEADER_SIZE), &v) ||
+        v.message.extent_count || v.tail.len != m->body_size)
+        return slice_of(NULL, 0);
+    return v.tail;
 }
 
 /* ---- records ---- */

@@ -12,6 +12,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "gateway/base/slice.h"
+
 #define WHY_TEXT_MAX 512
 
 struct why {
@@ -32,6 +34,19 @@ __attribute__((format(printf, 4, 5))) static inline void why_set(struct why *w, 
     va_start(ap, fmt);
     vsnprintf(w->text, sizeof w->text, fmt, ap);
     va_end(ap);
+    for (char *p = w->text; *p; p++)
+        if (*p == '\r' || *p == '\n')
+            *p = ' ';
+}
+
+/* The same with words as they are. */
+static inline void why_say(struct why *w, uint16_t code, const char *enhanced, struct slice text)
+{
+    if (!w)
+        return;
+    w->smtp_code = code;
+    slice_text(slice_str(enhanced), w->enhanced, sizeof w->enhanced);
+    slice_text(text, w->text, sizeof w->text);
     for (char *p = w->text; *p; p++)
         if (*p == '\r' || *p == '\n')
             *p = ' ';

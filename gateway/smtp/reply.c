@@ -35,8 +35,8 @@ bool smtp_reply_is_partial(const struct smtp_reply_parser *p)
 void smtp_reply_set_local(struct smtp_reply *reply, const char *enhanced, const char *text)
 {
     reply->code = 0;
-    snprintf(reply->enhanced, sizeof reply->enhanced, "%s", enhanced);
-    snprintf(reply->text, sizeof reply->text, "%s", text);
+    slice_text(slice_str(enhanced), reply->enhanced, sizeof reply->enhanced);
+    slice_text(slice_str(text), reply->text, sizeof reply->text);
 }
 
 void smtp_reply_write(const struct smtp_reply *reply, struct buf *out)
@@ -91,7 +91,7 @@ static void keep_text(struct smtp_reply_parser *p, struct smtp_reply *reply)
     struct slice s = slice_of(p->line, p->line_len);
     size_t n = enhanced_len(s, (uint8_t)('0' + p->code / 100));
     if (n > 0 && p->line_count == 1)
-        snprintf(reply->enhanced, sizeof reply->enhanced, "%.*s", (int)n, (const char *)s.ptr);
+        slice_text(slice_head(s, n), reply->enhanced, sizeof reply->enhanced);
     if (n > 0 && slice_eq(slice_head(s, n), slice_str(reply->enhanced)))
         s = slice_from(s, n < s.len ? n + 1 : n);
 

@@ -46,6 +46,42 @@ Test(lane_recent, a_record_until_its_buffer_is_used_again)
     lane_kit_end(&k);
 }
 
+/* What was committed just now is there without a read; what is large or from before a start is not.
+ */
+Test(lane_recent, bodies_are_there_without_a_read)
+{
+    struct lane_kit k;
+    uint8_t want[4096];
+    uint64_t small, large, qid = 0;
+
+    lane_kit_open(&k, NULL);
+    small = lane_kit_put(&k, 1, sizeof want, 3);
+    large = lane_kit_put(&k, 2, SPOOL_CHUNK_SIZE + 1, 1);
+    lane_kit_body(1, 0, want, sizeof want);
+    struct queue_msg *m = lane_find(k.lane, small);
+    struct slice body = lane_body_recent(k.lane, m);
+    cr_assert(slice_eq(body, slice_of(want, sizeof want)));
+    cr_assert_eq(lane_body_recent(k.lane, lane_find(k.lane, large)).len, 0);
+    struct queue_msg other = *m;
+    other.qid++;
+    cr_assert_eq(lane_body_recent(k.lane, &other).len, 0, "another message's");
+    other = *m;
+    other.offset += 16;
+    cr_assert_eq(lane_body_recent(k.lane, &other).len, 0, "no record");
+    /* the buffers of commits are used again: then it is the right one, or none */
+    for (uint32_t i = 0; i < COMMIT_BATCHES; i++) {
+        qid = lane_kit_put(&k, 10 + i, sizeof want, 1);
+        body = lane_body_recent(k.lane, m);
+        cr_assert(body.len == 0 || slice_eq(body, slice_of(want, sizeof want)));
+    }
+    cr_assert_eq(body.len, 0);
+    cr_assert_eq(lane_body_recent(k.lane, lane_find(k.lane, qid)).len, sizeof want);
+    lane_kit_reopen(&k);
+    cr_assert_eq(lane_body_recent(k.lane, lane_find(k.lane, small)).len, 0);
+    cr_assert_eq(lane_kit_check_body(&k, small, 1, sizeof want, 65536), 0);
+    lane_kit_end(&k);
+}
+
 /* Not durable yet: what state it has can be read all the same. */
 Test(lane_recent, a_state_that_is_not_written_yet)
 {
