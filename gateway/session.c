@@ -145,7 +145,8 @@ static void session_linger(struct session *s)
         session_close_now(s);
         return;
     }
-    io_shutdown(s->shard->io, s->fd);
+    if (!s->end_sent)
+        io_shutdown(s->shard->io, s->fd);
     s->deadline_ns = io_now_ns(s->shard->io) + SESSION_LINGER_NS;
     io_timer_set(s->shard->io, &s->timer, s->deadline_ns);
 }

@@ -75,7 +75,8 @@ struct session {
     const struct shard_receive *receive;
     enum session_state state;
     uint8_t waits; /* bits of enum session_wait */
-    bool eof, recv_paused, in_run, implicit_tls_pending, counted, hard_close, tls_notified, reaping;
+    bool eof, recv_paused, in_run, implicit_tls_pending, counted, hard_close, tls_notified, reaping,
+        end_sent;
     struct list reap_link;
     int32_t fd;
     struct io_addr peer;         /* the client; behind a proxy the one that its header tells */

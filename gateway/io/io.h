@@ -233,6 +233,12 @@ void io_buf_put(struct io *io, uint16_t buf_id);
  */
 void io_send(struct io *io, struct io_op *op, int32_t fd, const void *data, uint32_t len);
 
+/*
+ * The same, and io_shutdown as soon as all has been sent: the end travels with the last bytes, in
+ * one segment. A send that fails or is cancelled shuts down nothing.
+ */
+void io_send_last(struct io *io, struct io_op *op, int32_t fd, const void *data, uint32_t len);
+
 /* No more will be sent (FIN). Fire and forget. */
 void io_shutdown(struct io *io, int32_t fd);
 

@@ -70,6 +70,7 @@ enum uring_state {
 #define URING_HALF_DONE  2u /* one of the two completions of a write-and-sync came */
 #define URING_CONNECTING 4u /* the descriptor is there */
 #define URING_REFUSED    8u /* accepted, told and closed for want of descriptors */
+#define URING_LAST       16u /* a send that is followed by the end of our side */
 
 /* Bits of uring_fd.flags. */
 #define URING_FD_OPEN      1u

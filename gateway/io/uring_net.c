@@ -116,26 +116,53 @@ void uring_connect_next(struct io *io, struct io_op *op, int32_t res)
 
 /* ---- sending ---- */
 
-static void send_arm(struct io *io, struct io_op *op)
+static void prep_shutdown(struct io *io, struct io_uring_sqe *sqe, int32_t fd)
 {
-    struct io_uring_sqe *sqe = uring_sqe(io);
-
-    io_uring_prep_send(sqe, op->fd, (const uint8_t *)op->ptr + op->sent, op->len - op->sent,
-                       MSG_NOSIGNAL | MSG_WAITALL);
+    uring_fd_hold(io, fd);
+    io_uring_prep_shutdown(sqe, fd, SHUT_WR);
     sqe->flags |= uring_fd_flag(io);
-    uring_tag(sqe, op, URING_OP);
+    sqe->user_data = (uint64_t)fd << 3 | URING_SHUTDOWN;
 }
 
-void io_send(struct io *io, struct io_op *op, int32_t fd, const void *data, uint32_t len)
+static void send_arm(struct io *io, struct io_op *op)
 {
-    assert(len <= INT32_MAX);
+    struct io_uring_sqe *sqe, *end = NULL;
+    int flags = MSG_NOSIGNAL | MSG_WAITALL;
+
+    if (op->flags & URING_LAST) { /* the kernel keeps what it has been given for the end */
+        uring_sqe_pair(io, &sqe, &end);
+        flags |= MSG_MORE;
+    } else {
+        sqe = uring_sqe(io);
+    }
+    io_uring_prep_send(sqe, op->fd, (const uint8_t *)op->ptr + op->sent, op->len - op->sent, flags);
+    sqe->flags |= uring_fd_flag(io) | (end ? IOSQE_IO_LINK : 0);
+    uring_tag(sqe, op, URING_OP);
+    if (end)
+        prep_shutdown(io, end, op->fd);
+}
+
+static void send_start(struct io *io, struct io_op *op, int32_t fd, struct slice data, bool last)
+{
+    assert(data.len <= INT32_MAX);
     if (!uring_op_start_fd(io, op, URING_SEND, fd))
         return;
     assert(!(io->fds[fd].flags & URING_FD_SENDING));
     io->fds[fd].flags |= URING_FD_SENDING;
-    op->ptr = (void *)(uintptr_t)data;
-    op->len = len;
+    op->ptr = (void *)(uintptr_t)data.ptr;
+    op->len = (uint32_t)data.len;
+    op->flags |= last ? URING_LAST : 0;
     send_arm(io, op);
+}
+
+void io_send(struct io *io, struct io_op *op, int32_t fd, const void *data, uint32_t len)
+{
+    send_start(io, op, fd, slice_of(data, len), false);
+}
+
+void io_send_last(struct io *io, struct io_op *op, int32_t fd, const void *data, uint32_t len)
+{
+    send_start(io, op, fd, slice_of(data, len), true);
 }
 
 void uring_send_next(struct io *io, struct io_op *op, int32_t res)
@@ -157,12 +184,7 @@ void uring_send_next(struct io *io, struct io_op *op, int32_t res)
 
 void io_shutdown(struct io *io, int32_t fd)
 {
-    struct io_uring_sqe *sqe = uring_sqe(io);
-
-    uring_fd_hold(io, fd);
-    io_uring_prep_shutdown(sqe, fd, SHUT_WR);
-    sqe->flags |= uring_fd_flag(io);
-    sqe->user_data = (uint64_t)fd << 3 | URING_SHUTDOWN;
+    prep_shutdown(io, uring_sqe(io), fd);
 }
 
 /* ---- other ---- */

@@ -21,6 +21,7 @@ struct conform {
 /* conform_net.c */
 void conform_echo(const struct conform *c);
 void conform_slow_reader(const struct conform *c);
+void conform_send_last(const struct conform *c);
 void conform_close_with_data(const struct conform *c);
 void conform_reset(const struct conform *c);
 void conform_connect_errors(const struct conform *c);

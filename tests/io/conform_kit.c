@@ -90,6 +90,11 @@ void kit_send(struct kit_conn *conn, const void *data, uint32_t len)
     START(conn->kit, io_send(conn->kit->io, &conn->send.op, conn->fd, data, len));
 }
 
+void kit_send_last(struct kit_conn *conn, const void *data, uint32_t len)
+{
+    START(conn->kit, io_send_last(conn->kit->io, &conn->send.op, conn->fd, data, len));
+}
+
 void kit_release(struct kit_conn *conn)
 {
     while (conn->held_count > 0)

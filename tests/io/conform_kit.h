@@ -90,6 +90,7 @@ void kit_connect(struct kit_listener *l, struct kit_conn *client, struct kit_con
 void kit_conn_init(struct kit *k, struct kit_conn *conn, int32_t fd);
 void kit_receive(struct kit_conn *conn);
 void kit_send(struct kit_conn *conn, const void *data, uint32_t len);
+void kit_send_last(struct kit_conn *conn, const void *data, uint32_t len);
 /* Gives held buffers back. */
 void kit_release(struct kit_conn *conn);
 /* Cancels what runs, closes, frees. */

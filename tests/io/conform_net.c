@@ -78,6 +78,56 @@ void conform_slow_reader(const struct conform *c)
     free(data);
 }
 
+/* The end comes behind the last byte, however slowly that is read; the other direction goes on. */
+void conform_send_last(const struct conform *c)
+{
+    struct kit k;
+    struct kit_listener l;
+    struct kit_conn client, *server;
+    uint8_t *data = malloc(MANY);
+
+    kit_open(&k, c, 0, 8);
+    kit_listen(&k, &l, 3);
+    kit_fill(data, MANY, 0);
+    for (int i = 0; i < 2; i++) {
+        uint32_t len = i ? MANY : 1;
+        kit_connect(&l, &client, &server);
+        kit_receive(&client);
+        kit_send_last(&client, data, len);
+        for (int turns = 0; turns < 20; turns++)
+            io_turn(k.io, false);
+        kit_receive(server);
+        KIT_UNTIL(&k, server->end == 0);
+        cr_assert_eq(server->got_len, len);
+        cr_assert(kit_holds(server->got, len, 0));
+        cr_assert_eq(kit_wait(&client.send), (int32_t)len);
+        kit_send(server, "bye", 3);
+        KIT_UNTIL(&k, client.got_len == 3);
+        kit_send(&client, "x", 1);
+        cr_assert_eq(kit_wait(&client.send), -EPIPE);
+        kit_disconnect(server);
+        KIT_UNTIL(&k, client.end == 0);
+        kit_disconnect(&client);
+    }
+    /* One that is cancelled ends nothing. */
+    kit_connect(&l, &client, &server);
+    kit_send_last(&client, data, MANY);
+    for (int i = 0; i < 20; i++)
+        io_turn(k.io, false);
+    START(&k, io_cancel(k.io, &client.send.op));
+    cr_assert_eq(kit_wait(&client.send), -ECANCELED);
+    kit_send(&client, "x", 1);
+    kit_receive(server);
+    KIT_UNTIL(&k, server->got_len > 0 && server->got[server->got_len - 1] == 'x');
+    cr_assert_eq(server->end, 1);
+    kit_disconnect(&client);
+    KIT_UNTIL(&k, server->end == 0);
+    kit_disconnect(server);
+    kit_unlisten(&l);
+    kit_close(&k);
+    free(data);
+}
+
 void conform_close_with_data(const struct conform *c)
 {
     struct kit k;

@@ -221,6 +221,7 @@ struct sim_call {
     uint8_t kind, phase, asked; /* the fault that was asked for at its place */
     bool effect;                /* it had its effect: too late to cancel */
     bool part;                  /* a send: in pieces */
+    bool last;                  /* a send: the end of our side follows */
     bool ended;                 /* its last result is in the queue */
     int32_t fd, res;
     uint32_t open_flags, len, sent, sum;

@@ -282,6 +282,13 @@ static bool send_fault(struct sim_sock *s, struct sim_call *c)
     return false;
 }
 
+static void sock_shutdown(struct sim_sock *s)
+{
+    s->fin_out = true;
+    if (s->peer && !s->silent)
+        sim_sock_packet(s->peer, SIM_PACKET_FIN, NULL, 0);
+}
+
 static void send_fire(struct timer *t)
 {
     struct sim_call *c = container_of(t, struct sim_call, timer);
@@ -302,8 +309,11 @@ static void send_fire(struct timer *t)
     }
     transmit(s, (const uint8_t *)c->buf + c->sent, n);
     c->sent += n;
-    if (c->sent == c->len)
-        sim_call_end(c, (int32_t)c->len);
+    if (c->sent < c->len)
+        return;
+    if (c->last)
+        sock_shutdown(s);
+    sim_call_end(c, (int32_t)c->len);
 }
 
 void sim_send_kick(struct sim_sock *s, uint64_t delay_ns)
@@ -312,21 +322,32 @@ void sim_send_kick(struct sim_sock *s, uint64_t delay_ns)
         sim_call_at(s->send, delay_ns, send_fire);
 }
 
-void io_send(struct io *io, struct io_op *op, int32_t fd, const void *data, uint32_t len)
+static void send_start(struct io *io, struct io_op *op, int32_t fd, struct slice data, bool last,
+                       const void *caller)
 {
-    struct sim_call *c =
-        sim_call_start_fd(io, op, SIM_SEND, fd, SIM_FD_SOCK, __builtin_return_address(0));
+    struct sim_call *c = sim_call_start_fd(io, op, SIM_SEND, fd, SIM_FD_SOCK, caller);
 
-    op->len = len;
+    op->len = (uint32_t)data.len;
     if (!c)
         return;
     c->sock = sim_fd_of(io, fd, "send")->sock;
     SIM_CHECK(!c->sock->send, "send: one is under way on this descriptor (%s)", io->host->name);
     c->sock->send = c;
-    c->buf = (void *)(uintptr_t)data;
-    c->len = len;
-    c->sum = sim_sum(data, len);
+    c->buf = (void *)(uintptr_t)data.ptr;
+    c->len = (uint32_t)data.len;
+    c->last = last;
+    c->sum = sim_sum(data.ptr, data.len);
     sim_call_at(c, sim_delay(io->sim, 0, SEND_NS), send_fire);
+}
+
+void io_send(struct io *io, struct io_op *op, int32_t fd, const void *data, uint32_t len)
+{
+    send_start(io, op, fd, slice_of(data, len), false, __builtin_return_address(0));
+}
+
+void io_send_last(struct io *io, struct io_op *op, int32_t fd, const void *data, uint32_t len)
+{
+    send_start(io, op, fd, slice_of(data, len), true, __builtin_return_address(0));
 }
 
 bool sim_peer_is_gone(struct io *io, int32_t fd)
@@ -344,8 +365,6 @@ void io_shutdown(struct io *io, int32_t fd)
     SIM_CHECK(f && f->kind == SIM_FD_SOCK, "io_shutdown: not a connection (%s)", io->host->name);
     if (f->sock->fin_out || f->sock->broken)
         return;
-    f->sock->fin_out = true;
+    sock_shutdown(f->sock);
     sim_send_kick(f->sock, 0);
-    if (f->sock->peer && !f->sock->silent)
-        sim_sock_packet(f->sock->peer, SIM_PACKET_FIN, NULL, 0);
 }

@@ -81,6 +81,7 @@ static void conform(void (*test)(const struct conform *c), uint64_t seeds,
 
 CONFORM(echo, 20)
 CONFORM(slow_reader, 5)
+CONFORM(send_last, 5)
 CONFORM(close_with_data, 50)
 CONFORM(reset, 50)
 CONFORM(connect_errors, 5)

@@ -72,6 +72,7 @@ static void conform(void (*test)(const struct conform *c), bool plain)
 
 CONFORM(echo)
 CONFORM(slow_reader)
+CONFORM(send_last)
 CONFORM(close_with_data)
 CONFORM(reset)
 CONFORM(connect_errors)
