@@ -282,7 +282,10 @@ static struct session *session_create(struct shard *sh, const struct shard_recei
     s->peer = *peer;
     s->timer.fire = session_timer_fired;
     s->delay.fire = session_delay_fired;
-    snprintf(s->id, sizeof s->id, "%02x%08x%06x", sh->index, s->generation, s->slot);
+    struct buf id = buf_over(s->id, sizeof s->id - 1);
+    buf_add_hex(&id, sh->index, 2);
+    buf_add_hex(&id, s->generation, 8);
+    buf_add_hex(&id, s->slot, 6);
     list_init(&s->auth_link);
     session_io_init(s);
     metric_add(sh->metrics, M_SESSIONS, 1);

@@ -162,7 +162,9 @@ void smtp_in_greet(struct smtp_in *s, struct buf *out, const struct why *why)
         return;
     }
     smtp_in_connection_set(s, CONNECTION_OPEN);
-    buf_addf(out, "220 %.*s ESMTP\r\n", (int)s->config->fqdn.len, s->config->fqdn.ptr);
+    buf_add_str(out, "220 ");
+    buf_add_slice(out, s->config->fqdn);
+    buf_add_str(out, " ESMTP\r\n");
 }
 
 bool smtp_in_wants_line(const struct smtp_in *s)

@@ -88,8 +88,11 @@ static bool ehlo(struct smtp_in *s, struct slice arg, struct buf *out, struct sm
         smtp_in_reply_close(s, out, 421, "4.7.0", "Too many commands without a message");
         return greeted(s, true, ev);
     }
-    buf_addf(out, "250-%.*s\r\n250-PIPELINING\r\n250-SIZE %llu\r\n250-8BITMIME\r\n",
-             (int)c->fqdn.len, c->fqdn.ptr, (unsigned long long)c->message_size_max);
+    buf_add_str(out, "250-");
+    buf_add_slice(out, c->fqdn);
+    buf_add_str(out, "\r\n250-PIPELINING\r\n250-SIZE ");
+    buf_add_number(out, c->message_size_max, 0);
+    buf_add_str(out, "\r\n250-8BITMIME\r\n");
     if (c->starttls && !s->tls)
         buf_add_str(out, "250-STARTTLS\r\n");
     if (smtp_in_auth_offered(s)) {
