@@ -195,9 +195,9 @@ void session_auth(struct session *s, const struct sasl_credentials *c, struct bu
     s->user = users && !other ? users_find(users, c->authcid) : NULL;
     bool usable = s->user && !s->user->disabled;
     const char *hash = usable ? s->user->hash : users ? users_dummy_hash(users) : NULL;
-    auth_limit_who(sh->auth_limit, &s->peer, c->authcid, &s->who);
     why_unavailable(&why);
     if (usable && auth_cache_knows(sh->auth_cache, s->user->name, hash, c->password, now)) {
+        auth_limit_pair(sh->auth_limit, &s->peer, c->authcid, &s->who);
         metric_add(sh->metrics, M_AUTH_CACHED, 1);
         bool ok = session_auth_accept(s);
         smtp_in_answer(&s->smtp, out, ok ? NULL : &why, NULL);
@@ -208,6 +208,7 @@ void session_auth(struct session *s, const struct sasl_credentials *c, struct bu
         smtp_in_answer(&s->smtp, out, &why, NULL);
         return;
     }
+    auth_limit_who(sh->auth_limit, &s->peer, c->authcid, &s->who);
     enum auth_turn turn = auth_limit_ask(sh->auth_limit, &s->who, now, &wait_ns);
     if (turn == AUTH_TURN_NEVER) {
         auth_check_free(check);

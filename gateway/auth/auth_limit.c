@@ -81,20 +81,37 @@ static uint64_t tag_make(const struct auth_limit *l, char kind, struct slice add
     return ok ? tag | 1 : 0;
 }
 
+static struct slice limit_address(const struct io_addr *client)
+{
+    return client->sa.sa_family == AF_INET6
+               ? slice_of((const uint8_t *)&client->in6.sin6_addr, 8) /* the /64 */
+               : slice_of((const uint8_t *)&client->in.sin_addr, 4);
+}
+
+static struct slice limit_account(struct slice account, uint8_t name[AUTH_USER_MAX])
+{
+    size_t len = account.len < AUTH_USER_MAX ? account.len : AUTH_USER_MAX;
+    for (size_t i = 0; i < len; i++)
+        name[i] = ascii_lower(account.ptr[i]);
+    return slice_of(name, len);
+}
+
 void auth_limit_who(const struct auth_limit *l, const struct io_addr *client, struct slice account,
                     struct auth_who *who)
 {
     uint8_t name[AUTH_USER_MAX];
-    size_t len = account.len < sizeof name ? account.len : sizeof name;
-    for (size_t i = 0; i < len; i++)
-        name[i] = ascii_lower(account.ptr[i]);
-    struct slice user = slice_of(name, len), none = slice_of(NULL, 0);
-    struct slice address = client->sa.sa_family == AF_INET6
-                               ? slice_of((const uint8_t *)&client->in6.sin6_addr, 8) /* the /64 */
-                               : slice_of((const uint8_t *)&client->in.sin_addr, 4);
-    who->address = tag_make(l, 'a', address, none);
-    who->account = tag_make(l, 'u', none, user);
-    who->pair = tag_make(l, 'p', address, user);
+    struct slice none = slice_of(NULL, 0);
+    auth_limit_pair(l, client, account, who);
+    who->address = tag_make(l, 'a', limit_address(client), none);
+    who->account = tag_make(l, 'u', none, limit_account(account, name));
+}
+
+void auth_limit_pair(const struct auth_limit *l, const struct io_addr *client, struct slice account,
+                     struct auth_who *who)
+{
+    uint8_t name[AUTH_USER_MAX];
+    struct slice user = limit_account(account, name);
+    *who = (struct auth_who){.pair = tag_make(l, 'p', limit_address(client), user)};
 }
 
 /* ---- entries ---- */

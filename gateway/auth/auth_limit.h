@@ -23,6 +23,9 @@ struct auth_who {
 };
 void auth_limit_who(const struct auth_limit *l, const struct io_addr *client, struct slice account,
                     struct auth_who *who);
+/* The pair alone, for one who needs no turn: its password is known to be right. */
+void auth_limit_pair(const struct auth_limit *l, const struct io_addr *client, struct slice account,
+                     struct auth_who *who);
 
 enum auth_turn {
     AUTH_TURN_NOW,

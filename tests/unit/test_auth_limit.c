@@ -20,7 +20,11 @@ static struct auth_who who(const struct auth_limit *l, const char *address, cons
         a.in.sin_family = AF_INET;
         cr_assert_eq(inet_pton(AF_INET, address, &a.in.sin_addr), 1);
     }
+    auth_limit_pair(l, &a, slice_str(account), &w);
+    uint64_t pair = w.pair;
+    cr_assert(pair && !w.address && !w.account);
     auth_limit_who(l, &a, slice_str(account), &w);
+    cr_assert(w.pair == pair && w.address && w.account);
     return w;
 }
 
