@@ -99,9 +99,11 @@ static void keep_text(struct smtp_reply_parser *p, struct smtp_reply *reply)
     text.len = p->text_len;
     if (text.len > 0 && s.len > 0)
         buf_add_str(&text, JOINT);
-    for (size_t i = 0; i < s.len && buf_room(&text) > 0 && !text.overflow; i++) {
+    size_t room = text.overflow ? 0 : buf_room(&text);
+    s = slice_head(s, room);
+    for (size_t i = 0; i < s.len; i++) {
         uint8_t c = s.ptr[i] == '\t' ? ' ' : s.ptr[i];
-        buf_add_byte(&text, c >= 0x20 && c < 0x7f ? c : '?');
+        text.ptr[text.len++] = c >= 0x20 && c < 0x7f ? c : '?';
     }
     p->text_len = (uint16_t)text.len;
     reply->text[text.len] = '\0';
@@ -179,10 +181,30 @@ static enum smtp_parse take(struct smtp_reply_parser *p, uint8_t c, struct smtp_
     }
 }
 
+/* The words of a line in one piece, as far as none of them needs a look and no bound is near. */
+static void take_words(struct smtp_reply_parser *p, struct slice *in)
+{
+    size_t n = 0, max = sizeof p->line - p->line_len;
+    if (p->state != AT_TEXT || p->line_bytes + max > SMTP_OUT_REPLY_LINE_MAX ||
+        p->reply_bytes + max > SMTP_OUT_REPLY_BYTES_MAX)
+        return;
+    max = in->len < max ? in->len : max;
+    while (n < max && in->ptr[n] != '\r' && in->ptr[n] != '\n' && in->ptr[n] != '\0')
+        n++;
+    memcpy(p->line + p->line_len, in->ptr, n);
+    p->line_len += (uint32_t)n;
+    p->line_bytes += (uint32_t)n;
+    p->reply_bytes += (uint32_t)n;
+    *in = slice_from(*in, n);
+}
+
 enum smtp_parse smtp_reply_parse(struct smtp_reply_parser *p, struct slice *in,
                                  struct smtp_reply *reply)
 {
     while (in->len > 0) {
+        take_words(p, in);
+        if (in->len == 0)
+            break;
         uint8_t c = in->ptr[0];
         *in = slice_from(*in, 1);
         enum smtp_parse got = take(p, c, reply);
