@@ -150,7 +150,8 @@ struct hop {
     bool in_clear;          /* opportunistic TLS failed here before: this connection does without */
     uint32_t hosts_version; /* of site->hosts when it was opened */
     struct io_op connect, recv, send;
-    struct timer timer;
+    struct timer timer; /* set to deadline_ns, or to before it */
+    uint64_t deadline_ns;
     struct tls_conn *tls;
     struct smtp_out smtp;
     struct smtp_out_config smtp_config;

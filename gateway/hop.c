@@ -144,7 +144,9 @@ void hop_close(struct hop *h)
 
 void hop_touch(struct hop *h)
 {
-    io_timer_set(hop_io(h), &h->timer, io_now_ns(hop_io(h)) + hop_phase_limit_ns(h));
+    h->deadline_ns = io_now_ns(hop_io(h)) + hop_phase_limit_ns(h);
+    if (!timer_is_set(&h->timer) || h->timer.deadline_ns > h->deadline_ns)
+        io_timer_set(hop_io(h), &h->timer, h->deadline_ns);
 }
 
 uint64_t hop_phase_limit_ns(const struct hop *h)
@@ -173,6 +175,10 @@ void hop_timer_fired(struct timer *t)
     struct why why;
     if (h->state == HOP_CLOSING)
         return;
+    if (io_now_ns(hop_io(h)) < h->deadline_ns) { /* several moves a message, one look in a while */
+        io_timer_set(hop_io(h), &h->timer, h->deadline_ns);
+        return;
+    }
     if (h->quitting) {
         hop_close(h);
     } else if (io_op_running(&h->connect)) {
