@@ -279,25 +279,12 @@ void session_tx_headers(struct session *s, const struct smtp_in_headers *h)
         session_tx_append(s, buf_slice(&b));
 }
 
-/* What decides how the message can be sent on is what is in it, not what the client declared. */
-static bool has_8bit(struct slice s)
-{
-    uint64_t all = 0, word;
-    size_t i = 0;
-    for (; i + sizeof word <= s.len; i += sizeof word) {
-        memcpy(&word, s.ptr + i, sizeof word);
-        all |= word;
-    }
-    for (; i < s.len; i++)
-        all |= s.ptr[i];
-    return (all & 0x8080808080808080ull) != 0;
-}
-
 void session_tx_body(struct session *s, struct slice body)
 {
     if (!s->tx || !s->tx->writing)
         return;
-    if (!(s->tx->env.flags & ENVELOPE_8BIT) && has_8bit(body))
+    /* What decides how the message can be sent on is what is in it, not what was declared. */
+    if (s->smtp.data.eight_bit)
         s->tx->env.flags |= ENVELOPE_8BIT;
     session_tx_append(s, body);
 }

@@ -2,8 +2,8 @@
  * gateway/base/crc32c.h - CRC-32C (Castagnoli; RFC 3720 appendix B.4), in hardware where there is
  * one.
  *
- * crc32c(crc32c(0, a), b) equals crc32c(0, ab). The choice between SSE4.2, ARMv8 and a table is
- * made once per process.
+ * crc32c(crc32c(0, a), b) equals crc32c(0, ab). The choice between products of
+ * whole vectors (AVX-512), SSE4.2, ARMv8 and a table is the processor's.
  */
 #ifndef HIKYAKU_BASE_CRC32C_H
 #define HIKYAKU_BASE_CRC32C_H

@@ -14,6 +14,7 @@
 #include <assert.h>
 
 #include "gateway/smtp/data.h"
+#include "gateway/smtp/plain.h"
 
 enum dot_state {
     DOT_LINE_START, /* at the start of the data, or behind a CRLF */
@@ -250,41 +251,27 @@ static size_t take_line(struct smtp_data *d, struct slice in)
     return n;
 }
 
-#define BLOCK 64
-typedef uint8_t lanes __attribute__((vector_size(16))); /* SSE2, NEON or plain code, as there is */
-
 /*
- * True: the next BLOCK bytes hold CR and LF as CRLF only, no NUL and no dot that begins a line; a
- * CR at their end is left to whoever looks at the byte behind it. p[-1] is there too.
+ * Within a run of text: takes as many plain blocks as there are, if any, but no more at a time than
+ * the line may be long; the line's length is known again after each such piece.
  */
-static bool block_is_plain(const uint8_t *p)
-{
-    lanes special = {0};
-    for (size_t i = 0; i < BLOCK; i += sizeof(lanes)) {
-        lanes c, before;
-        memcpy(&c, p + i, sizeof c);
-        memcpy(&before, p + i - 1, sizeof before);
-        special |= (lanes)((c == '\n') ^ (before == '\r'));
-        special |= (lanes)((c == '.') & (before == '\n'));
-        special |= (lanes)(c == 0);
-    }
-    uint64_t half[2];
-    memcpy(half, &special, sizeof half);
-    return (half[0] | half[1]) == 0;
-}
-
-/* At the start of a line of the body: takes as many plain blocks as there are, if any; no more than
- * a line may be long. */
 static size_t take_blocks(struct smtp_data *d, struct slice in)
 {
     size_t n = 0;
-    while (in.len - n >= BLOCK && n < SMTP_TEXT_LINE_MAX - BLOCK && block_is_plain(in.ptr + n))
-        n += BLOCK;
-    if (n == 0)
-        return 0;
-    const uint8_t *lf = memrchr(in.ptr, '\n', n), *end = in.ptr + n;
-    d->line_len = (uint32_t)(lf ? end - lf - 1 : (ptrdiff_t)n);
-    d->dot = end[-1] == '\n' ? DOT_LINE_START : end[-1] == '\r' ? DOT_CR : DOT_TEXT;
+    while (d->line_len + SMTP_PLAIN_BLOCK < SMTP_TEXT_LINE_MAX) {
+        size_t most = SMTP_TEXT_LINE_MAX - d->line_len, left = in.len - n;
+        const uint8_t *from = in.ptr + n;
+        size_t len = smtp_plain_blocks(from, left < most ? left : most, &d->eight_bit);
+        if (len == 0)
+            break;
+        const uint8_t *lf = memrchr(from, '\n', len), *end = from + len;
+        d->line_len = lf ? (uint32_t)(end - lf - 1) : d->line_len + (uint32_t)len;
+        n += len;
+    }
+    if (n) {
+        uint8_t last = in.ptr[n - 1];
+        d->dot = last == '\n' ? DOT_LINE_START : last == '\r' ? DOT_CR : DOT_TEXT;
+    }
     return n;
 }
 
@@ -345,10 +332,12 @@ static bool next_run(struct smtp_data *d, struct slice *in, struct slice *body)
             continue;
         }
         size_t n = 0;
-        if (!d->in_header && run && d->dot == DOT_LINE_START)
+        if (!d->in_header && run) /* the byte before is the message's own */
             n = take_blocks(d, left);
-        if (n == 0)
+        if (n == 0) {
             n = take_line(d, left);
+            d->eight_bit = d->eight_bit || smtp_plain_is_8bit(left.ptr, n);
+        }
         if (d->in_header && (d->header_bytes += (uint32_t)n) > SMTP_HEADER_BYTES_MAX)
             d->header_large = true;
         if (d->kept != KEPT_NONE)

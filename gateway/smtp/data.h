@@ -39,6 +39,7 @@ enum smtp_data_kind {
 struct smtp_data {
     uint64_t bytes;    /* of the message so far, whether given out or not */
     uint64_t size_max; /* 0: none */
+    bool eight_bit;    /* a byte of it so far is over 127 */
     struct smtp_in_headers headers;
     /* private */
     uint32_t line_len; /* of the current line, without its CRLF */

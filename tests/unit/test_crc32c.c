@@ -42,6 +42,24 @@ Test(crc32c, agrees_between_versions_at_every_length_and_alignment)
             cr_assert_eq(crc32c(7, data + start, len), crc32c_portable(7, data + start, len));
 }
 
+Test(crc32c, agrees_between_versions_at_every_length_of_large_pieces)
+{
+    static uint8_t data[2500];
+    struct prng p;
+    uint32_t expected;
+
+    prng_seed(&p, 2);
+    for (size_t i = 0; i < sizeof data; i++)
+        data[i] = (uint8_t)prng_next(&p);
+    for (size_t start = 0; start < 3; start++) {
+        expected = 0x12345678;
+        for (size_t len = 0; start + len < sizeof data; len++) {
+            cr_assert_eq(crc32c(0x12345678, data + start, len), expected);
+            expected = crc32c_portable(expected, data + start + len, 1);
+        }
+    }
+}
+
 Test(crc32c, continues_from_any_split)
 {
     uint8_t data[100];
