@@ -99,8 +99,11 @@ static void clause_tls(const struct trace_received *t, struct buf *out)
         buf_add_str(out, " ");
         put_name(out, t->tls_cipher, "");
     }
-    if (t->tls_bits > 0)
-        buf_addf(out, " %u bits", t->tls_bits);
+    if (t->tls_bits > 0) {
+        buf_add_str(out, " ");
+        buf_add_number(out, t->tls_bits, 0);
+        buf_add_str(out, " bits");
+    }
     buf_add_str(out, ")");
 }
 
