@@ -13,6 +13,7 @@
 #include <assert.h>
 
 #include "gateway/base/plant.h"
+#include "gateway/smtp/plain.h"
 #include "gateway/smtp/smtp_out_internal.h"
 
 enum { AT_LINE_START, IN_LINE, BEHIND_CR };
@@ -45,12 +46,31 @@ static bool put_byte(struct smtp_out *s, uint8_t c, struct buf *out)
     return true;
 }
 
+/* Copies the blocks that need no look at their lines; the byte before them is there, too. */
+static size_t plain_blocks(struct smtp_out *s, struct slice data, struct buf *out)
+{
+    size_t room = buf_room(out);
+    bool eight_bit = false; /* known since the message came in */
+    size_t n = smtp_plain_blocks(data.ptr, data.len < room ? data.len : room, &eight_bit);
+    if (n == 0)
+        return 0;
+    uint8_t last = data.ptr[n - 1];
+    buf_add(out, data.ptr, n);
+    s->body_state = last == '\n' ? AT_LINE_START : last == '\r' ? BEHIND_CR : IN_LINE;
+    return n;
+}
+
 size_t smtp_out_body(struct smtp_out *s, struct slice data, struct buf *out)
 {
     size_t whole = data.len;
     if (s->state != SMTP_OUT_S_BODY) /* lost meanwhile: the next step says so */
         return whole;
     while (data.len > 0) {
+        size_t plain = data.len < whole ? plain_blocks(s, data, out) : 0;
+        if (plain) {
+            data = slice_from(data, plain);
+            continue;
+        }
         bool care =
             s->body_state == BEHIND_CR || (s->body_state == AT_LINE_START && data.ptr[0] == '.');
         bool line_ended = false;

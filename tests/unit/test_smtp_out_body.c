@@ -107,6 +107,33 @@ Test(smtp_out_body, small_buffers)
     }
 }
 
+/* Long texts go in blocks; what needs care stands everywhere in and between them. */
+Test(smtp_out_body, blocks)
+{
+    static const char *const odd[] = {"\r\n.", "\r\n..\r\n", "\n.",           "\r",    "\r.", "\n",
+                                      "\r\n",  ".",          "\r\n\r\n.\r\n", "\r\r\n"};
+    uint8_t in[400], out_memory[1024], expected[1024];
+    for (size_t k = 0; k < sizeof odd / sizeof odd[0]; k++)
+        for (size_t at = 0; at < 280; at++) {
+            struct smtp_out s;
+            struct buf out = buf_over(out_memory, sizeof out_memory);
+            memset(in, 'a', sizeof in);
+            memcpy(in + 70, "\r\n", 2);
+            memcpy(in + at, odd[k], strlen(odd[k]));
+            memcpy(in + 300, "\r\n.z", 4);
+            size_t expected_len = reference(in, sizeof in, expected);
+            at_body(&s);
+            for (size_t from = 0; from < sizeof in;) { /* in one piece, and in two */
+                size_t n = from == 0 && at % 2 ? at : sizeof in - from;
+                cr_assert_eq(smtp_out_body(&s, slice_of(in + from, n), &out), n);
+                from += n;
+            }
+            cr_assert(smtp_out_body_end(&s, &out));
+            cr_assert_eq(out.len, expected_len, "%zu at %zu", k, at);
+            cr_assert_arr_eq(out_memory, expected, expected_len);
+        }
+}
+
 /* Nothing is copied, and no dot is sent, when the connection was lost meanwhile. */
 Test(smtp_out_body, lost_meanwhile)
 {
