@@ -119,6 +119,7 @@
 #define COMMIT_EXTENT_MAX     (COMMIT_BUF_SIZE / 4 * 3)
 #define COMMIT_AIM_NS         (4 * NS_PER_MS) /* what a commit with such parts is to take */
 #define COMMIT_WAITERS_MAX    8192u
+#define WRITER_SLICE_NS       (NS_PER_MS / 10) /* of the thread that writes commits and syncs */
 #define SPOOL_TX_MAX          20000u     /* transactions with data under way, per lane: 452 4.3.1 */
 #define SPOOL_MESSAGES_MAX    100000000u /* queued in a lane: 452 4.3.1 */
 #define SPOOL_SYNC_FAILED_MAX 2u         /* in a row: the lane stops accepting */

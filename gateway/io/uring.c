@@ -129,6 +129,7 @@ void io_destroy(struct io *io)
     uring_group_leave(io);
     (void)io_uring_submit(&io->ring); /* closes that wait */
     io_uring_queue_exit(&io->ring);
+    uring_writer_end(io);
     uring_recv_destroy(io);
     if (io->spare >= 0)
         close(io->spare);
@@ -206,6 +207,8 @@ static void reap(struct io *io)
     }
     io_uring_cq_advance(&io->ring, n);
     io->stats.completions += n;
+    if (io->writer)
+        uring_writer_poll(io);
 }
 
 int32_t uring_call(struct io *io, struct io_uring_sqe *sqe)

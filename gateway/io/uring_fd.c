@@ -88,6 +88,8 @@ static void fd_give_back(struct io *io, int32_t fd)
 
     if (io->fds[fd].flags & URING_FD_LISTENER)
         uring_listener_forget(io, fd);
+    if (io->direct && io->fds[fd].number)
+        close(io->fds[fd].number);
     io->fds[fd] = (struct uring_fd){0};
     io->fd_used--;
     if (io->direct)

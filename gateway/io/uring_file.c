@@ -3,8 +3,8 @@
  *
  * Owns:     the statx buffers of io_file_size.
  * Runs on:  the thread of the io; what would block runs on the kernel's own workers.
- * Contract: see io.h. io_write_sync is a write linked to a sync: two completions of the kernel, one
- *           of the owner.
+ * Contract: see io.h. io_write_sync goes to the writer (uring_writer.c), or is a write linked to a
+ *           sync: two completions of the kernel, one of the owner.
  * Failure:  results of the kernel. A short write breaks the link, so the sync did not happen: -EIO.
  * Bounds:   URING_STATX_MAX sizes asked for at once.
  * Tests:    tests/unit/test_uring.c
@@ -110,6 +110,11 @@ void io_write_sync(struct io *io, struct io_op *op, int32_t fd, const void *buf,
         io_uring_prep_write(write, fd, buf, len, offset);
         on_fd(io, write, op);
         op->sent = 1; /* the only completion is the write's */
+        return;
+    }
+    if (uring_writer_start(io, op, fd, buf, len, offset)) {
+        op->flags |= URING_HALF_DONE;
+        op->sent = 1;
         return;
     }
     uring_sqe_pair(io, &write, &sync);

@@ -39,6 +39,7 @@ enum uring_tag {
     URING_CLOSE,    /* the same */
     URING_CALL,     /* the one synchronous call under way */
     URING_IGNORE,   /* nobody waits for it: cancels, wake-ups */
+    URING_WRITER,   /* the writer is done */
     URING_TAG_MASK = 7
 };
 
@@ -85,7 +86,8 @@ enum uring_state {
 
 struct uring_fd {
     uint32_t flags;
-    uint32_t busy; /* operations that name it */
+    uint32_t busy;  /* operations that name it */
+    int32_t number; /* of the process, for the writer; 0: none */
 };
 
 /* The addresses of listeners are known without asking; before Linux 6.8 the kernel cannot be asked.
@@ -138,6 +140,10 @@ struct io {
     void *handler_arg;
     struct io_group *group;
     uint32_t peer;
+
+    struct uring_writer *writer; /* NULL: none yet */
+    bool writer_refused;         /* there is none to be had */
+    uint64_t writer_word;        /* what its event says */
 
     struct slab statx;
     struct prng prng;
@@ -194,6 +200,17 @@ bool uring_recv_restart(struct io *io);
 bool uring_recv_create(struct io *io, const struct io_params *params, struct why *why);
 void uring_recv_destroy(struct io *io);
 void uring_file_next(struct io *io, struct io_op *op, int32_t res, bool first);
+
+/* ---- uring_writer.c ---- */
+/* Hands a write-and-sync over; false: it is busy, or cannot be had. */
+bool uring_writer_start(struct io *io, struct io_op *op, int32_t fd, const void *buf, uint32_t len,
+                        uint64_t offset);
+/* Takes what it has done into the queue of completions. */
+void uring_writer_poll(struct io *io);
+/* Its event was read. */
+void uring_writer_woke(struct io *io);
+/* The ring is gone. */
+void uring_writer_end(struct io *io);
 
 /* ---- uring_group.c ---- */
 void uring_group_join(struct io *io);

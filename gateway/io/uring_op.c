@@ -76,6 +76,7 @@ void uring_dispatch(struct io *io, struct uring_event e)
     }
     case URING_SHUTDOWN: uring_fd_release(io, (int32_t)(e.user_data >> 3)); return;
     case URING_CLOSE: assert(e.res != -EBADF); return;
+    case URING_WRITER: uring_writer_woke(io); return;
     case URING_CALL:
     case URING_IGNORE:
     case URING_TAG_MASK: return;

@@ -38,6 +38,7 @@ OFF_PATH = {
     "gateway/log_writer": "the log's writer thread",
     "gateway/log_file": "the log's writer thread",
     "gateway/auth_worker": "password workers",
+    "gateway/io/uring_writer": "the thread that writes commits and syncs",
     "gateway/auth/auth_check": "password workers",
     "gateway/shard_admin": "an operator's request, on the heap by design",
     "gateway/auth/users": "read at start and at reload",
