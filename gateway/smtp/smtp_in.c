@@ -85,26 +85,31 @@ static bool answer_due(const struct smtp_in *s)
 
 /* ---- replies ---- */
 
+/* Words of a reply: printable ones only, whatever they were made of. */
+static void put_words(struct buf *out, const char *words, size_t len)
+{
+    uint8_t *to = out->ptr + out->len;
+    for (size_t i = 0; i < len; i++)
+        to[i] = (uint8_t)(words[i] < ' ' || words[i] > '~' ? '?' : words[i]);
+    out->len += (uint32_t)len;
+}
+
 void smtp_in_reply(struct buf *out, unsigned code, const char *enhanced, const char *text)
 {
-    size_t start = out->len;
     /* "550 " + "5.7.60 " + text + CRLF within SMTP_REPLY_LINE_MAX */
-    struct slice said = slice_head(slice_str(text), SMTP_REPLY_LINE_MAX - 32);
-    if (buf_room(out) < 4 + strlen(enhanced) + 1 + said.len + 2) {
+    size_t status = strlen(enhanced), said = strnlen(text, SMTP_REPLY_LINE_MAX - 32);
+    if (buf_room(out) < 4 + status + 1 + said + 2) {
         out->overflow = true;
         return;
     }
     buf_add_number(out, code, 3);
     buf_add_byte(out, ' ');
-    if (*enhanced) {
-        buf_add_str(out, enhanced);
+    if (status) {
+        put_words(out, enhanced, status);
         buf_add_byte(out, ' ');
     }
-    buf_add_slice(out, said);
+    put_words(out, text, said);
     buf_add_str(out, "\r\n");
-    for (size_t i = start; i + 2 < out->len; i++)
-        if (out->ptr[i] < ' ' || out->ptr[i] > '~')
-            out->ptr[i] = '?';
 }
 
 void smtp_in_reply_close(struct smtp_in *s, struct buf *out, unsigned code, const char *enhanced,
