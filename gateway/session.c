@@ -125,11 +125,7 @@ static void session_close_now(struct session *s)
     session_try_free(s);
 }
 
-/*
- * The client has said QUIT and nothing behind it: no input can come that nobody reads. In TLS its
- * own farewell may still come.
- */
-static bool session_is_over(const struct session *s)
+bool session_is_over(const struct session *s)
 {
     return s->smtp.quit && !s->tls && !s->recv_paused && held_empty(&s->held);
 }

@@ -125,6 +125,11 @@ void session_forget_account(struct session *s);
 void session_drain(struct session *s);
 /* Nothing is left to send. */
 void session_output_done(struct session *s);
+/*
+ * The client has said QUIT and nothing behind it: no input can come that nobody reads. In TLS its
+ * own farewell may still come.
+ */
+bool session_is_over(const struct session *s);
 /* An operation or a commit ended: a closing session may be freed now. */
 void session_op_ended(struct session *s);
 

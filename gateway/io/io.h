@@ -238,6 +238,11 @@ void io_send(struct io *io, struct io_op *op, int32_t fd, const void *data, uint
  * one segment. A send that fails or is cancelled shuts down nothing.
  */
 void io_send_last(struct io *io, struct io_op *op, int32_t fd, const void *data, uint32_t len);
+/*
+ * io_send, for one that is followed by io_close at once: the kernel may hold back the last bytes
+ * until then (a fifth of a second at most), and they travel with the end.
+ */
+void io_send_close(struct io *io, struct io_op *op, int32_t fd, const void *data, uint32_t len);
 
 /* No more will be sent (FIN). Fire and forget. */
 void io_shutdown(struct io *io, int32_t fd);

@@ -72,6 +72,7 @@ enum uring_state {
 #define URING_CONNECTING 4u /* the descriptor is there */
 #define URING_REFUSED    8u /* accepted, told and closed for want of descriptors */
 #define URING_LAST       16u /* a send that is followed by the end of our side */
+#define URING_MORE       32u /* a send that is followed by a close */
 
 /* Bits of uring_fd.flags. */
 #define URING_FD_OPEN      1u

@@ -129,12 +129,12 @@ static void send_arm(struct io *io, struct io_op *op)
     struct io_uring_sqe *sqe, *end = NULL;
     int flags = MSG_NOSIGNAL | MSG_WAITALL;
 
-    if (op->flags & URING_LAST) { /* the kernel keeps what it has been given for the end */
-        uring_sqe_pair(io, &sqe, &end);
+    if (op->flags & (URING_LAST | URING_MORE)) /* the kernel keeps the last bytes for the end */
         flags |= MSG_MORE;
-    } else {
+    if (op->flags & URING_LAST)
+        uring_sqe_pair(io, &sqe, &end);
+    else
         sqe = uring_sqe(io);
-    }
     io_uring_prep_send(sqe, op->fd, (const uint8_t *)op->ptr + op->sent, op->len - op->sent, flags);
     sqe->flags |= uring_fd_flag(io) | (end ? IOSQE_IO_LINK : 0);
     uring_tag(sqe, op, URING_OP);
@@ -142,7 +142,8 @@ static void send_arm(struct io *io, struct io_op *op)
         prep_shutdown(io, end, op->fd);
 }
 
-static void send_start(struct io *io, struct io_op *op, int32_t fd, struct slice data, bool last)
+static void send_start(struct io *io, struct io_op *op, int32_t fd, struct slice data,
+                       uint32_t flags)
 {
     assert(data.len <= INT32_MAX);
     if (!uring_op_start_fd(io, op, URING_SEND, fd))
@@ -151,18 +152,23 @@ static void send_start(struct io *io, struct io_op *op, int32_t fd, struct slice
     io->fds[fd].flags |= URING_FD_SENDING;
     op->ptr = (void *)(uintptr_t)data.ptr;
     op->len = (uint32_t)data.len;
-    op->flags |= last ? URING_LAST : 0;
+    op->flags |= flags;
     send_arm(io, op);
 }
 
 void io_send(struct io *io, struct io_op *op, int32_t fd, const void *data, uint32_t len)
 {
-    send_start(io, op, fd, slice_of(data, len), false);
+    send_start(io, op, fd, slice_of(data, len), 0);
 }
 
 void io_send_last(struct io *io, struct io_op *op, int32_t fd, const void *data, uint32_t len)
 {
-    send_start(io, op, fd, slice_of(data, len), true);
+    send_start(io, op, fd, slice_of(data, len), URING_LAST);
+}
+
+void io_send_close(struct io *io, struct io_op *op, int32_t fd, const void *data, uint32_t len)
+{
+    send_start(io, op, fd, slice_of(data, len), URING_MORE);
 }
 
 void uring_send_next(struct io *io, struct io_op *op, int32_t res)

@@ -87,7 +87,7 @@ void conform_send_last(const struct conform *c)
     uint8_t *data = malloc(MANY);
 
     kit_open(&k, c, 0, 8);
-    kit_listen(&k, &l, 3);
+    kit_listen(&k, &l, 4);
     kit_fill(data, MANY, 0);
     for (int i = 0; i < 2; i++) {
         uint32_t len = i ? MANY : 1;
@@ -109,6 +109,15 @@ void conform_send_last(const struct conform *c)
         KIT_UNTIL(&k, client.end == 0);
         kit_disconnect(&client);
     }
+    /* What was held back for the close comes before the end. */
+    kit_connect(&l, &client, &server);
+    START(&k, io_send_close(k.io, &client.send.op, client.fd, data, 100));
+    cr_assert_eq(kit_wait(&client.send), 100);
+    kit_disconnect(&client);
+    kit_receive(server);
+    KIT_UNTIL(&k, server->end == 0);
+    cr_assert(server->got_len == 100 && kit_holds(server->got, 100, 0));
+    kit_disconnect(server);
     /* One that is cancelled ends nothing. */
     kit_connect(&l, &client, &server);
     kit_send_last(&client, data, MANY);

@@ -46,6 +46,7 @@ extern const struct sim_place *sim_place_now;
 #define io_recv(...)         (SIM_HERE(io_recv), io_recv(__VA_ARGS__))
 #define io_rename(...)       (SIM_HERE(io_rename), io_rename(__VA_ARGS__))
 #define io_send(...)         (SIM_HERE(io_send), io_send(__VA_ARGS__))
+#define io_send_close(...)   (SIM_HERE(io_send_close), io_send_close(__VA_ARGS__))
 #define io_send_last(...)    (SIM_HERE(io_send_last), io_send_last(__VA_ARGS__))
 #define io_sync(...)         (SIM_HERE(io_sync), io_sync(__VA_ARGS__))
 #define io_unlink(...)       (SIM_HERE(io_unlink), io_unlink(__VA_ARGS__))

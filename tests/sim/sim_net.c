@@ -350,6 +350,11 @@ void io_send_last(struct io *io, struct io_op *op, int32_t fd, const void *data,
     send_start(io, op, fd, slice_of(data, len), true, __builtin_return_address(0));
 }
 
+void io_send_close(struct io *io, struct io_op *op, int32_t fd, const void *data, uint32_t len)
+{
+    send_start(io, op, fd, slice_of(data, len), false, __builtin_return_address(0));
+}
+
 bool sim_peer_is_gone(struct io *io, int32_t fd)
 {
     const struct sim_fd *f = sim_fd_held(io, fd);

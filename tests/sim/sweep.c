@@ -46,6 +46,7 @@ static const struct {
     {"io_recv", F(RESET) | F(TIMEOUT) | F(SHORT) | F(NO_BUF) | F(CANCELED)},
     {"io_rename", F(EIO) | F(ENOSPC) | F(CANCELED)},
     {"io_send", F(RESET) | F(TIMEOUT) | F(SHORT) | F(CANCELED)},
+    {"io_send_close", F(RESET) | F(TIMEOUT) | F(SHORT) | F(CANCELED)},
     {"io_send_last", F(RESET) | F(TIMEOUT) | F(SHORT) | F(CANCELED)},
     {"io_sync", F(EIO) | F(ENOSPC) | F(CANCELED)},
     {"io_unlink", F(EIO) | F(CANCELED)},
