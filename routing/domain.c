@@ -36,7 +36,7 @@ bool domain_is_literal(struct slice domain)
 
 static bool domain_literal_copy(struct slice in, char out[DOMAIN_TEXT_MAX], struct why *why)
 {
-    if (in.len >= DOMAIN_TEXT_MAX)
+    if (in.len > DOMAIN_LITERAL_MAX)
         return domain_refuse(why, "too long");
     for (size_t i = 0; i < in.len; i++) {
         uint8_t c = ascii_lower(in.ptr[i]);

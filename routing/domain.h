@@ -14,7 +14,8 @@
 #include "gateway/base/slice.h"
 #include "gateway/base/why.h"
 
-#define DOMAIN_TEXT_MAX 256 /* 253 octets, or an address literal, and a NUL */
+#define DOMAIN_TEXT_MAX    256 /* 253 octets, or an address literal, and a NUL */
+#define DOMAIN_LITERAL_MAX 127 /* octets; its dots and the rest fit DOMAIN_LABELS_MAX */
 
 /*
  * UTF-8 or A-labels in, lower-case A-labels out (IDNA2008, UTS 46 non-transitional). An address

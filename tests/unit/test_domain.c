@@ -200,3 +200,29 @@ Test(domain_map, survives_names_of_every_length)
     }
     domain_map_destroy(m);
 }
+
+/* With more dots than a walk keeps places, it would not be found by itself. */
+Test(domain, takes_address_literals_that_a_map_can_find)
+{
+    char literal[DOMAIN_TEXT_MAX];
+    struct domain_map *m = domain_map_create();
+    struct domain_walk walk;
+    uint32_t value, *slot;
+
+    for (size_t len = DOMAIN_LITERAL_MAX; len <= DOMAIN_LITERAL_MAX + 1; len++) {
+        memset(literal, '.', len);
+        literal[0] = '[';
+        literal[len - 1] = ']';
+        literal[len] = '\0';
+        cr_assert_str_eq(ascii(literal), len > DOMAIN_LITERAL_MAX ? "(refused)" : literal);
+    }
+    literal[DOMAIN_LITERAL_MAX - 1] = ']';
+    literal[DOMAIN_LITERAL_MAX] = '\0';
+    slot = domain_map_slot(m, slice_str(literal));
+    cr_assert(slot);
+    *slot = 1;
+    domain_walk_start(&walk, m, slice_str(literal));
+    cr_assert(domain_walk_next(&walk, &value));
+    cr_assert_eq(value, 1);
+    domain_map_destroy(m);
+}
