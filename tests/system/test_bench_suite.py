@@ -129,6 +129,23 @@ def test_a_run_measures_and_reports(folder):
         assert json.load(file)["scenarios"] == result["scenarios"]
 
 
+def test_pairs_run_at_the_same_time(folder):
+    build = os.path.dirname(BENCH)
+    words = [os.path.join(ROOT, "bench", "pairs"), build, "null", "--rounds", "2", "--seconds", "1",
+             "--sessions", "5", "--disk", folder, "--server-core", "", "--load-core", "", "--"]
+    done = subprocess.run([*words, "--messages-per-session", "10"], stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = [line.split("|")[1:-1] for line in done.stdout.strip().split("\n")[2:]]
+    assert [row[0].strip() for row in rows] == [build, "null"], done.stdout
+    assert rows[0][2].strip() == "1" and "±" in rows[1][2], done.stdout
+    assert all(float(row[1].split(",")[0]) > 0 for row in rows), done.stdout
+    assert os.listdir(folder) == [], "nothing is left behind"
+    done = subprocess.run([*words, "--nonsense"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          text=True, timeout=120, check=False)
+    assert done.returncode == 1 and "pairs: " in done.stderr, done.stderr
+
+
 def test_every_micro_benchmark_runs(folder):
     pair = [os.path.join(folder, name) for name in ("tls.crt", "tls.key")]
     subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt",
