@@ -52,11 +52,11 @@ static char *make_lines(size_t line, size_t *len)
     while (at + line <= MICRO_TEXT) {
         for (size_t i = 0; i + 2 < line; i++)
             text[at + i] = (char)('a' + (at + i) % 26);
-        memcpy(text + at + line - 2, "\r\n", 2);
         at += line;
+        text[at - 2] = '\r';
+        text[at - 1] = '\n';
     }
-    memcpy(text + at, ".\r\n", 3);
-    *len = at + 3;
+    *len = at + (size_t)sprintf(text + at, ".\r\n");
     return text;
 }
 

@@ -120,7 +120,7 @@ static bool commit_batch(struct commit *c, uint32_t batch)
 static bool measure_lane(struct commit *c, uint32_t batch, double seconds,
                          struct micro_commit_result *r)
 {
-    uint64_t begun = bench_clock_ns(), now = begun, records = 0;
+    uint64_t begun = bench_clock_ns(), now, records = 0;
     double cpu = bench_cpu_self_seconds();
     do {
         if (!commit_batch(c, batch))

@@ -115,7 +115,7 @@
      1024) /* body bytes a transaction holds in memory; a larger body is written out in extents */
 #define COMMIT_BUF_SIZE \
     (4 * MIB) /* one commit; a second one fills while it is written. Both full: sessions wait */
-#define COMMIT_EXTENT_MIN     (1 * MIB)   /* parts of large bodies in one commit: queue/pace.h */
+#define COMMIT_EXTENT_MIN     (1 * MIB) /* parts of large bodies in one commit: queue/pace.h */
 #define COMMIT_EXTENT_MAX     (COMMIT_BUF_SIZE / 4 * 3)
 #define COMMIT_AIM_NS         (4 * NS_PER_MS) /* what a commit with such parts is to take */
 #define COMMIT_WAITERS_MAX    8192u
@@ -229,7 +229,8 @@
 #define LOG_LINE_MAX   4096u
 
 /* ---- metrics ---- */
-#define SERIES_CONNECTORS_MAX 64u  /* of each kind, with series of their own; others are summed up \
+#define SERIES_CONNECTORS_MAX                                                                      \
+    64u                            /* of each kind, with series of their own; others are summed up \
                                     */
 #define QUEUE_AGE_SLICE_MIN 5000u  /* messages whose age is looked at a second and shard */
 #define QUEUE_AGE_SLICE_MAX 20000u /* the same, of a deep queue */

@@ -57,8 +57,8 @@ bool tracking_member(struct slice *line, struct slice *key, struct slice *value)
 
 bool tracking_is_indexed(struct slice key)
 {
-    static const char *const keys[] = {"qid",       "about",      "session", "sender",
-                                       "recipient", "message_id", "account", "client", "origin"};
+    static const char *const keys[] = {"qid",        "about",   "session", "sender", "recipient",
+                                       "message_id", "account", "client",  "origin"};
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
         if (slice_eq(key, slice_str(keys[i])))
             return true;

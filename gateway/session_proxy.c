@@ -144,6 +144,7 @@ static void proxy_done(struct session *s, const struct proxy_address *client, bo
     s->peer_is_proxy = !client;
     /* The proxy's own connection is let in by being the proxy's. */
     const struct shard_receive *rc = connector_for(s, &proxy, &s->peer, header);
+    assert(s->proxy);
     bool own = s->proxy->header.own_check;
     if (rc)
         s->receive = rc;

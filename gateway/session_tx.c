@@ -377,6 +377,7 @@ static void tx_withdraw(struct session_tx *tx)
 {
     struct session *s = tx->session;
     struct why why;
+    assert(s); /* withdrawn ones are in the list no more */
     list_remove(&tx->commit_link);
     if (s->state != SESSION_OPEN)
         return;

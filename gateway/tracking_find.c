@@ -267,7 +267,8 @@ static void message_add(struct message *m, struct slice line)
         m->lines = more;
         m->cap = cap;
     }
-    memcpy(m->lines + m->len, line.ptr, line.len);
+    if (line.len)
+        memcpy(m->lines + m->len, line.ptr, line.len);
     m->len += line.len;
     m->lines[m->len++] = '\n';
 }

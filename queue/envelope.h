@@ -40,7 +40,7 @@ struct envelope {
     /* Of a message that another gateway handed over: the id under which it did, and the queue id
      * that it had where it was accepted. Else empty. */
     struct slice handoff, origin;
-    uint32_t flags;       /* enum envelope_flags */
+    uint32_t flags; /* enum envelope_flags */
     uint64_t accepted_wall_ns;
     struct envelope_rcpt *rcpts;
     uint32_t rcpt_count;

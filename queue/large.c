@@ -46,7 +46,8 @@ void large_free(struct lane *l)
 static void release(struct lane *l)
 {
     struct compact_large *c = large_of(l);
-    struct segment *s = c->count ? segments_find(&l->segments, c->extents[0].segment) : NULL;
+    struct segment *s =
+        c->extents && c->count ? segments_find(&l->segments, c->extents[0].segment) : NULL;
 
     assert(!c->count || (s && s->pins > 0));
     if (s)

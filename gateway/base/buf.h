@@ -89,7 +89,7 @@ static inline bool buf_add_hex(struct buf *b, uint64_t v, uint32_t width)
     uint8_t text[16];
     uint32_t n = width < sizeof text ? width : sizeof text;
     for (uint32_t i = n; i-- > 0; v >>= 4)
-        text[i] = (uint8_t)"0123456789abcdef"[v & 15];
+        text[i] = (uint8_t) "0123456789abcdef"[v & 15];
     return buf_add(b, text, n);
 }
 

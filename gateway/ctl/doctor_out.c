@@ -57,6 +57,7 @@ static bool address_of_route(int family, struct io_addr *out)
 {
     struct io_addr far = {0};
     socklen_t len = sizeof out->in6;
+    *out = far;
     if (!io_addr_parse(&far, slice_str(family == AF_INET ? "192.0.2.1" : "2001:db8::1"), 25))
         return false;
     int fd = socket(family, SOCK_DGRAM | SOCK_CLOEXEC, 0);

@@ -80,7 +80,8 @@ __attribute__((format(printf, 3, 4))) static bool talk_say(struct probe_talk *t,
         why_set(&why, 0, "", "too long to be sent");
         return talk_failed(t, step, &why);
     }
-    memcpy(line + len, "\r\n", 2);
+    line[len] = '\r';
+    line[len + 1] = '\n';
     bool ok = line_send(&t->line, slice_of(line, (size_t)len + 2), &why);
     explicit_bzero(line, sizeof line);
     return ok || talk_failed(t, step, &why);
@@ -326,8 +327,9 @@ void talk_run(struct probe_talk *t, const struct io_addr *addrs, uint32_t count,
         talk_ehlo(t, "ehlo") && talk_starttls(t) && talk_auth(t))
         (void)talk_mail(t);
     /* What it answers to QUIT changes nothing. */
-    bool polite = t->line.fd >= 0 && !t->failed;
-    if (polite && line_send(&t->line, SLICE_LIT("QUIT\r\n"), &why))
-        polite = line_reply(&t->line, &reply, NULL, &why);
+    bool polite = t->line.fd >= 0 && !t->failed &&
+                  line_send(&t->line, SLICE_LIT("QUIT\r\n"), &why) &&
+                  line_reply(&t->line, &reply, NULL, &why);
+    (void)polite;
     line_close(&t->line);
 }

@@ -68,9 +68,9 @@ enum uring_state {
 
 /* Bits of io_op.flags. */
 #define URING_CANCELLED  1u
-#define URING_HALF_DONE  2u /* one of the two completions of a write-and-sync came */
-#define URING_CONNECTING 4u /* the descriptor is there */
-#define URING_REFUSED    8u /* accepted, told and closed for want of descriptors */
+#define URING_HALF_DONE  2u  /* one of the two completions of a write-and-sync came */
+#define URING_CONNECTING 4u  /* the descriptor is there */
+#define URING_REFUSED    8u  /* accepted, told and closed for want of descriptors */
 #define URING_LAST       16u /* a send that is followed by the end of our side */
 #define URING_MORE       32u /* a send that is followed by a close */
 

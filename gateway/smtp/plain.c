@@ -96,8 +96,8 @@ __attribute__((target("avx2"))) static size_t blocks_avx2(const uint8_t *p, size
     return n;
 }
 
-__attribute__((target("avx512f,avx512bw"))) static size_t
-blocks_avx512(const uint8_t *p, size_t len, bool *eight_bit)
+__attribute__((target("avx512f,avx512bw"))) static size_t blocks_avx512(const uint8_t *p,
+                                                                        size_t len, bool *eight_bit)
 {
     const __m512i cr = _mm512_set1_epi8('\r'), lf = _mm512_set1_epi8('\n');
     const __m512i point = _mm512_set1_epi8('.');

@@ -12,6 +12,7 @@
 #include "gateway/smtp/proxy_header.h"
 
 #include <arpa/inet.h>
+#include <assert.h>
 
 #include "gateway/base/crc32c.h"
 
@@ -265,6 +266,7 @@ enum proxy_status proxy_header_step(struct proxy_header *p, struct slice *in)
         uint8_t c = in->ptr[0];
         if (p->len == 0 && c != signature[0] && c != v1_start[0])
             return PROXY_NONE;
+        assert(p->len < sizeof p->bytes);
         p->bytes[p->len++] = c;
         *in = slice_from(*in, 1);
         bool v1 = p->bytes[0] == v1_start[0];

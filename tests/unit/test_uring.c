@@ -385,10 +385,8 @@ Test(uring, completions_overflow_and_none_is_lost, .timeout = 60)
 static size_t read_before(uint32_t recv_cap)
 {
     static uint8_t data[40 * 1024];
-    struct io_params params = {.fd_count_max = 16,
-                               .recv_buf_count = 64,
-                               .recv_buf_size = 1024,
-                               .cpu = -1};
+    struct io_params params = {
+        .fd_count_max = 16, .recv_buf_count = 64, .recv_buf_size = 1024, .cpu = -1};
     struct kit k = {.c = &real, .io = create(&params)};
     struct kit_listener l;
     struct kit_conn client[2], *server;
