@@ -24,6 +24,7 @@ import os
 import re
 
 from lib.harness import Program, expect, expect_equal, program, until
+from lib.tracking import TrackingLog
 
 # The record of a delivery is durable within tens of milliseconds; where other tests take the cores
 # and the disk, 0.34 s was seen. The clocks of all programs are one; the slack is rounding.
@@ -63,7 +64,8 @@ class Load:
 
 
 class Lines:
-    """The lines that a file has got since the last call."""
+    """The lines that a file has got since the last call. One that is never set aside: the tracking
+    log is read by TrackingLog."""
 
     def __init__(self, path):
         self.path, self.at = path, 0
@@ -85,7 +87,7 @@ class Books:
 
     def __init__(self, gateway, sink, reports=None, forgiving=False):
         self.gateway, self.reports, self.forgiving = gateway, reports, forgiving
-        self.taken, self.tracked = Lines(sink.record), Lines(gateway.tracking_path)
+        self.taken, self.tracked = Lines(sink.record), TrackingLog(gateway.tracking_path)
         self.loads, self.acked_files, self.crcs = {}, {}, set()
         self.acked, self.late = [], {}  # late: {id: number of the cut}
         self.deaths = []  # (from, until): a copy taken then need not be known after the restart
@@ -144,10 +146,7 @@ class Books:
         for line in self.tracked.new():
             if '"event":"dup_possible"' not in line and '"event":"accepted"' not in line:
                 continue
-            try:
-                event = json.loads(line)
-            except json.JSONDecodeError:  # it was being written when the gateway died
-                continue
+            event = json.loads(line)
             if event["event"] == "dup_possible":
                 self.possible.append(when(event["time"]))
             else:

@@ -8,6 +8,7 @@ import urllib.parse
 
 from lib import certs, harness
 from lib.harness import Program, expect, expect_equal, program, run, until
+from lib.tracking import TrackingLog
 
 HOSTNAME = "gw.test"
 PASSWORDS = {"alice": "wonder land", "bob": "b:uilder", "carol": "päßword"}
@@ -160,21 +161,19 @@ class Gateway:
     # ---- logs ----
 
     @staticmethod
-    def lines(path, event=None):
-        try:
-            with open(path, encoding="utf-8", errors="replace") as file:
-                text = file.read()
-        except FileNotFoundError:
-            return []
+    def events(lines, event=None):
         mark = f'"event":"{event}"' if event else ""
-        return [json.loads(line) for line in text.split("\n")[:-1]
-                if line.startswith("{") and mark in line]
+        return [json.loads(line) for line in lines if line.startswith("{") and mark in line]
 
     def log(self, event=None):
-        return self.lines(self.log_path, event)
+        try:
+            with open(self.log_path, encoding="utf-8", errors="replace") as file:
+                return self.events(file.read().split("\n")[:-1], event)
+        except FileNotFoundError:
+            return []
 
     def tracking(self, event=None):
-        return self.lines(self.tracking_path, event)
+        return self.events(TrackingLog(self.tracking_path).new(), event)
 
     def wait_tracking(self, event, count=1, seconds=20):
         until(lambda: len(self.tracking(event)) >= count, f"{count} {event} in the tracking log",
