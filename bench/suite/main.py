@@ -17,12 +17,14 @@ import peers
 import report_html
 import report_text
 import scenario as scenarios
+import spread
 import stats
 import where
 from servers import Bench, RunError, note
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 FORMAT = 2
+KINDS = {**measure.KINDS, "spread": spread.run_spread}
 OWN = ("gateway", "baseline", "null", "raw", "disk")
 
 
@@ -44,8 +46,8 @@ def sample(bench, one, case, server, args, known):
         return measure.run_disk(bench, known)
     if server == "baseline":
         with bench.using(args.baseline):
-            return measure.KINDS[one.kind](bench, one, case, "gateway", args, known)
-    return measure.KINDS[one.kind](bench, one, case, server, args, known)
+            return KINDS[one.kind](bench, one, case, "gateway", args, known)
+    return KINDS[one.kind](bench, one, case, server, args, known)
 
 
 class Running:

@@ -1,22 +1,23 @@
 """Scenario files: what is measured, with which load, and what is expected of it.
 
 A scenario is a TOML file in bench/scenarios: `title`, `about`, `kind` (load, relay, idle, recovery,
-deep), `tls` (the load logs in over TLS), `peers` (other mail servers can run it), and a list of
-`case`. A case has a `name` that is unique in its file, the options of `hikyaku-bench load`, and
-`goals`: a metric, with `most` or `least` as a bound, which with `against` is a multiple of what
+deep, spread), `tls` (the load logs in over TLS), `peers` (other mail servers can run it), and a
+list of `case`. A case has a `name` that is unique in its file, the options of `hikyaku-bench load`,
+and `goals`: a metric, with `most` or `least` as a bound, which with `against` is a multiple of what
 another server (null, raw, disk, a peer) or an earlier case of the file had; `times_less` = n: the
 other's is at least n times as much. `peers = false` keeps peers out of one case; with `messages`,
-`peer_messages` is how many they get. `cores`: a case for machines with so many.
+`peer_messages` is how many they get. `cores`: a case for machines with so many. `apart`: each shard
+is a gateway of its own.
 """
 import glob
 import os
 import tomllib
 
 FOLDER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "scenarios")
-KINDS = ("load", "relay", "idle", "recovery", "deep")
+KINDS = ("load", "relay", "idle", "recovery", "deep", "spread")
 SCENARIO_KEYS = {"title", "about", "kind", "tls", "peers", "case"}
 CASE_KEYS = {"name", "load", "background", "goals", "messages", "sessions", "shards", "key",
-             "half_rate", "second_hop", "peers", "peer_messages", "cores"}
+             "half_rate", "second_hop", "peers", "peer_messages", "cores", "apart"}
 GOAL_KEYS = {"metric", "against", "most", "least", "times_less"}
 BOUNDS = {"most", "least", "times_less"}
 
@@ -77,6 +78,7 @@ class Case:
         self.half_rate = fields.get("half_rate", False)
         self.second_hop = fields.get("second_hop")
         self.peers, self.cores = fields.get("peers", True), fields.get("cores", 1)
+        self.apart = fields.get("apart", False)
         self.peer_messages = fields.get("peer_messages", self.messages)
         self.goals = [Goal(path, goal) for goal in fields.get("goals", [])]
 

@@ -81,6 +81,7 @@ class Bench:
     """Where a run happens. `cores`: the server's and the load's, as taskset wants them."""
 
     def __init__(self, build, disk, cores):
+        self.build, self.disk = build, disk
         self.program = os.path.join(build, "hikyaku-bench")
         self.gateway = os.path.join(build, "hikyaku")
         self.server_core, self.load_core = cores
@@ -120,6 +121,12 @@ class Bench:
             yield
         finally:
             self.gateway = own
+
+    def beside(self, cores):
+        """A place of its own for one more server of the same build, on other cores."""
+        other = Bench(self.build, self.disk, cores)
+        other.gateway, other.about, other.raw_path = self.gateway, self.about, self.raw_path
+        return other
 
     def raw(self, command, result):
         """Keeps what a command printed, with what it was measured for."""

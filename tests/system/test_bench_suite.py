@@ -37,6 +37,26 @@ cores = 100000
 """
 
 
+SPREAD = """
+kind = "spread"
+about = "For the test."
+[[case]]
+name = "apart"
+shards = 2
+cores = 2
+apart = true
+sessions = 8
+load = ["--messages-per-session", "5"]
+[[case]]
+name = "one"
+shards = 2
+cores = 2
+sessions = 8
+load = ["--messages-per-session", "5"]
+goals = [{ metric = "cpu_us", against = "apart", most = 1000.0 }]
+"""
+
+
 def bench(*words):
     return subprocess.run([BENCH, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                           text=True, timeout=120, check=False)
@@ -127,6 +147,30 @@ def test_a_run_measures_and_reports(folder):
     assert done.returncode == 0 and "of 1)" not in done.stderr, done.stderr
     with open(os.path.join(out, "result.json"), encoding="utf-8") as file:
         assert json.load(file)["scenarios"] == result["scenarios"]
+
+
+def test_shards_of_one_process_against_processes(folder):
+    out = os.path.join(folder, "out")
+    done = bench("run", write(folder, "spread.toml", SPREAD), "--rounds", "1", "--seconds", "1",
+                 "--out", out, "--disk", folder)
+    assert done.returncode == 0, done.stderr
+    with open(os.path.join(out, "result.json"), encoding="utf-8") as file:
+        apart, one = json.load(file)["scenarios"][0]["cases"]
+    if os.cpu_count() < 2:
+        assert "takes 2 cores" in one["unable"]["gateway"], one
+        return
+    with open(os.path.join(out, "raw.jsonl"), encoding="utf-8") as file:
+        raw = [json.loads(line) for line in file]
+    for case, gateways in ((apart, 2), (one, 1)):
+        figures = case["samples"]["gateway"][0]
+        loads = [line for line in raw if line["case"] == case["name"]]
+        assert len(loads) == 4, "from both cores to both"
+        assert len({line["command"][line["command"].index("--to") + 1]
+                    for line in loads}) == gateways, loads
+        assert figures["acked"] == sum(line["result"]["acked"] for line in loads) > 0
+        assert figures["cpu_us"] > 0 and 0 < figures["syncs"] <= 1.5, figures
+    assert one["goals"][0]["met"], one
+    assert sorted(os.listdir(folder)) == ["out", "spread.toml"], "nothing is left behind"
 
 
 def test_pairs_run_at_the_same_time(folder):
