@@ -65,7 +65,7 @@ bool dsn_returns_full(const struct dsn *d)
 /* A report that needs SMTPUTF8 without need could fail where the original did (FAULTS 89). */
 bool dsn_is_utf8(const struct dsn *d)
 {
-    return d->original_utf8 && smtp_has_8bit(d->to);
+    return d->original_utf8 && slice_has_8bit(d->to);
 }
 
 bool dsn_is_8bit(const struct dsn *d)
@@ -370,7 +370,7 @@ static void put_mailbox_xtext(struct slice m, struct buf *out)
 
 static void put_final_recipient(const struct dsn *d, struct slice mailbox, struct buf *out)
 {
-    bool wide = smtp_has_8bit(mailbox) && smtp_utf8_valid(mailbox);
+    bool wide = slice_has_8bit(mailbox) && smtp_utf8_valid(mailbox);
     buf_add_str(out, wide ? "Final-Recipient: utf-8; " : "Final-Recipient: rfc822; ");
     if (wide && !dsn_is_utf8(d))
         put_mailbox_xtext(mailbox, out);

@@ -83,6 +83,21 @@ static inline size_t slice_find(struct slice s, uint8_t c)
     return p ? (size_t)(p - s.ptr) : s.len;
 }
 
+/* Whether a byte is over 127. All are looked at, eight at a time: mail has such bytes at its end, or
+ * none. */
+static inline bool slice_has_8bit(struct slice s)
+{
+    uint64_t all = 0, word;
+    size_t i = 0;
+    for (; i + sizeof word <= s.len; i += sizeof word) {
+        memcpy(&word, s.ptr + i, sizeof word);
+        all |= word;
+    }
+    for (; i < s.len; i++)
+        all |= s.ptr[i];
+    return (all & 0x8080808080808080ull) != 0;
+}
+
 /* What follows the last byte c; empty when it does not occur. Of a mailbox and '@': its domain. */
 static inline struct slice slice_after_last(struct slice s, uint8_t c)
 {

@@ -25,14 +25,6 @@ static bool is_atext(uint8_t c)
     return is_alnum(c) || c >= 0x80 || (c && strchr("!#$%&'*+-/=?^_`{|}~", c));
 }
 
-bool smtp_has_8bit(struct slice s)
-{
-    for (size_t i = 0; i < s.len; i++)
-        if (s.ptr[i] & 0x80)
-            return true;
-    return false;
-}
-
 /* Length of the UTF-8 sequence at p (RFC 3629 section 4: no overlong forms, surrogates), or 0. */
 static size_t utf8_sequence(const uint8_t *p, size_t len)
 {
@@ -166,7 +158,7 @@ static size_t mailbox_length(struct slice in, struct smtp_address *out)
 
 bool smtp_mailbox_parse(struct slice in, bool utf8, struct smtp_address *out)
 {
-    if (smtp_has_8bit(in) && (!utf8 || !smtp_utf8_valid(in)))
+    if (slice_has_8bit(in) && (!utf8 || !smtp_utf8_valid(in)))
         return false;
     size_t n = mailbox_length(in, out);
     return n != 0 && n == in.len;
@@ -230,7 +222,7 @@ bool smtp_path_parse(struct slice in, bool for_rcpt, bool utf8, struct smtp_addr
 {
     *out = (struct smtp_address){0};
     struct slice extent = path_extent(in);
-    if (smtp_has_8bit(extent) && !(utf8 && smtp_utf8_valid(extent))) {
+    if (slice_has_8bit(extent) && !(utf8 && smtp_utf8_valid(extent))) {
         why_set(why, 553, "5.6.7",
                 utf8 ? "Address is not valid UTF-8" : "Address is not ASCII: SMTPUTF8 is required");
         return false;

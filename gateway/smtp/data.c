@@ -336,7 +336,7 @@ static bool next_run(struct smtp_data *d, struct slice *in, struct slice *body)
             n = take_blocks(d, left);
         if (n == 0) {
             n = take_line(d, left);
-            d->eight_bit = d->eight_bit || smtp_plain_is_8bit(left.ptr, n);
+            d->eight_bit = d->eight_bit || slice_has_8bit(slice_head(left, n));
         }
         if (d->in_header && (d->header_bytes += (uint32_t)n) > SMTP_HEADER_BYTES_MAX)
             d->header_large = true;

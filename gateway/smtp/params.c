@@ -234,7 +234,7 @@ static bool orcpt_valid(struct slice in, bool utf8)
     for (size_t i = 0; i < type; i++)
         if (!is_keyword_char(in.ptr[i], i == 0))
             return false;
-    if (smtp_has_8bit(in) && !(utf8 && smtp_utf8_valid(in)))
+    if (slice_has_8bit(in) && !(utf8 && smtp_utf8_valid(in)))
         return false;
     struct slice text = slice_from(in, type + 1);
     for (size_t i = 0; i < text.len;) {

@@ -47,20 +47,6 @@ static size_t blocks_portable(const uint8_t *p, size_t len, bool *eight_bit)
     return n;
 }
 
-bool smtp_plain_is_8bit(const uint8_t *p, size_t len)
-{
-    uint64_t all = 0, word;
-    size_t i = 0;
-
-    for (; i + sizeof word <= len; i += sizeof word) {
-        memcpy(&word, p + i, sizeof word);
-        all |= word;
-    }
-    for (; i < len; i++)
-        all |= p[i];
-    return (all & 0x8080808080808080ull) != 0;
-}
-
 #if defined(__x86_64__)
 
 __attribute__((target("avx2"))) static __m256i special_32(__m256i c, __m256i before)

@@ -23,9 +23,6 @@
 size_t smtp_plain_blocks(const uint8_t *p, size_t len, bool *eight_bit)
     __attribute__((warn_unused_result));
 
-/* Whether a byte of the `len` at `p` is over 127. */
-bool smtp_plain_is_8bit(const uint8_t *p, size_t len);
-
 /* One version, for comparison in tests. False: this processor does not have it. */
 enum smtp_plain_version { SMTP_PLAIN_PORTABLE, SMTP_PLAIN_AVX2, SMTP_PLAIN_AVX512 };
 

@@ -58,6 +58,5 @@ bool smtp_mailbox_parse(struct slice in, bool utf8, struct smtp_address *out)
     __attribute__((warn_unused_result));
 
 bool smtp_utf8_valid(struct slice s);
-bool smtp_has_8bit(struct slice s);
 
 #endif

@@ -165,7 +165,7 @@ static bool mail(struct smtp_in *s, struct slice arg, struct buf *out, struct sm
         smtp_in_reply_bad(s, out, why.smtp_code, why.enhanced, why.text);
         return false;
     }
-    if (!ev->mail.smtputf8 && smtp_has_8bit(ev->mail.from.mailbox)) {
+    if (!ev->mail.smtputf8 && slice_has_8bit(ev->mail.from.mailbox)) {
         smtp_in_reply_bad(s, out, 553, "5.6.7", "Address is not ASCII: SMTPUTF8 is required");
         return false;
     }

@@ -46,14 +46,6 @@ static bool has_control(struct slice s, bool space_too)
     return false;
 }
 
-static bool has_8bit(struct slice s)
-{
-    for (size_t i = 0; i < s.len; i++)
-        if (s.ptr[i] >= 0x80)
-            return true;
-    return false;
-}
-
 static bool refuse(struct smtp_reply *r, uint16_t code, const char *enhanced, const char *text)
 {
     smtp_reply_set_local(r, enhanced, text);
@@ -64,7 +56,7 @@ static bool refuse(struct smtp_reply *r, uint16_t code, const char *enhanced, co
 bool smtp_out_tx_refused(const struct smtp_out *s, const struct smtp_out_tx *tx,
                          struct smtp_reply *reply)
 {
-    bool utf8 = tx->smtputf8 || has_8bit(tx->sender);
+    bool utf8 = tx->smtputf8 || slice_has_8bit(tx->sender);
 
     if (tx->sender.len > SMTP_PATH_MAX || has_control(tx->sender, false) ||
         tx->envid.len > SMTP_ENVID_MAX)
@@ -75,7 +67,7 @@ bool smtp_out_tx_refused(const struct smtp_out *s, const struct smtp_out_tx *tx,
             has_control(r->mailbox, false) || r->orcpt.len > SMTP_ORCPT_MAX ||
             has_control(r->orcpt, true))
             return refuse(reply, 553, "5.1.3", "a recipient's address cannot be sent");
-        utf8 = utf8 || has_8bit(r->mailbox);
+        utf8 = utf8 || slice_has_8bit(r->mailbox);
     }
     if (utf8 && !s->utf8)
         return refuse(reply, 553, "5.6.7",
@@ -108,7 +100,7 @@ static void put_xtext(struct buf *out, struct slice s)
 
 static void put_mail(const struct smtp_out *s, const struct smtp_out_tx *tx, struct buf *out)
 {
-    bool utf8 = tx->smtputf8 || has_8bit(tx->sender);
+    bool utf8 = tx->smtputf8 || slice_has_8bit(tx->sender);
 
     buf_add_str(out, "MAIL FROM:<");
     buf_add_slice(out, tx->sender);
@@ -120,7 +112,7 @@ static void put_mail(const struct smtp_out *s, const struct smtp_out_tx *tx, str
     if (s->eightbit && tx->body_8bit)
         buf_add_str(out, " BODY=8BITMIME");
     for (uint32_t i = 0; !utf8 && i < tx->rcpt_count; i++)
-        utf8 = has_8bit(tx->rcpts[i].mailbox);
+        utf8 = slice_has_8bit(tx->rcpts[i].mailbox);
     if (utf8)
         buf_add_str(out, " SMTPUTF8");
     if (s->dsn && tx->ret != SMTP_RET_NONE)

@@ -75,20 +75,3 @@ Test(smtp_plain, agrees_with_the_definition_on_any_bytes)
         check(data + 1, prng_next(&p) % (ROOM + 1));
     }
 }
-
-Test(smtp_plain, says_whether_a_byte_is_over_127)
-{
-    uint8_t data[40];
-
-    for (size_t len = 0; len <= sizeof data; len++) {
-        memset(data, 0x7f, sizeof data);
-        cr_assert_not(smtp_plain_is_8bit(data, len));
-        for (size_t at = 0; at < len; at++) {
-            data[at] = 0x80;
-            cr_assert(smtp_plain_is_8bit(data, len));
-            data[at] = 'a';
-        }
-        memset(data + len, 0xff, sizeof data - len);
-        cr_assert_not(smtp_plain_is_8bit(data, len));
-    }
-}
