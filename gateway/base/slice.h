@@ -83,8 +83,7 @@ static inline size_t slice_find(struct slice s, uint8_t c)
     return p ? (size_t)(p - s.ptr) : s.len;
 }
 
-/* Whether a byte is over 127. All are looked at, eight at a time: mail has such bytes at its end, or
- * none. */
+/* Whether a byte is over 127. All are looked at, eight at a time: mostly there is none. */
 static inline bool slice_has_8bit(struct slice s)
 {
     uint64_t all = 0, word;
