@@ -201,10 +201,10 @@ void driver_io_flush(struct driver *d, struct driver_session *s)
     s->sent_ns = s->client.dot_sent ? bench_clock_ns() : io_now_ns(d->io);
     s->sent_turn = io_stats(d->io)->turns;
     if (s->body_in_flight > 0)
-        io_send(d->io, &s->send, s->fd, s->client.body, (uint32_t)s->body_in_flight);
+        io_send(d->io, &s->send, s->fd, s->client.body, (uint32_t)s->body_in_flight, IO_END_NONE);
     else
         io_send(d->io, &s->send, s->fd, bench_buf_head(&s->wire),
-                (uint32_t)bench_buf_count(&s->wire));
+                (uint32_t)bench_buf_count(&s->wire), IO_END_NONE);
 }
 
 static void slow_fire(struct timer *t)

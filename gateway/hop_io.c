@@ -96,7 +96,8 @@ void hop_flush(struct hop *h)
         return;
     if (h->out_len > h->out_sent) {
         h->out_in_flight = h->out_len - h->out_sent;
-        io_send(hop_shard(h)->io, &h->send, h->fd, h->out + h->out_sent, h->out_in_flight);
+        io_send(hop_shard(h)->io, &h->send, h->fd, h->out + h->out_sent, h->out_in_flight,
+                IO_END_NONE);
     } else if (!h->sending_body) {
         slab_free(&h->site->delivery->wire_slab, h->out);
         h->out = NULL;

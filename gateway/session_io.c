@@ -123,14 +123,11 @@ void session_flush(struct session *s)
         return;
     if (s->out && s->out_len > s->out_sent && !s->hard_close) {
         s->out_in_flight = s->out_len - s->out_sent;
-        bool over = s->state == SESSION_LINGER && session_is_over(s);
-        s->end_sent = s->state == SESSION_LINGER && !over;
-        if (over)
-            io_send_close(s->shard->io, &s->send, s->fd, s->out + s->out_sent, s->out_in_flight);
-        else if (s->end_sent)
-            io_send_last(s->shard->io, &s->send, s->fd, s->out + s->out_sent, s->out_in_flight);
-        else
-            io_send(s->shard->io, &s->send, s->fd, s->out + s->out_sent, s->out_in_flight);
+        enum io_end end = s->state != SESSION_LINGER ? IO_END_NONE
+                          : session_is_over(s)       ? IO_END_CLOSE
+                                                     : IO_END_SHUTDOWN;
+        s->end_sent = end == IO_END_SHUTDOWN;
+        io_send(s->shard->io, &s->send, s->fd, s->out + s->out_sent, s->out_in_flight, end);
         return;
     }
     if (s->out) {

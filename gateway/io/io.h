@@ -227,22 +227,23 @@ void io_connect(struct io *io, struct io_op *op, const struct io_addr *to,
 void io_recv(struct io *io, struct io_op *op, int32_t fd);
 void io_buf_put(struct io *io, uint16_t buf_id);
 
+/* What comes behind the last byte of a send. */
+enum io_end {
+    IO_END_NONE, /* more bytes, now or later */
+    /* io_shutdown as soon as all has been sent: the end travels with the last bytes, in one
+     * segment. A send that fails or is cancelled shuts down nothing. */
+    IO_END_SHUTDOWN,
+    /* The caller's io_close, at once: the kernel may hold back the last bytes until then (a fifth
+     * of a second at most), and they travel with the end. */
+    IO_END_CLOSE
+};
+
 /*
  * Sends all of it (short sends are continued) or fails. Result: len. At most one send per fd at a
  * time.
  */
-void io_send(struct io *io, struct io_op *op, int32_t fd, const void *data, uint32_t len);
-
-/*
- * The same, and io_shutdown as soon as all has been sent: the end travels with the last bytes, in
- * one segment. A send that fails or is cancelled shuts down nothing.
- */
-void io_send_last(struct io *io, struct io_op *op, int32_t fd, const void *data, uint32_t len);
-/*
- * io_send, for one that is followed by io_close at once: the kernel may hold back the last bytes
- * until then (a fifth of a second at most), and they travel with the end.
- */
-void io_send_close(struct io *io, struct io_op *op, int32_t fd, const void *data, uint32_t len);
+void io_send(struct io *io, struct io_op *op, int32_t fd, const void *data, uint32_t len,
+             enum io_end end);
 
 /* No more will be sent (FIN). Fire and forget. */
 void io_shutdown(struct io *io, int32_t fd);

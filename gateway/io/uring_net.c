@@ -142,33 +142,21 @@ static void send_arm(struct io *io, struct io_op *op)
         prep_shutdown(io, end, op->fd);
 }
 
-static void send_start(struct io *io, struct io_op *op, int32_t fd, struct slice data,
-                       uint32_t flags)
+void io_send(struct io *io, struct io_op *op, int32_t fd, const void *data, uint32_t len,
+             enum io_end end)
 {
-    assert(data.len <= INT32_MAX);
+    static const uint32_t flags[] = {
+        [IO_END_NONE] = 0, [IO_END_SHUTDOWN] = URING_LAST, [IO_END_CLOSE] = URING_MORE};
+
+    assert(len <= INT32_MAX);
     if (!uring_op_start_fd(io, op, URING_SEND, fd))
         return;
     assert(!(io->fds[fd].flags & URING_FD_SENDING));
     io->fds[fd].flags |= URING_FD_SENDING;
-    op->ptr = (void *)(uintptr_t)data.ptr;
-    op->len = (uint32_t)data.len;
-    op->flags |= flags;
+    op->ptr = (void *)(uintptr_t)data;
+    op->len = len;
+    op->flags |= flags[end];
     send_arm(io, op);
-}
-
-void io_send(struct io *io, struct io_op *op, int32_t fd, const void *data, uint32_t len)
-{
-    send_start(io, op, fd, slice_of(data, len), 0);
-}
-
-void io_send_last(struct io *io, struct io_op *op, int32_t fd, const void *data, uint32_t len)
-{
-    send_start(io, op, fd, slice_of(data, len), URING_LAST);
-}
-
-void io_send_close(struct io *io, struct io_op *op, int32_t fd, const void *data, uint32_t len)
-{
-    send_start(io, op, fd, slice_of(data, len), URING_MORE);
 }
 
 void uring_send_next(struct io *io, struct io_op *op, int32_t res)

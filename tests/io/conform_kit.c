@@ -87,12 +87,12 @@ void kit_receive(struct kit_conn *conn)
 
 void kit_send(struct kit_conn *conn, const void *data, uint32_t len)
 {
-    START(conn->kit, io_send(conn->kit->io, &conn->send.op, conn->fd, data, len));
+    START(conn->kit, io_send(conn->kit->io, &conn->send.op, conn->fd, data, len, IO_END_NONE));
 }
 
 void kit_send_last(struct kit_conn *conn, const void *data, uint32_t len)
 {
-    START(conn->kit, io_send_last(conn->kit->io, &conn->send.op, conn->fd, data, len));
+    START(conn->kit, io_send(conn->kit->io, &conn->send.op, conn->fd, data, len, IO_END_SHUTDOWN));
 }
 
 void kit_release(struct kit_conn *conn)

@@ -111,7 +111,7 @@ void conform_send_last(const struct conform *c)
     }
     /* What was held back for the close comes before the end. */
     kit_connect(&l, &client, &server);
-    START(&k, io_send_close(k.io, &client.send.op, client.fd, data, 100));
+    START(&k, io_send(k.io, &client.send.op, client.fd, data, 100, IO_END_CLOSE));
     cr_assert_eq(kit_wait(&client.send), 100);
     kit_disconnect(&client);
     kit_receive(server);
@@ -242,7 +242,7 @@ void conform_bad_fd(const struct conform *c)
     kit_open(&k, c, 0, 0);
     kit_op_init(&k, &o);
     for (int i = 0; i < 3; i++) {
-        START(&k, io_send(k.io, &o.op, bad[i], "x", 1));
+        START(&k, io_send(k.io, &o.op, bad[i], "x", 1, IO_END_NONE));
         cr_assert_eq(kit_wait(&o), -EBADF);
         START(&k, io_recv(k.io, &o.op, bad[i]));
         cr_assert_eq(kit_wait(&o), -EBADF);

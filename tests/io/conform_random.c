@@ -150,7 +150,7 @@ static void end_send(struct storm *s, struct end *e)
     e->data = malloc(len + 1);
     kit_fill(e->data, len, e->start + e->sent);
     s->bytes += len;
-    START(&s->k, io_send(s->k.io, &e->send, e->fd, e->data, len));
+    START(&s->k, io_send(s->k.io, &e->send, e->fd, e->data, len, IO_END_NONE));
 }
 
 static void connect_pair(struct storm *s, struct pair *p)

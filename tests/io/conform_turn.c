@@ -202,7 +202,7 @@ static void start_again(struct io_op *op, int32_t res, uint32_t flags)
     cr_assert(res == 0 || res == -EBADF);
     if (r->rounds-- > 0) {
         if (r->rounds % 2) /* refused at once: still not from inside the call */
-            START(r->kit, io_send(r->kit->io, op, -1, "x", 1));
+            START(r->kit, io_send(r->kit->io, op, -1, "x", 1, IO_END_NONE));
         else
             START(r->kit, io_file_size(r->kit->io, op, "/"));
         return;
@@ -219,7 +219,7 @@ void conform_restart_in_done(const struct conform *c)
 
     kit_open(&k, c, 0, 0);
     *r = (struct restless){.op = {.done = start_again}, .kit = &k, .rounds = 1000, .freed = &freed};
-    START(&k, io_send(k.io, &r->op, -1, "x", 1));
+    START(&k, io_send(k.io, &r->op, -1, "x", 1, IO_END_NONE));
     KIT_UNTIL(&k, freed);
     kit_close(&k);
 }

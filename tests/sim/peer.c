@@ -86,7 +86,7 @@ static void peer_flush(struct peer *p)
         *p->mark = true;
         p->mark = NULL;
     }
-    io_send(p->machine->io, &p->send, p->fd, p->sending, len);
+    io_send(p->machine->io, &p->send, p->fd, p->sending, len, IO_END_NONE);
 }
 
 static void peer_sent(struct io_op *op, int32_t res, uint32_t flags)

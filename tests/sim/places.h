@@ -27,6 +27,17 @@ extern const struct sim_place *sim_place_now;
         sim_place_now = &place_;                                                                  \
     })
 
+/* A send for each way to end. Alignment: the section has no gaps. */
+#define SIM_HERE_SEND(end)                                                          \
+    ({                                                                              \
+        static const struct sim_place places_[]                                     \
+            __attribute__((section("sim_places"), used, aligned(8))) = {            \
+                [IO_END_NONE] = {__FILE__, __func__, "io_send", __LINE__},          \
+                [IO_END_SHUTDOWN] = {__FILE__, __func__, "io_send shut", __LINE__}, \
+                [IO_END_CLOSE] = {__FILE__, __func__, "io_send close", __LINE__}};  \
+        sim_place_now = &places_[end];                                              \
+    })
+
 #define io_accept_start(...) (SIM_HERE(io_accept_start), io_accept_start(__VA_ARGS__))
 #define io_allocate(...)     (SIM_HERE(io_allocate), io_allocate(__VA_ARGS__))
 #define io_connect(...)      (SIM_HERE(io_connect), io_connect(__VA_ARGS__))
@@ -45,13 +56,12 @@ extern const struct sim_place *sim_place_now;
 #define io_read(...)         (SIM_HERE(io_read), io_read(__VA_ARGS__))
 #define io_recv(...)         (SIM_HERE(io_recv), io_recv(__VA_ARGS__))
 #define io_rename(...)       (SIM_HERE(io_rename), io_rename(__VA_ARGS__))
-#define io_send(...)         (SIM_HERE(io_send), io_send(__VA_ARGS__))
-#define io_send_close(...)   (SIM_HERE(io_send_close), io_send_close(__VA_ARGS__))
-#define io_send_last(...)    (SIM_HERE(io_send_last), io_send_last(__VA_ARGS__))
-#define io_sync(...)         (SIM_HERE(io_sync), io_sync(__VA_ARGS__))
-#define io_unlink(...)       (SIM_HERE(io_unlink), io_unlink(__VA_ARGS__))
-#define io_write(...)        (SIM_HERE(io_write), io_write(__VA_ARGS__))
-#define io_write_sync(...)   (SIM_HERE(io_write_sync), io_write_sync(__VA_ARGS__))
+#define io_send(io, op, fd, data, len, end) \
+    (SIM_HERE_SEND(end), io_send(io, op, fd, data, len, end))
+#define io_sync(...)       (SIM_HERE(io_sync), io_sync(__VA_ARGS__))
+#define io_unlink(...)     (SIM_HERE(io_unlink), io_unlink(__VA_ARGS__))
+#define io_write(...)      (SIM_HERE(io_write), io_write(__VA_ARGS__))
+#define io_write_sync(...) (SIM_HERE(io_write_sync), io_write_sync(__VA_ARGS__))
 #endif
 
 #endif

@@ -322,37 +322,23 @@ void sim_send_kick(struct sim_sock *s, uint64_t delay_ns)
         sim_call_at(s->send, delay_ns, send_fire);
 }
 
-static void send_start(struct io *io, struct io_op *op, int32_t fd, struct slice data, bool last,
-                       const void *caller)
+void io_send(struct io *io, struct io_op *op, int32_t fd, const void *data, uint32_t len,
+             enum io_end end)
 {
-    struct sim_call *c = sim_call_start_fd(io, op, SIM_SEND, fd, SIM_FD_SOCK, caller);
+    struct sim_call *c =
+        sim_call_start_fd(io, op, SIM_SEND, fd, SIM_FD_SOCK, __builtin_return_address(0));
 
-    op->len = (uint32_t)data.len;
+    op->len = len;
     if (!c)
         return;
     c->sock = sim_fd_of(io, fd, "send")->sock;
     SIM_CHECK(!c->sock->send, "send: one is under way on this descriptor (%s)", io->host->name);
     c->sock->send = c;
-    c->buf = (void *)(uintptr_t)data.ptr;
-    c->len = (uint32_t)data.len;
-    c->last = last;
-    c->sum = sim_sum(data.ptr, data.len);
+    c->buf = (void *)(uintptr_t)data;
+    c->len = len;
+    c->last = end == IO_END_SHUTDOWN;
+    c->sum = sim_sum(data, len);
     sim_call_at(c, sim_delay(io->sim, 0, SEND_NS), send_fire);
-}
-
-void io_send(struct io *io, struct io_op *op, int32_t fd, const void *data, uint32_t len)
-{
-    send_start(io, op, fd, slice_of(data, len), false, __builtin_return_address(0));
-}
-
-void io_send_last(struct io *io, struct io_op *op, int32_t fd, const void *data, uint32_t len)
-{
-    send_start(io, op, fd, slice_of(data, len), true, __builtin_return_address(0));
-}
-
-void io_send_close(struct io *io, struct io_op *op, int32_t fd, const void *data, uint32_t len)
-{
-    send_start(io, op, fd, slice_of(data, len), false, __builtin_return_address(0));
 }
 
 bool sim_peer_is_gone(struct io *io, int32_t fd)

@@ -46,8 +46,8 @@ static const struct {
     {"io_recv", F(RESET) | F(TIMEOUT) | F(SHORT) | F(NO_BUF) | F(CANCELED)},
     {"io_rename", F(EIO) | F(ENOSPC) | F(CANCELED)},
     {"io_send", F(RESET) | F(TIMEOUT) | F(SHORT) | F(CANCELED)},
-    {"io_send_close", F(RESET) | F(TIMEOUT) | F(SHORT) | F(CANCELED)},
-    {"io_send_last", F(RESET) | F(TIMEOUT) | F(SHORT) | F(CANCELED)},
+    {"io_send close", F(RESET) | F(TIMEOUT) | F(SHORT) | F(CANCELED)},
+    {"io_send shut", F(RESET) | F(TIMEOUT) | F(SHORT) | F(CANCELED)},
     {"io_sync", F(EIO) | F(ENOSPC) | F(CANCELED)},
     {"io_unlink", F(EIO) | F(CANCELED)},
     {"io_write", F(EIO) | F(ENOSPC) | F(SHORT) | F(CANCELED)},
@@ -60,6 +60,8 @@ static const struct {
 } left_out[] = {
     {"commit_start", "io_write", "only a planted bug writes so"},
     {"commit_done", "io_sync", "only a planted bug syncs so"},
+    {"hop_flush", "io_send shut", "a connection to a next hop ends by itself, never with a send"},
+    {"hop_flush", "io_send close", "the same"},
 };
 
 /* Places that are only come by after another call failed. */

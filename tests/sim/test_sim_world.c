@@ -514,7 +514,7 @@ static void two_sends_on_a_descriptor(struct pair *p)
     struct kit_op o;
 
     kit_op_init(&p->ck, &o);
-    io_send(p->ck.io, &o.op, p->c.fd, "x", 1);
+    io_send(p->ck.io, &o.op, p->c.fd, "x", 1, IO_END_NONE);
     kit_send(&p->c, "x", 1);
 }
 

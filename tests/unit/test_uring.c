@@ -540,7 +540,7 @@ Test(uring, a_second_send_is_asserted, .signal = SIGABRT)
     misuse(&l, &client, &server, &k);
     kit_op_init(&k, &second);
     kit_send(server, "one", 3);
-    io_send(k.io, &second.op, server->fd, "two", 3);
+    io_send(k.io, &second.op, server->fd, "two", 3, IO_END_NONE);
 }
 
 Test(uring, ending_with_operations_under_way_is_asserted, .signal = SIGABRT)
