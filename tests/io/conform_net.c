@@ -50,17 +50,26 @@ void conform_echo(const struct conform *c)
     kit_close(&k);
 }
 
+/* A kit with a listener; MANY bytes to send, to be freed. */
+static uint8_t *open_with_many(struct kit *k, struct kit_listener *l, const struct conform *c,
+                               uint32_t conn_max)
+{
+    uint8_t *data = malloc(MANY);
+
+    kit_open(k, c, 0, 8);
+    kit_listen(k, l, conn_max);
+    kit_fill(data, MANY, 0);
+    return data;
+}
+
 void conform_slow_reader(const struct conform *c)
 {
     struct kit k;
     struct kit_listener l;
     struct kit_conn client, *server;
-    uint8_t *data = malloc(MANY);
+    uint8_t *data = open_with_many(&k, &l, c, 1);
 
-    kit_open(&k, c, 0, 8);
-    kit_listen(&k, &l, 1);
     kit_connect(&l, &client, &server);
-    kit_fill(data, MANY, 0);
     kit_send(&client, data, MANY);
     /* Nobody reads: the kernel's buffers take some, the send must wait. */
     for (int i = 0; i < 50; i++)
@@ -84,11 +93,8 @@ void conform_send_last(const struct conform *c)
     struct kit k;
     struct kit_listener l;
     struct kit_conn client, *server;
-    uint8_t *data = malloc(MANY);
+    uint8_t *data = open_with_many(&k, &l, c, 4);
 
-    kit_open(&k, c, 0, 8);
-    kit_listen(&k, &l, 4);
-    kit_fill(data, MANY, 0);
     for (int i = 0; i < 2; i++) {
         uint32_t len = i ? MANY : 1;
         kit_connect(&l, &client, &server);
