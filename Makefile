@@ -193,8 +193,10 @@ $(B)/hikyaku-bench: $(O)/bench/main.o $(BENCH_LIB) $(LIB)
 	$(link) $(LIBS)
 $(B)/tests/unit/%: $(O)/tests/unit/%.o $(TESTER_LIB) $(CTL_LIB) $(BENCH_LIB) $(LIB)
 	$(link) $(TEST_LD) $(LIBS) $(if $(TSAN),,-lcriterion)
-# All objects of the simulator come first: none of the real backend may be taken in their place.
 $(B)/tests/unit/test_lane_direct: LDFLAGS += -Wl,--wrap=io_write_sync
+$(B)/tests/unit/test_uring_writer: \
+    LDFLAGS += -Wl,--wrap=pthread_create,--wrap=eventfd,--wrap=fdatasync,--wrap=uring_file_next
+# All objects of the simulator come first: none of the real backend may be taken in their place.
 $(B)/tests/sim/%: $(O)/tests/sim/%.o $(call obj,$(SIM_SRC)) $(TESTER_LIB) $(LIB)
 	$(link) $(TEST_LD) $(LIBS) $(if $(TSAN),,-lcriterion)
 $(B)/tests/sim/sim: LDFLAGS += -Wl,--wrap=mmap

@@ -10,7 +10,7 @@
  * Failure:  without a thread, an event or a number: false, and the ring does it. Results as of the
  *           ring: the first error, a short write -EIO; no sync behind a write that failed.
  * Bounds:   one thread for each io that writes so, one job.
- * Tests:    tests/unit/test_uring.c (also under ThreadSanitizer)
+ * Tests:    tests/unit/test_uring_writer.c, test_uring.c (also under ThreadSanitizer)
  */
 #include <assert.h>
 #include <errno.h>
