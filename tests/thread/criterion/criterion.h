@@ -10,6 +10,7 @@
 #define HIKYAKU_TESTS_THREAD_CRITERION_H
 
 #include <setjmp.h>
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -60,57 +61,68 @@ CR_SHARED bool cr_failing;
     }                                                                     \
     struct cr_test
 
-__attribute__((noinline, unused)) static void cr_failed(const char *file, int line,
-                                                        const char *what, bool fatal)
+__attribute__((noinline, unused, format(printf, 5, 6))) static void cr_failed(
+    const char *file, int line, const char *what, bool fatal, const char *format, ...)
 {
+    va_list words;
+
     cr_failing = true;
-    printf("%s:%d: %s\n", file, line, what);
+    printf("%s:%d: %s", file, line, what);
+    va_start(words, format);
+    vprintf(format, words);
+    va_end(words);
+    putchar('\n');
     fflush(stdout);
     if (fatal)
         longjmp(cr_escape, 1);
 }
 
-#define cr_check_(ok, what, fatal)                      \
-    do {                                                \
-        if (!(ok))                                      \
-            cr_failed(__FILE__, __LINE__, what, fatal); \
+/* With the words of the test, if it has any: what only they name is used so, as it is there. */
+#define cr_check_(ok, what, fatal, ...)                                  \
+    do {                                                                 \
+        if (!(ok))                                                       \
+            cr_failed(__FILE__, __LINE__, what, fatal, " " __VA_ARGS__); \
     } while (0)
 
-#define cr_assert(c, ...)          cr_check_((c), #c, true)
-#define cr_expect(c, ...)          cr_check_((c), #c, false)
-#define cr_assert_not(c, ...)      cr_check_(!(c), "not " #c, true)
-#define cr_expect_not(c, ...)      cr_check_(!(c), "not " #c, false)
-#define cr_assert_eq(a, b, ...)    cr_check_((a) == (b), #a " == " #b, true)
-#define cr_expect_eq(a, b, ...)    cr_check_((a) == (b), #a " == " #b, false)
-#define cr_assert_neq(a, b, ...)   cr_check_((a) != (b), #a " != " #b, true)
-#define cr_expect_neq(a, b, ...)   cr_check_((a) != (b), #a " != " #b, false)
-#define cr_assert_lt(a, b, ...)    cr_check_((a) < (b), #a " < " #b, true)
-#define cr_expect_lt(a, b, ...)    cr_check_((a) < (b), #a " < " #b, false)
-#define cr_assert_gt(a, b, ...)    cr_check_((a) > (b), #a " > " #b, true)
-#define cr_expect_gt(a, b, ...)    cr_check_((a) > (b), #a " > " #b, false)
-#define cr_assert_leq(a, b, ...)   cr_check_((a) <= (b), #a " <= " #b, true)
-#define cr_expect_leq(a, b, ...)   cr_check_((a) <= (b), #a " <= " #b, false)
-#define cr_assert_geq(a, b, ...)   cr_check_((a) >= (b), #a " >= " #b, true)
-#define cr_expect_geq(a, b, ...)   cr_check_((a) >= (b), #a " >= " #b, false)
-#define cr_assert_null(a, ...)     cr_check_((a) == NULL, #a " is null", true)
-#define cr_expect_null(a, ...)     cr_check_((a) == NULL, #a " is null", false)
-#define cr_assert_not_null(a, ...) cr_check_((a) != NULL, #a " is not null", true)
-#define cr_expect_not_null(a, ...) cr_check_((a) != NULL, #a " is not null", false)
+#define cr_assert(c, ...)          cr_check_((c), #c, true, __VA_ARGS__)
+#define cr_expect(c, ...)          cr_check_((c), #c, false, __VA_ARGS__)
+#define cr_assert_not(c, ...)      cr_check_(!(c), "not " #c, true, __VA_ARGS__)
+#define cr_expect_not(c, ...)      cr_check_(!(c), "not " #c, false, __VA_ARGS__)
+#define cr_assert_eq(a, b, ...)    cr_check_((a) == (b), #a " == " #b, true, __VA_ARGS__)
+#define cr_expect_eq(a, b, ...)    cr_check_((a) == (b), #a " == " #b, false, __VA_ARGS__)
+#define cr_assert_neq(a, b, ...)   cr_check_((a) != (b), #a " != " #b, true, __VA_ARGS__)
+#define cr_expect_neq(a, b, ...)   cr_check_((a) != (b), #a " != " #b, false, __VA_ARGS__)
+#define cr_assert_lt(a, b, ...)    cr_check_((a) < (b), #a " < " #b, true, __VA_ARGS__)
+#define cr_expect_lt(a, b, ...)    cr_check_((a) < (b), #a " < " #b, false, __VA_ARGS__)
+#define cr_assert_gt(a, b, ...)    cr_check_((a) > (b), #a " > " #b, true, __VA_ARGS__)
+#define cr_expect_gt(a, b, ...)    cr_check_((a) > (b), #a " > " #b, false, __VA_ARGS__)
+#define cr_assert_leq(a, b, ...)   cr_check_((a) <= (b), #a " <= " #b, true, __VA_ARGS__)
+#define cr_expect_leq(a, b, ...)   cr_check_((a) <= (b), #a " <= " #b, false, __VA_ARGS__)
+#define cr_assert_geq(a, b, ...)   cr_check_((a) >= (b), #a " >= " #b, true, __VA_ARGS__)
+#define cr_expect_geq(a, b, ...)   cr_check_((a) >= (b), #a " >= " #b, false, __VA_ARGS__)
+#define cr_assert_null(a, ...)     cr_check_((a) == NULL, #a " is null", true, __VA_ARGS__)
+#define cr_expect_null(a, ...)     cr_check_((a) == NULL, #a " is null", false, __VA_ARGS__)
+#define cr_assert_not_null(a, ...) cr_check_((a) != NULL, #a " is not null", true, __VA_ARGS__)
+#define cr_expect_not_null(a, ...) cr_check_((a) != NULL, #a " is not null", false, __VA_ARGS__)
 #define cr_assert_str_eq(a, b, ...) \
-    cr_check_(strcmp((a), (b)) == 0, #a " equals the string " #b, true)
+    cr_check_(strcmp((a), (b)) == 0, #a " equals the string " #b, true, __VA_ARGS__)
 #define cr_expect_str_eq(a, b, ...) \
-    cr_check_(strcmp((a), (b)) == 0, #a " equals the string " #b, false)
+    cr_check_(strcmp((a), (b)) == 0, #a " equals the string " #b, false, __VA_ARGS__)
 #define cr_assert_str_neq(a, b, ...) \
-    cr_check_(strcmp((a), (b)) != 0, #a " differs from the string " #b, true)
+    cr_check_(strcmp((a), (b)) != 0, #a " differs from the string " #b, true, __VA_ARGS__)
 #define cr_expect_str_neq(a, b, ...) \
-    cr_check_(strcmp((a), (b)) != 0, #a " differs from the string " #b, false)
+    cr_check_(strcmp((a), (b)) != 0, #a " differs from the string " #b, false, __VA_ARGS__)
 #define cr_assert_arr_eq(a, b, n, ...) \
-    cr_check_(memcmp((a), (b), (n)) == 0, #a " has the bytes of " #b, true)
+    cr_check_(memcmp((a), (b), (n)) == 0, #a " has the bytes of " #b, true, __VA_ARGS__)
 #define cr_expect_arr_eq(a, b, n, ...) \
-    cr_check_(memcmp((a), (b), (n)) == 0, #a " has the bytes of " #b, false)
-#define cr_assert_fail(...) cr_check_(false, "" #__VA_ARGS__, true)
-#define cr_expect_fail(...) cr_check_(false, "" #__VA_ARGS__, false)
-#define cr_fatal(...)       cr_check_(false, "" #__VA_ARGS__, true)
+    cr_check_(memcmp((a), (b), (n)) == 0, #a " has the bytes of " #b, false, __VA_ARGS__)
+#define cr_assert_float_eq(a, b, off, ...) \
+    cr_check_((a) - (b) <= (off) && (b) - (a) <= (off), #a " is about " #b, true, __VA_ARGS__)
+#define cr_expect_float_eq(a, b, off, ...) \
+    cr_check_((a) - (b) <= (off) && (b) - (a) <= (off), #a " is about " #b, false, __VA_ARGS__)
+#define cr_assert_fail(...) cr_check_(false, "failed", true, __VA_ARGS__)
+#define cr_expect_fail(...) cr_check_(false, "failed", false, __VA_ARGS__)
+#define cr_fatal(...)       cr_check_(false, "failed", true, __VA_ARGS__)
 #define cr_skip_test(...)   longjmp(cr_escape, 1)
 #define cr_skip(...)        longjmp(cr_escape, 1)
 #define cr_log_info(...)    ((void)0)
