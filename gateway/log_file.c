@@ -4,10 +4,11 @@
  * Owns:     the descriptor of the file being written.
  * Runs on:  the writer thread; log_file_tidy on the packing thread, which touches only files that
  *           were set aside.
- * Contract: a line is in one file, whole. A packed file has its name when it is whole.
+ * Contract: a line is in one file, whole: half a line, left by a kill or a full disk, is ended
+ *           before the next one. A packed file has its name when it is whole.
  * Failure:  a file that cannot be set aside or packed grows, or stays plain; tried again later.
  * Bounds:   about bytes_max a file; keep_s and folder_bytes_max for packed ones.
- * Tests:    tests/system/test_trace.py, test_protocol_log.py
+ * Tests:    tests/unit/test_log_file.c, tests/system/test_trace.py, test_protocol_log.py
  */
 #include "gateway/log_file.h"
 
@@ -23,33 +24,35 @@
 
 #include "gateway/tracking.h"
 
-static void write_all(int fd, const uint8_t *p, size_t len)
+/* How much of it was written. */
+static size_t write_all(int fd, const void *bytes, size_t len)
 {
-    while (len) {
-        ssize_t n = write(fd, p, len);
+    size_t done = 0;
+    while (done < len) {
+        ssize_t n = write(fd, (const uint8_t *)bytes + done, len - done);
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0)
-            return;
-        p += n;
-        len -= (size_t)n;
+            break;
+        done += (size_t)n;
     }
+    return done;
 }
 
 static bool file_open(struct log_file *f)
 {
     struct stat st;
-    int fd = open(f->path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
+    char last = '\n';
+    int fd = open(f->path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
     if (fd < 0)
         return false;
     if (f->fd >= 0)
         close(f->fd);
     f->fd = fd;
     f->len = fstat(fd, &st) == 0 ? (uint64_t)st.st_size : 0;
-    if (f->head && f->len == 0) {
-        write_all(fd, (const uint8_t *)f->head, strlen(f->head));
-        f->len = strlen(f->head);
-    }
+    f->torn = f->len && pread(fd, &last, 1, (off_t)f->len - 1) == 1 && last != '\n';
+    if (f->head && f->len == 0)
+        f->len = write_all(fd, f->head, strlen(f->head));
     return true;
 }
 
@@ -69,7 +72,11 @@ void log_file_write(struct log_file *f, const void *lines, uint64_t len)
 {
     if (!f->path || len == 0 || (f->fd < 0 && !file_open(f)))
         return;
-    write_all(f->fd, lines, len);
+    if (f->torn)
+        f->torn = write_all(f->fd, "\n", 1) != 1;
+    size_t done = f->torn ? 0 : write_all(f->fd, lines, len);
+    if (done)
+        f->torn = ((const char *)lines)[done - 1] != '\n';
     f->len += len;
 }
 
@@ -88,8 +95,10 @@ bool log_file_rotate(struct log_file *f)
     f->len = 0; /* if it fails, tried again after as much more */
     if (rename(f->path, aside) != 0)
         return false;
-    (void)file_open(f);
-    return true;
+    if (file_open(f))
+        return true;
+    (void)rename(aside, f->path); /* what is written goes on going there */
+    return false;
 }
 
 void log_file_close(struct log_file *f)

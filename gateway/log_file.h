@@ -22,6 +22,7 @@ struct log_file {
     uint64_t folder_bytes_max;  /* all of PATH-*; the oldest go. 0: no bound */
     bool indexed;               /* for hikyakuctl trace */
     bool lazy;                  /* made with its first line */
+    bool torn;                  /* ends in half a line */
     const char *head;           /* first line of each file, or NULL */
 };
 

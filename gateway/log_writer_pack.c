@@ -4,7 +4,8 @@
  * Owns:     nothing but what it holds while it packs.
  * Runs on:  the packing thread of the log writer; hikyakuctl reads with the same functions.
  * Contract: the packed file and its index get their names when they are whole and synced; the
- *           plain file goes last. After a crash the plain file is packed again.
+ *           plain file goes last. After a crash the plain file is packed again, unless the packed
+ *           one has its name: that is synced, and the plain one may have lost its end.
  * Failure:  false and why; the plain file stays.
  * Bounds:   TRACKING_BLOCK_BYTES of text at a time.
  * Tests:    tests/unit/test_tracking.c, tests/system/test_trace.py
@@ -191,6 +192,10 @@ bool tracking_pack(const char *path, bool indexed, struct why *why)
 {
     char gz_tmp[4096], idx_tmp[4096], gz[4096], idx[4096];
     struct packer p = {.out_size = deflateBound(NULL, TRACKING_BLOCK_BYTES) + 64};
+    snprintf(gz, sizeof gz, "%s.gz", path);
+    snprintf(idx, sizeof idx, "%s.gz.idx", path);
+    if (access(gz, F_OK) == 0 && unlink(path) == 0)
+        return true;
     p.in = fopen(path, "re");
     p.gz = open_beside(path, ".gz.tmp", "we", gz_tmp);
     p.idx = indexed ? open_beside(path, ".gz.idx.tmp", "we", idx_tmp) : NULL;
@@ -201,8 +206,6 @@ bool tracking_pack(const char *path, bool indexed, struct why *why)
               (!p.idx || fwrite(&p.head, sizeof p.head, 1, p.idx) == 1) && pack_blocks(&p) &&
               finish(p.gz) && (!p.idx || finish(p.idx));
     int error = errno;
-    snprintf(gz, sizeof gz, "%s.gz", path);
-    snprintf(idx, sizeof idx, "%s.gz.idx", path);
     FILE *const files[] = {p.in, p.gz, p.idx};
     for (size_t i = 0; i < sizeof files / sizeof *files; i++)
         if (files[i])

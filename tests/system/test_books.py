@@ -35,8 +35,12 @@ class Log:
         self.lines, self.rotations = 0, 0
 
     def write(self, count, half=0):
-        """Whole lines, and so many bytes of one that a kill cut short."""
+        """Whole lines, and so many bytes of one that a kill cut short: the next write ends it."""
+        with open(self.path, "a+b") as binary:
+            torn = binary.seek(0, os.SEEK_END) and os.pread(
+                binary.fileno(), 1, binary.tell() - 1) != b"\n"
         with open(self.path, "a", encoding="utf-8") as file:
+            file.write("\n" if torn and count + half else "")
             file.write("".join(line_of(self.lines + i) for i in range(count)))
             file.write(line_of(0)[:half])
         self.lines += count
@@ -71,12 +75,9 @@ class Log:
                 continue
             with (gzip.open if name.endswith(".gz") else open)(os.path.join(self.folder, name),
                                                                "rb") as file:
-                found |= {number(line) for line in file.read().decode().split("\n")[:-1]}
+                found |= {json.loads(line)["number"]
+                          for line in file.read().decode().split("\n")[:-1] if line[-1] == "}"}
         return found
-
-
-def number(line):
-    return json.loads(line[line.rfind('{"time"'):])["number"]
 
 
 def numbers(reader):

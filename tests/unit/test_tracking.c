@@ -115,6 +115,14 @@ Test(tracking, what_is_packed_is_read_again)
     uint32_t blocks = s.blocks;
     cr_assert_gt(blocks, 3);
 
+    f = fopen(aside, "w"); /* a power cut took its end and gave its name back */
+    fputs("{\"number\":0}\n", f);
+    fclose(f);
+    cr_assert(tracking_pack(aside, true, &why), "%s", why.text);
+    cr_assert_neq(access(aside, F_OK), 0);
+    read_all(path, &anything, &s);
+    cr_assert_eq(s.lines, LINES + 1);
+
     uint64_t hash = tracking_hash(slice_str("qid"), slice_str("Q7"));
     struct tracking_want one = {.hashes = &hash, .hash_count = 1};
     read_all(path, &one, &s);

@@ -13,7 +13,6 @@ import io
 import re
 
 ASIDE = re.compile(r"-\d{8}T\d{6}(\.\d{6})?Z(\.gz)?")
-BEGIN = b'{"time":'
 
 
 class TrackingLog:
@@ -38,8 +37,8 @@ class TrackingLog:
                 if path.endswith(".gz"):
                     self.packed.add(path)
             lines += self.unseen(current.read())
-        # Half a line that was left by a gateway that was killed stands in front of the next one.
-        return [line[max(line.rfind(BEGIN), 0):].decode("utf-8", "replace") for line in lines]
+        # What a gateway that was killed left of a line was ended by the next one; it tells nothing.
+        return [line.decode("utf-8", "replace") for line in lines if line.endswith(b"}")]
 
     def aside(self):
         return {path for path in glob.glob(glob.escape(self.path) + "-*")
