@@ -214,6 +214,7 @@ class Books:
                              "reported": len(new_reports), "recipients twice": twice,
                              "without a 250 that was read":
                                  len((set(copies) | new_reports) - set(acked))})
+        self.summary["packed tracking files"] = len(self.tracked.packed)
         self.settled |= set(copies)
         self.settled_reports |= set(reports)
 

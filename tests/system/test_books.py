@@ -214,6 +214,7 @@ def explained(folder):
     books = verdict("packed", True)
     expect_equal(len(books.possible), 1, "dup_possible")
     expect_equal(books.slowest_s, 0.3, "the slowest commit")
+    expect_equal(books.summary["packed tracking files"], 1, "packed tracking files")
     try:
         verdict("nothing", False)
     except AssertionError as error:
