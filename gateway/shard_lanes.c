@@ -128,6 +128,7 @@ static struct lane *shard_lane_open(struct shard *s, uint32_t number)
         .recovered = lane_recovered,
         .due = lane_due,
         .close_wait_ns = SPOOL_CLOSE_WAIT_NS,
+        .zero_fill = io_disk_in_place(s->io, conf->spool.path),
         .unwritten = delivery_unwritten,
         .health = lane_health_changed,
         .damaged = lane_damaged,

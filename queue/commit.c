@@ -95,7 +95,7 @@ static void switch_segment(struct lane *l, struct summary *summary)
     struct segment *old = l->open;
     struct summary *old_summary = l->open_summary;
 
-    assert(l->spare && l->filling->len == 0 && !summary->busy);
+    assert(l->spare && l->filling->len == 0 && !summary->busy && !l->fill.running);
     l->open = l->spare;
     l->spare = NULL;
     l->open->state = SEGMENT_OPEN;
@@ -119,7 +119,7 @@ static bool roll(struct lane *l)
         prepare_kick(l);
         return false;
     }
-    if (other->busy)
+    if (other->busy || l->fill.running)
         return false;
     if (l->filling->len) {
         l->filling->closed = true;
@@ -129,6 +129,12 @@ static bool roll(struct lane *l)
     }
     switch_segment(l, other);
     return true;
+}
+
+void commit_roll_early(struct lane *l)
+{
+    if (l->filling->len == 0 && fill_wants_roll(l))
+        (void)roll(l);
 }
 
 uint8_t *commit_room(struct lane *l, uint32_t len, bool state)
@@ -292,6 +298,8 @@ static void batch_succeeded(struct lane *l, struct batch *b)
     l->batch_durable = b->number;
     b->kept = s->id;
     l->failed_in_row = 0;
+    if (s->written < (uint64_t)b->base + b->len)
+        s->written = (uint64_t)b->base + b->len;
     if (l->stats.commit_waiters_max < b->waiter_count)
         l->stats.commit_waiters_max = b->waiter_count;
     if (s != l->open) {
@@ -469,6 +477,8 @@ void commit_open_segment(struct lane *l)
         prepare_kick(l);
         return;
     }
+    if (l->fill.running) /* its end brings us back */
+        return;
     l->open = NULL;
     switch_segment(l, l->summary[0].busy ? &l->summary[1] : &l->summary[0]);
     if (l->failed_in_row) {

@@ -276,6 +276,7 @@ void lane_turn_end(struct lane *l)
     if (l->stash_count || commit_awaited(l))
         commit_progress(l);
     commit_kick(l);
+    commit_roll_early(l);
     reap_look(l);
     compact_kick(l);
     lane_health_update(l);
@@ -345,7 +346,7 @@ static bool lane_memory(struct lane *l)
     slab_init(&l->msg_slab, "queued messages", sizeof(struct queue_msg), SPOOL_MESSAGES_MAX);
     slab_init(&l->chunk_slab, "spool chunks", SPOOL_CHUNK_SIZE + SESSION_RECV_BUF_SIZE,
               l->p.tx_count_max);
-    return l->seal.block && prepare_init(l) && index_init(&l->index);
+    return l->seal.block && prepare_init(l) && fill_init(l) && index_init(&l->index);
 }
 
 static void lane_free(struct lane *l)
@@ -365,6 +366,7 @@ static void lane_free(struct lane *l)
         free(l->summary[i].data);
     free(l->seal.block);
     free(l->prepare.block);
+    free(l->fill.zeros);
     large_free(l);
     free(l->stash);
     free(l->spool);
@@ -492,8 +494,9 @@ void lane_close_step(struct lane *l)
         return;
     if (l->filling->len)
         commit_kick(l);
-    if (!commit_idle(l) || l->seal.segment || l->prepare.segment || l->reap.running ||
-        l->reads_running || l->quarantine_running || !recover_stopped(l) || l->tx_count)
+    if (!commit_idle(l) || l->seal.segment || l->prepare.segment || l->fill.running ||
+        l->reap.running || l->reads_running || l->quarantine_running || !recover_stopped(l) ||
+        l->tx_count)
         return;
     if (wait_for_disk(l))
         return;
@@ -511,6 +514,7 @@ void lane_close_step(struct lane *l)
     io_timer_clear(l->io, &l->state_timer);
     io_timer_clear(l->io, &l->prepare_timer);
     io_timer_clear(l->io, &l->due_timer);
+    io_timer_clear(l->io, &l->fill.timer);
     free_messages(l);
     close_files(l);
     lane_free(l);

@@ -4,7 +4,8 @@
  *   tx.c       takes messages           -> commit_room, commit_wait
  *   state.c    changes their state      -> commit_room, or the stash when there is none
  *   commit.c   batches, one write and one sync each, waiters; rolls to the next segment
- *   prepare.c  makes or recycles segments ahead; reap.c removes dead ones; seal.c writes summaries;
+ *   prepare.c  makes or recycles segments ahead, fill.c writes zeros into them; reap.c removes dead
+ *              ones; seal.c writes summaries;
  *              compact.c copies old messages forward, large.c those with extents, restate.c states
  *   recover.c  finds old segments at start; leftover.c removes what is none; contents.c reads them,
  *              replay.c decides what a record means, census.c counts the records to come
@@ -109,9 +110,20 @@ struct prepare {
     uint8_t step;
     bool recycled;
     int32_t error;
-    uint64_t filled;
     uint8_t *block; /* SEGMENT_BLOCK, aligned */
     char path[LANE_PATH_MAX], final_path[LANE_PATH_MAX];
+};
+
+/* Zeros that go into the spare. */
+struct spare_fill {
+    struct io_op op;
+    struct timer timer;
+    bool running, syncing;
+    bool given_up;     /* the segment `id` */
+    uint32_t id;       /* of the segment that was last written to */
+    uint32_t len;      /* of the write under way */
+    uint32_t unsynced; /* bytes */
+    uint8_t *zeros;    /* FILL_BYTES, aligned */
 };
 
 struct seal {
@@ -247,9 +259,10 @@ struct lane {
     struct summary summary[2];
     struct summary *open_summary;
 
-    /* prepare.c, seal.c, reap.c */
+    /* prepare.c, fill.c, seal.c, reap.c */
     struct segment *spare; /* ready to be opened */
     struct prepare prepare;
+    struct spare_fill fill;
     struct timer prepare_timer;
     uint64_t prepare_pause_ns;
     uint64_t disk_free_bytes, disk_inodes, disk_checked_ns;
@@ -257,7 +270,8 @@ struct lane {
     struct reap reap;
     struct compact compact;
     struct restate restate;
-    uint32_t stock[RECYCLE_STOCK_MAX]; /* ids of .tmp files to be used again */
+    uint32_t stock[RECYCLE_STOCK_MAX];         /* ids of .tmp files to be used again */
+    uint64_t stock_written[RECYCLE_STOCK_MAX]; /* struct segment.written of each */
     uint32_t stock_count;
 
     struct recover *recover;
@@ -325,6 +339,8 @@ bool commit_is_hopeless(const struct lane *l);
 void commit_kick(struct lane *l);
 void commit_progress(struct lane *l); /* waiting transactions, stash */
 void commit_open_segment(struct lane *l);
+/* Goes on to a spare that is filled, from a segment that is not. */
+void commit_roll_early(struct lane *l);
 /* Waits for what is in this batch go on waiting: it failed and is written again. */
 void durable_requeue(struct lane *l, uint64_t batch);
 void durable_check(struct lane *l);
@@ -382,6 +398,15 @@ void state_over(struct lane *l, struct queue_msg *m);
 void state_free_doomed(struct lane *l);
 bool state_bits_alloc(struct queue_msg *m);
 void state_bits_free(struct queue_msg *m);
+
+/* ---- fill.c ---- */
+bool fill_init(struct lane *l) __attribute__((warn_unused_result));
+/* `written` of a segment that is used again, of which so much was. */
+uint64_t fill_recycled(const struct lane *l, uint64_t written);
+/* There is a spare. */
+void fill_kick(struct lane *l);
+/* The open segment has few records and is not filled; the spare is. */
+bool fill_wants_roll(const struct lane *l);
 
 /* ---- prepare.c, seal.c, reap.c ---- */
 bool prepare_init(struct lane *l);

@@ -18,12 +18,9 @@
 #include "gateway/base/plant.h"
 #include "queue/lane_internal.h"
 
-#define FILL_BYTES (64u * 1024)
-
 enum prepare_step {
     PREPARE_OPEN,
     PREPARE_ALLOCATE,
-    PREPARE_FILL,
     PREPARE_HEADER,
     PREPARE_TURN, /* waits for the reaper */
     PREPARE_RENAME,
@@ -37,7 +34,7 @@ bool prepare_init(struct lane *l)
 {
     l->prepare.fd = -1;
     l->prepare.op.done = prepare_done;
-    l->prepare.block = aligned_alloc(SEGMENT_BLOCK, FILL_BYTES);
+    l->prepare.block = aligned_alloc(SEGMENT_BLOCK, SEGMENT_BLOCK);
     return l->prepare.block != NULL;
 }
 
@@ -66,25 +63,15 @@ void prepare_kick(struct lane *l)
         return;
     l->segment_next++;
     p->recycled = l->stock_count > 0;
-    if (p->recycled)
+    if (p->recycled) {
         from = l->stock[--l->stock_count];
+        p->segment->written = fill_recycled(l, l->stock_written[l->stock_count]);
+    }
     p->error = 0;
-    p->filled = SEGMENT_BLOCK;
     lane_path(l, from, "tmp", p->path);
     lane_path(l, p->segment->id, "seg", p->final_path);
     p->step = PREPARE_OPEN;
     io_open(l->io, &p->op, p->path, open_flags(l, p->recycled));
-}
-
-static void fill_more(struct lane *l)
-{
-    struct prepare *p = &l->prepare;
-    uint64_t left = p->segment->bytes - p->filled;
-
-    p->step = PREPARE_FILL;
-    memset(p->block, 0, FILL_BYTES);
-    io_write(l->io, &p->op, p->fd, p->block, left < FILL_BYTES ? (uint32_t)left : FILL_BYTES,
-             p->filled);
 }
 
 static void write_header(struct lane *l)
@@ -186,6 +173,7 @@ static void prepare_ready(struct lane *l)
     reap_kick(l); /* it may have waited */
     lane_health_update(l);
     commit_progress(l);
+    fill_kick(l);
     lane_soon(l);
 }
 
@@ -234,15 +222,7 @@ static void prepare_done(struct io_op *op, int32_t res, uint32_t flags)
             io_allocate(l->io, op, p->fd, 0, p->segment->bytes);
         }
         break;
-    case PREPARE_FILL:
-        p->filled += (uint32_t)res;
-        /* fall through */
-    case PREPARE_ALLOCATE:
-        if (l->p.zero_fill && p->filled < p->segment->bytes && l->open)
-            fill_more(l);
-        else
-            write_header(l);
-        break;
+    case PREPARE_ALLOCATE: write_header(l); break;
     case PREPARE_HEADER: rename_file(l); break;
     case PREPARE_TURN: break; /* nothing is under way */
     case PREPARE_RENAME:

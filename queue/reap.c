@@ -90,6 +90,12 @@ void reap_look(struct lane *l)
     reap_kick(l);
 }
 
+static void keep_file(struct lane *l, const struct segment *s)
+{
+    l->stock_written[l->stock_count] = s->written;
+    l->stock[l->stock_count++] = s->id;
+}
+
 static void reap_round_over(struct lane *l)
 {
     struct reap *r = &l->reap;
@@ -98,7 +104,7 @@ static void reap_round_over(struct lane *l)
         if (!r->dead[i])
             continue;
         if (r->keep[i])
-            l->stock[l->stock_count++] = r->dead[i]->id;
+            keep_file(l, r->dead[i]);
         segments_forget(&l->segments, r->dead[i]);
     }
     r->running = false;

@@ -94,6 +94,8 @@ void seal_start(struct lane *l, struct segment *s, struct summary *summary)
     }
     len = finish_summary(l);
     l->seal.step = SEAL_SUMMARY;
+    if (s->written < s->tail + len)
+        s->written = s->tail + len;
     io_write_sync(l->io, &l->seal.op, s->write_fd, summary->data, len, s->tail);
 }
 

@@ -24,6 +24,7 @@ struct segment *segment_create(uint32_t id, uint64_t bytes)
     s->id = id;
     s->bytes = bytes;
     s->tail = SEGMENT_BLOCK;
+    s->written = SEGMENT_BLOCK;
     s->write_fd = s->read_fd = -1;
     list_init(&s->messages);
     list_init(&s->read_link);

@@ -24,6 +24,7 @@ struct segment {
     uint32_t seed;
     uint64_t bytes; /* of the file */
     uint64_t qid_limit;
+    uint64_t written;      /* so far its blocks are there, and were not only allocated */
     uint32_t tail;         /* where the next record goes */
     uint32_t record_index; /* of the next record */
     uint32_t live;         /* messages whose [first_segment, segment] holds it */

@@ -308,6 +308,9 @@ bool io_list_dir(struct io *io, const char *path, bool (*each)(void *arg, const 
 /* Free and total bytes of the file system, free inodes (UINT64_MAX: it has no such bound). */
 bool io_disk_free(struct io *io, const char *path, uint64_t *free_bytes, uint64_t *total_bytes,
                   uint64_t *free_inodes) __attribute__((warn_unused_result));
+/* Known of its file system (ext4, XFS): a block that was written once is written over in its place,
+ * so that a later sync of it changes no metadata. */
+bool io_disk_in_place(struct io *io, const char *path) __attribute__((warn_unused_result));
 /* Memory of this process that is resident, and what it may have: the machine's, or its control
  * group's where that is less. */
 bool io_memory(struct io *io, uint64_t *resident_bytes, uint64_t *total_bytes)

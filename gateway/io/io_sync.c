@@ -12,9 +12,11 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "gateway/io/io.h"
@@ -77,6 +79,15 @@ bool io_disk_free(struct io *io, const char *path, uint64_t *free_bytes, uint64_
     *total_bytes = (uint64_t)fs.f_blocks * fs.f_frsize;
     *free_inodes = fs.f_files == 0 ? UINT64_MAX : fs.f_favail;
     return true;
+}
+
+bool io_disk_in_place(struct io *io, const char *path)
+{
+    struct statfs fs;
+
+    (void)io;
+    return statfs(path, &fs) == 0 &&
+           (fs.f_type == EXT4_SUPER_MAGIC || fs.f_type == XFS_SUPER_MAGIC);
 }
 
 /* The number behind `key` in a small file (NULL: its first one). False: none. */

@@ -237,6 +237,7 @@ void conform_dir_and_disk(const struct conform *c)
     cr_assert(io_disk_free(k.io, c->dir, &free_bytes, &total_bytes, &free_inodes));
     cr_assert(total_bytes > 0 && free_bytes <= total_bytes && free_inodes > 0);
     cr_assert_not(io_disk_free(k.io, path, &free_bytes, &total_bytes, &free_inodes));
+    cr_assert_not(io_disk_in_place(k.io, path));
     cr_assert(io_memory(k.io, &free_bytes, &total_bytes));
     cr_assert(free_bytes >= 1 << 20 && free_bytes < total_bytes);
     kit_close(&k);

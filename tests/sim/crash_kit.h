@@ -31,7 +31,8 @@ enum crash_step {
     CRASH_BOUNCE,  /* a DSN that ends one recipient */
     CRASH_ATTEMPT, /* the final dot is about to be sent */
     CRASH_REOPEN,
-    CRASH_STEP_COUNT
+    CRASH_STEP_COUNT,
+    CRASH_FILL = CRASH_STEP_COUNT /* the spare segment is filled with zeros, then used */
 };
 
 struct crash_entry {
@@ -62,6 +63,7 @@ struct crash_work {
     uint32_t step_count;
     bool together; /* steps do not wait for each other, where they need not */
     enum lane_write_mode mode;
+    bool fill; /* the lane fills its spare segments while it has nothing to do */
     uint64_t seed;
     struct sim_faults faults;
 };
@@ -86,14 +88,17 @@ struct crash_lane {
     bool opened, recovered, closed;
     struct why why;
     void (*found)(struct crash_lane *k, struct queue_msg *m);
+    void (*edit)(struct lane_params *p); /* may change the parameters; or NULL */
     uint32_t damaged;
 };
 
-/* Opens the spool of the current host. False: k->why. */
+/* Opens the spool of the current host; k->edit was set. False: k->why. */
 bool crash_lane_open(struct crash_lane *k, enum lane_write_mode mode);
 void crash_lane_turn(struct crash_lane *k);
 /* Also the io. */
 void crash_lane_close(struct crash_lane *k, bool lane_only);
+/* Turns for so long. */
+void crash_lane_idle(struct crash_lane *k, uint64_t ns);
 /* Waits until all that was said is durable. */
 void crash_lane_flush(struct crash_lane *k);
 /* Byte number i of the message with that number. */

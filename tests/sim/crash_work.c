@@ -17,6 +17,7 @@
 
 #define SPOOL   "/spool"
 #define TICK_NS (20 * NS_PER_MS)
+#define FILL_NS (200 * NS_PER_MS) /* two segments */
 
 /* ---- a lane that somebody turns ---- */
 
@@ -73,6 +74,14 @@ void crash_lane_turn(struct crash_lane *k)
     io_turn(k->io, true);
 }
 
+void crash_lane_idle(struct crash_lane *k, uint64_t ns)
+{
+    uint64_t until = io_now_ns(k->io) + ns;
+
+    while (io_now_ns(k->io) < until)
+        crash_lane_turn(k);
+}
+
 static bool lane_start(struct crash_lane *k, enum lane_write_mode mode)
 {
     struct lane_params p = {.io = k->io,
@@ -86,6 +95,8 @@ static bool lane_start(struct crash_lane *k, enum lane_write_mode mode)
                             .recovered = on_recovered,
                             .damaged = on_damaged};
 
+    if (k->edit)
+        k->edit(&p);
     k->opened = k->recovered = k->closed = false;
     k->lane = lane_open(&p);
     assert(k->lane);
@@ -346,6 +357,11 @@ static void wait_for_all(struct worker *w)
             crash_lane_turn(&w->k);
 }
 
+static void fills(struct lane_params *p)
+{
+    p->zero_fill = true;
+}
+
 static void do_step(struct worker *w, enum crash_step step, enum lane_write_mode mode)
 {
     switch (step) {
@@ -356,6 +372,10 @@ static void do_step(struct worker *w, enum crash_step step, enum lane_write_mode
         crash_lane_close(&w->k, true);
         if (!lane_start(&w->k, mode))
             assert(!"the lane does not open again");
+        return;
+    case CRASH_FILL:
+        crash_lane_idle(&w->k, FILL_NS);
+        assert(lane_stats(w->k.lane)->segments == 3); /* it went on to the one that was filled */
         return;
     default: change(w, step);
     }
@@ -373,6 +393,7 @@ void crash_run_work(struct crash_run *run, struct sim *sim)
     sim_host_faults(w->host, &work->faults);
     sim_host_enter(w->host);
     sim_host_on_disk_op(w->host, look, w);
+    w->k.edit = work->fill ? fills : NULL;
     if (!crash_lane_open(&w->k, work->mode))
         assert(!"the lane does not open");
     for (uint32_t i = 0; i < work->step_count; i++) {
@@ -406,7 +427,7 @@ bool crash_work_makes_sense(const struct crash_work *work)
             left[count++] = 2;
             continue;
         }
-        if (step == CRASH_REOPEN)
+        if (step == CRASH_REOPEN || step == CRASH_FILL)
             continue;
         for (at = 0; at < count && left[at] == 0; at++)
             continue;
@@ -424,9 +445,9 @@ bool crash_work_makes_sense(const struct crash_work *work)
 
 const char *crash_work_text(const struct crash_work *work, char text[200])
 {
-    static const char *const names[CRASH_STEP_COUNT] = {
-        "accept", "accept large", "deliver one", "deliver all", "defer",
-        "hold",   "release",      "bounce",      "attempt",     "reopen"};
+    static const char *const names[CRASH_STEP_COUNT + 1] = {
+        "accept",  "accept large", "deliver one", "deliver all", "defer", "hold",
+        "release", "bounce",       "attempt",     "reopen",      "fill"};
     size_t len = 0;
 
     for (uint32_t i = 0; i < work->step_count; i++)

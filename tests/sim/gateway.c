@@ -188,8 +188,6 @@ static bool gateway_threads(struct simgw *g)
         g->shards[i] = shard_create(&g->starts[i]);
         if (!g->shards[i])
             return false;
-        for (uint32_t k = 0; k < g->shards[i]->lane_count; k++)
-            g->shards[i]->lanes[k]->p.zero_fill = g->w->swarm.zero_fill;
     }
     return true;
 }

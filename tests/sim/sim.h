@@ -140,6 +140,8 @@ void sim_disk_free(struct sim_disk *saved);
 void sim_host_fd_limit(struct sim_host *host, uint32_t count);
 /* False: its file system knows no O_DIRECT (-EINVAL). */
 void sim_host_disk_direct(struct sim_host *host, bool direct);
+/* What io_disk_in_place says (at first: false). */
+void sim_host_disk_in_place(struct sim_host *host, bool in_place);
 
 /* ---- faults ---- */
 

@@ -357,6 +357,11 @@ void sim_host_disk_direct(struct sim_host *host, bool direct)
     host->no_direct = !direct;
 }
 
+void sim_host_disk_in_place(struct sim_host *host, bool in_place)
+{
+    host->in_place = in_place;
+}
+
 void sim_host_disk_limit(struct sim_host *host, uint64_t bytes, uint64_t inodes)
 {
     host->disk->bytes_max = bytes;

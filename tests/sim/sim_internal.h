@@ -270,7 +270,7 @@ struct sim_host {
     uint32_t fail_count;
     struct sim_fail_at fail_at[SIM_FAIL_AT];
     uint32_t fail_at_count, fail_at_hits;
-    bool no_direct;
+    bool no_direct, in_place;
     uint32_t fd_limit; /* 0: SIM_FD_SLOTS */
     uint64_t disk_ops, stop_before;
     void (*look)(void *arg, uint64_t n);

@@ -118,6 +118,12 @@ bool io_disk_free(struct io *io, const char *path, uint64_t *free_bytes, uint64_
     return true;
 }
 
+bool io_disk_in_place(struct io *io, const char *path)
+{
+    (void)path;
+    return host_of(io)->in_place;
+}
+
 bool io_memory(struct io *io, uint64_t *resident_bytes, uint64_t *total_bytes)
 {
     struct sim_site *site = sim_site_of(io->host, SIM_MEMORY, __builtin_return_address(0));

@@ -180,7 +180,7 @@ void swarm_draw(struct swarm *s, struct prng *p)
     s->peers.post_full = 0;
     /* What is drawn last leaves the rest of a seed as it was. */
     s->no_direct = prng_below(p, 16) == 0;
-    s->zero_fill = prng_below(p, 16) == 0;
+    s->in_place = prng_below(p, 16) < 4;
     s->junk = prng_below(p, 16) == 0;
     if (prng_below(p, 32) == 0)
         draw_crowd(s);

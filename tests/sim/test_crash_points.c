@@ -118,6 +118,26 @@ Test(crash_points, workloads_of_three_operations, .timeout = 24 * 3600)
     cr_assert(wanted() || t.points > 100 / POINT_STRIDE);
 }
 
+/*
+ * Zeros go into the spare segment, the lane goes on to it from one with a message, zeros go into
+ * the next one, all at any point of the message's life.
+ */
+Test(crash_points, a_spare_that_is_filled, .timeout = 120)
+{
+    static const enum crash_step ends[] = {CRASH_DELIVER_ALL, CRASH_REOPEN, CRASH_ACCEPT_LARGE};
+    struct totals t = {0};
+
+    for (uint32_t i = 0; i < sizeof ends / sizeof *ends; i++) {
+        struct crash_work work = {.steps = {CRASH_ACCEPT_SMALL, CRASH_FILL, ends[i]},
+                                  .step_count = 3,
+                                  .mode = LANE_WRITE_DIRECT,
+                                  .fill = true,
+                                  .seed = i};
+        run(&work, wanted() ? BITS_ALL : BITS_TEST, false, &t);
+    }
+    cr_assert(t.points > 100 / POINT_STRIDE, "%llu", (unsigned long long)t.points);
+}
+
 /* ---- what was found so ---- */
 
 /* Said while a DSN of the message waited, and told to be durable before it was written. */

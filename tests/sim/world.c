@@ -404,6 +404,7 @@ static void world_make(struct world *w)
     sim_host_faults(w->gateway.host, &w->swarm.disk_and_net);
     sim_host_fd_limit(w->gateway.host, FD_LIMIT);
     sim_host_disk_direct(w->gateway.host, !w->swarm.no_direct);
+    sim_host_disk_in_place(w->gateway.host, w->swarm.in_place);
     if (w->swarm.junk)
         sim_host_disk_put(w->gateway.host, "/spool/lane-00/00000003.seg", "not a segment", 13);
     for (size_t i = 0; i < sizeof w->fail_at / sizeof *w->fail_at; i++)

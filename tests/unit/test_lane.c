@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "gateway/limits.h"
+#include "queue/lane_internal.h"
 #include "tests/unit/lane_kit.h"
 
 Test(lane, message_survives_reopening)
@@ -337,7 +338,15 @@ Test(lane, direct_writes)
 
 static void filled(struct lane_params *p)
 {
+    p->mode = LANE_WRITE_DIRECT;
     p->zero_fill = true;
+}
+
+/* Or its file system takes no direct writes. */
+static bool has_filled(const struct lane *l)
+{
+    return l->p.mode != LANE_WRITE_DIRECT || l->open->written == l->open->bytes ||
+           (l->spare && l->spare->written == l->spare->bytes);
 }
 
 Test(lane, zero_filled_segments)
@@ -346,10 +355,12 @@ Test(lane, zero_filled_segments)
     uint64_t qid;
 
     lane_kit_open(&k, filled);
+    lane_kit_put(&k, 30, MIB, 1);
+    LANE_KIT_UNTIL(&k, has_filled(k.lane));
     for (int i = 0; i < 30; i++)
         qid = lane_kit_put(&k, (uint64_t)i, MIB, 1);
     lane_kit_reopen(&k);
-    cr_assert_eq(k.found_count, 30);
+    cr_assert_eq(k.found_count, 31);
     cr_assert_eq(lane_kit_check_body(&k, qid, 29, MIB, 65536), 0);
     lane_kit_end(&k);
 }
