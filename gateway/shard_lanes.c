@@ -113,6 +113,8 @@ static void lane_damaged(void *arg, struct lane *l, uint32_t segment, uint64_t o
 static struct lane *shard_lane_open(struct shard *s, uint32_t number)
 {
     const struct config *conf = s->config->gen->config;
+    /* An adopted lane takes no mail. */
+    bool fills = number == s->index && io_disk_in_place(s->io, conf->spool.path);
     struct lane_params p = {
         .io = s->io,
         .spool = conf->spool.path,
@@ -128,7 +130,7 @@ static struct lane *shard_lane_open(struct shard *s, uint32_t number)
         .recovered = lane_recovered,
         .due = lane_due,
         .close_wait_ns = SPOOL_CLOSE_WAIT_NS,
-        .zero_fill = io_disk_in_place(s->io, conf->spool.path),
+        .zero_fill = fills ? s->gw->shard_count : 0,
         .unwritten = delivery_unwritten,
         .health = lane_health_changed,
         .damaged = lane_damaged,

@@ -8,8 +8,8 @@
  * Failure:  a write that fails ends the filling of this spare, which is used as it is. A sync that
  *           fails ends all filling, and the spare is never used: which of its blocks are there
  *           nobody knows, and the syncs of its commits would not say it again.
- * Bounds:   FILL_BYTES each FILL_PAUSE_NS, and none that begins beside a commit: a lane that is
- *           busy does without. A sync each FILL_SYNC_BYTES.
+ * Bounds:   FILL_BYTES each FILL_PAUSE_NS, by all lanes of a disk together, and none that begins
+ *           beside a commit: a lane that is busy does without. A sync each FILL_SYNC_BYTES.
  * Tests:    tests/sim/test_fill.c, tests/sim/test_crash_points.c, tests/unit/test_lane.c; reasons:
  *           queue/FORMAT.md section 9
  */
@@ -56,7 +56,7 @@ static bool is_wanted(const struct lane *l)
 {
     const struct segment *s = l->spare;
 
-    return l->p.zero_fill && l->p.mode == LANE_WRITE_DIRECT && s && !is_whole(s) &&
+    return l->p.zero_fill > 0 && l->p.mode == LANE_WRITE_DIRECT && s && !is_whole(s) &&
            !(l->fill.given_up && l->fill.id == s->id) && !l->closing;
 }
 
@@ -65,7 +65,7 @@ void fill_kick(struct lane *l)
     struct spare_fill *f = &l->fill;
 
     if (!f->running && is_wanted(l) && !timer_is_set(&f->timer))
-        io_timer_set(l->io, &f->timer, io_now_ns(l->io) + FILL_PAUSE_NS);
+        io_timer_set(l->io, &f->timer, io_now_ns(l->io) + l->p.zero_fill * FILL_PAUSE_NS);
 }
 
 static void fill_more(struct lane *l)
@@ -99,7 +99,7 @@ static void drop_spare(struct lane *l, int32_t error)
 {
     struct segment *s = l->spare;
 
-    l->p.zero_fill = false;
+    l->p.zero_fill = 0;
     l->stats.sync_failed++;
     l->last_error = error;
     l->spare = NULL;
@@ -153,7 +153,7 @@ bool fill_wants_roll(const struct lane *l)
 {
     const struct segment *s = l->spare;
 
-    return l->p.zero_fill && s && is_whole(s) && !l->fill.running && l->open &&
+    return l->p.zero_fill > 0 && s && is_whole(s) && !l->fill.running && l->open &&
            !is_whole(l->open) && l->open->tail <= s->bytes / 4 && !l->closing && !l->recovering &&
            lane_room((struct lane *)l, false) >= FILL_ROOM_MIN * s->bytes;
 }

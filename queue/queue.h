@@ -124,8 +124,10 @@ struct lane_params {
     enum lane_write_mode mode;
     uint32_t tx_count_max;  /* 0: SPOOL_TX_MAX */
     uint64_t close_wait_ns; /* lane_close tries so long to write what found no room */
-    bool zero_fill; /* a spare segment is written full of zeros while there is little to do, so that
-                       its commits change no metadata: for file systems that write in place */
+    /* A spare segment is written full of zeros while there is little to do, so that its commits
+     * change no metadata: for file systems that write in place. 0: not; n: so many lanes do this on
+     * one disk, each at the n-th part of the pace. */
+    uint32_t zero_fill;
     void *arg;
     /* The lane may take new messages (or could not be made: `why`). */
     void (*opened)(void *arg, struct lane *l, const struct why *why);

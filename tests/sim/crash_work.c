@@ -359,7 +359,7 @@ static void wait_for_all(struct worker *w)
 
 static void fills(struct lane_params *p)
 {
-    p->zero_fill = true;
+    p->zero_fill = 1;
 }
 
 static void do_step(struct worker *w, enum crash_step step, enum lane_write_mode mode)

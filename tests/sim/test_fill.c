@@ -20,18 +20,18 @@ struct filling {
 
 static void fills(struct lane_params *p)
 {
-    p->zero_fill = true;
+    p->zero_fill = 1;
 }
 
 static void fills_in_short_room(struct lane_params *p)
 {
-    p->zero_fill = true;
+    p->zero_fill = 1;
     p->bytes_max = 6 * p->segment_bytes;
 }
 
 static void fills_larger(struct lane_params *p)
 {
-    p->zero_fill = true;
+    p->zero_fill = 1;
     p->segment_bytes = MIB;
 }
 
@@ -125,6 +125,29 @@ Test(fill, an_idle_lane_goes_on_to_a_full_segment)
     crash_lane_close(&f.k, false);
     start(&f, LANE_WRITE_DIRECT);
     cr_assert_eq(f.found, 1);
+    end(&f);
+}
+
+static void fills_with_others(struct lane_params *p)
+{
+    p->zero_fill = 8;
+    p->segment_bytes = MIB;
+}
+
+/* The disk is given no more to write than by one lane. */
+Test(fill, lanes_of_one_disk_share_the_pace)
+{
+    struct filling f;
+    struct lane *l;
+
+    make(&f, 8, fills_with_others);
+    start(&f, LANE_WRITE_DIRECT);
+    l = f.k.lane;
+    crash_lane_idle(&f.k, 400 * NS_PER_MS); /* room for ten pieces of 64 KiB; alone: full by then */
+    cr_assert(l->open->id == 1 && l->spare->written > SEGMENT_BLOCK);
+    cr_assert_leq(l->spare->written, SEGMENT_BLOCK + 10 * 64 * KIB);
+    crash_lane_idle(&f.k, FILLED_NS);
+    cr_assert(l->open->id == 2 && is_full(l->open));
     end(&f);
 }
 

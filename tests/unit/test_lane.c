@@ -339,7 +339,7 @@ Test(lane, direct_writes)
 static void filled(struct lane_params *p)
 {
     p->mode = LANE_WRITE_DIRECT;
-    p->zero_fill = true;
+    p->zero_fill = 1;
 }
 
 /* Or its file system takes no direct writes. */
