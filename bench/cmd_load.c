@@ -96,6 +96,8 @@ static int parse(struct load_options *o, struct driver *d, int argc, char **argv
          "another choice of those connections (0)"},
         {"--slow-rate", "BYTES", BENCH_OPT_SIZE, &d->faults.slow_bytes, 1, BENCH_MESSAGE_SIZE_MAX,
          NULL, "bytes a second of slow ones (1KiB)"},
+        {"--chunk", "BYTES", BENCH_OPT_SIZE, &d->chunk, BENCH_CHUNK_MIN, BENCH_CHUNK_MAX, NULL,
+         "of a large body sent at once (256KiB)"},
         {"--json", NULL, BENCH_OPT_FLAG, &o->json, 0, 0, NULL, "one line of JSON on stdout"},
     };
     struct bench_opt rows[LOAD_OPTS_COMMON_COUNT + sizeof(own) / sizeof(own[0])];
@@ -194,6 +196,7 @@ int bench_cmd_load(int argc, char **argv)
     o.common = (struct load_opts){.driver = d, .sessions = 1, .timeout_s = 30};
     d->record_fd = -1;
     d->faults.slow_bytes = 1024;
+    d->chunk = BENCH_CHUNK_MAX;
     snprintf(o.run_id, sizeof(o.run_id), "%llx.%x", (unsigned long long)time(NULL),
              (unsigned)getpid());
     d->run = (struct bench_client_run){.run_id = o.run_id,

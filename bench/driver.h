@@ -66,6 +66,7 @@ struct driver {
     uint32_t connecting_max; /* sessions that may be on their way up at once */
     uint64_t timeout_ms;
     struct bench_fault_plan faults;
+    uint64_t chunk;       /* bytes of a body that one send takes at most */
     uint64_t interval_ns; /* open loop: a message is due this often; 0: closed loop */
     int record_fd;        /* -1: none */
     /* the driver's own */

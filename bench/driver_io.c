@@ -7,7 +7,7 @@
  *           call that queued it if the kernel took it in that turn, else that of its completion: so
  *           a latency has the generator's own batch in it, and is not measured too short.
  * Failure:  the session fails with the error's name; a failed send waits for what the server said.
- * Bounds:   2 * WIRE_SIZE gathered, BODY_CHUNK of a large body straight from where it lies; one
+ * Bounds:   2 * WIRE_SIZE gathered, driver.chunk of a large body straight from where it lies; one
  *           send under way for each session.
  * Tests:    tests/system/test_bench.py: the commands against each other.
  */
@@ -19,7 +19,6 @@
 #include "gateway/limits.h"
 
 #define WIRE_SIZE  8192u            /* gathered from the parts of the output: at most twice this */
-#define BODY_CHUNK (256u * 1024u)   /* progress is seen at least this often */
 #define TLS_CHUNK  16384u           /* plaintext given to wolfSSL at once */
 #define TLS_WIRE   (4u * TLS_CHUNK) /* ciphertext sent at once */
 
@@ -160,8 +159,8 @@ static void fill_plain(struct driver_session *s, size_t size_max)
             s->body_in_flight += bench_buf_count(&c->tail);
         else
             s->body_in_flight -= WIRE_SIZE / 2; /* its end goes with the dot */
-        if (s->body_in_flight > BODY_CHUNK)
-            s->body_in_flight = BODY_CHUNK;
+        if (s->body_in_flight > s->driver->chunk)
+            s->body_in_flight = s->driver->chunk;
     } else {
         size_t size = c->body_left < 2 * WIRE_SIZE ? 2 * WIRE_SIZE : WIRE_SIZE / 4;
         char *into = bench_buf_reserve(&s->wire, size);

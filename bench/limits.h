@@ -22,6 +22,8 @@
 #define BENCH_RULE_COUNT_MAX          64u        /* scripted rules of the sink */
 #define BENCH_LISTENER_COUNT_MAX      16u        /* --bind */
 #define BENCH_IO_SIZE                 (256u * 1024u) /* one read */
+#define BENCH_CHUNK_MAX               (256u * 1024u) /* one send of a body; --chunk */
+#define BENCH_CHUNK_MIN               1024u
 #define BENCH_TLS_OUT_MAX             (256u * 1024u) /* ciphertext waiting for the socket */
 #define BENCH_GRACE_MS                5000u  /* after the end of a run, for messages in flight */
 #define BENCH_IDLE_TIMEOUT_MS_DEFAULT 30000u /* no progress on a session: an error */

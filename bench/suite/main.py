@@ -31,7 +31,7 @@ OWN = ("gateway", "baseline", "null", "raw", "disk")
 def servers_of(one, case, args, chosen):
     """Who runs a case, in turn: the gateway, what its goals are multiples of, and peers."""
     names = ["gateway", "baseline"] if args.baseline else ["gateway"]
-    if one.kind in ("load", "relay") and not one.tls and not case.background \
+    if one.kind in ("load", "relay") and not one.tls \
             and not case.second_hop and case.shards == 1:
         names.append("null")
     wanted = {goal.against for goal in case.goals}

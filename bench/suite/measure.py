@@ -156,9 +156,13 @@ def warm_up(bench, server, tls, options=()):
 
 
 class Background:
-    """Another load at the same time, on no core of its own; ended with its block."""
+    """Another load at the same time, on no core of its own; ended with its block. No options: none.
+    """
 
     def __init__(self, bench, server, options):
+        self.process = None
+        if not options:
+            return
         words = ["load", "--to", f"{server.host}:{port_of(server, options)}", "--seconds", "120",
                  "--from", "noisy%@bench.test", *options]
         self.process = subprocess.Popen(bench.pinned(bench.load_core, [bench.program, *words]),
@@ -169,8 +173,9 @@ class Background:
         return self
 
     def __exit__(self, *_):
-        self.process.kill()
-        self.process.wait()
+        if self.process:
+            self.process.kill()
+            self.process.wait()
 
 
 # ---- kinds ---------------------------------------------------------------------------------------
@@ -183,7 +188,7 @@ def run_load(bench, scenario, case, server_name, args, known):
             known["half_rate"] = max(1, int(half_rate(bench, scenario, case, args)))
         options += ["--rate", str(known["half_rate"])]
     if server_name == "null":
-        with Null(bench) as server:
+        with Null(bench) as server, Background(bench, server, case.background):
             return figures(load(bench, server, options, scenario.tls, args.seconds))
     if server_name != "gateway":
         with HeldHop(bench), Peer(bench, server_name, case.key) as server:

@@ -107,7 +107,8 @@ struct io *io_create(const struct io_params *params, struct why *why)
     io->group = params->group;
     io->peer = params->peer;
     io->random_used = URING_RANDOM_BLOCK;
-    io->parked_last = &io->parked_first;
+    io->parked.last = &io->parked.first;
+    io->queued.last = &io->queued.first;
     io->spare = -1;
     for (uint32_t i = 0; i < URING_LISTENERS_KEPT; i++)
         io->listeners[i].fd = -1;

@@ -63,7 +63,8 @@ enum uring_kind {
 enum uring_state {
     URING_IDLE,
     URING_RUNNING,
-    URING_PARKED /* a receive that waits for a buffer */
+    URING_PARKED, /* a receive that waits for a buffer */
+    URING_QUEUED  /* a receive that waits for its turn */
 };
 
 /* Bits of io_op.flags. */
@@ -73,6 +74,7 @@ enum uring_state {
 #define URING_REFUSED    8u  /* accepted, told and closed for want of descriptors */
 #define URING_LAST       16u /* a send that is followed by the end of our side */
 #define URING_MORE       32u /* a send that is followed by a close */
+#define URING_TO_TURNS   64u /* a multishot receive that was told to end and go on in turns */
 
 /* Bits of uring_fd.flags. */
 #define URING_FD_OPEN      1u
@@ -89,6 +91,12 @@ struct uring_fd {
     uint32_t flags;
     uint32_t busy;  /* operations that name it */
     int32_t number; /* of the process, for the writer; 0: none */
+    uint32_t full_reads; /* receives in a row that filled their buffers */
+};
+
+/* Receives that wait, first come first served. */
+struct uring_line {
+    struct io_op *first, **last;
 };
 
 /* The addresses of listeners are known without asking; before Linux 6.8 the kernel cannot be asked.
@@ -133,7 +141,7 @@ struct io {
     uint32_t buf_count, buf_size;
     uint32_t recv_cap; /* bytes of a receive before others have their turn; 0: the kernel's own */
     uint32_t buf_free; /* not held by an owner */
-    struct io_op *parked_first, **parked_last;
+    struct uring_line parked, queued;
 
     void (*hook)(void *arg);
     void *hook_arg;
@@ -173,6 +181,8 @@ bool uring_op_start_fd(struct io *io, struct io_op *op, enum uring_kind kind, in
 void uring_op_fail(struct io *io, struct io_op *op, int32_t res);
 /* The last `done`; the operation may be gone afterwards. */
 void uring_op_end(struct io *io, struct io_op *op, int32_t res);
+/* Asks the kernel to end what it does for the operation under this tag. */
+void uring_op_cancel(struct io *io, const struct io_op *op, enum uring_tag tag);
 
 /* ---- uring_fd.c ---- */
 bool uring_fd_create(struct io *io, const struct io_params *params, struct why *why);
@@ -196,7 +206,8 @@ void uring_connect_next(struct io *io, struct io_op *op, int32_t res);
 void uring_send_next(struct io *io, struct io_op *op, int32_t res);
 void uring_recv_next(struct io *io, struct io_op *op, int32_t res, uint32_t flags);
 void uring_recv_unpark(struct io *io, struct io_op *op);
-/* Starts parked receives, as many as there are buffers. True: more could start at once. */
+/* Starts receives that wait, as many as there are buffers and turns. True: more could start at
+ * once. */
 bool uring_recv_restart(struct io *io);
 bool uring_recv_create(struct io *io, const struct io_params *params, struct why *why);
 void uring_recv_destroy(struct io *io);

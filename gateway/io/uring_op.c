@@ -137,7 +137,7 @@ bool io_op_running(const struct io_op *op)
     return op->state != URING_IDLE;
 }
 
-static void cancel_entry(struct io *io, const struct io_op *op, enum uring_tag tag)
+void uring_op_cancel(struct io *io, const struct io_op *op, enum uring_tag tag)
 {
     struct io_uring_sqe *sqe = uring_sqe(io);
 
@@ -155,12 +155,12 @@ void io_cancel(struct io *io, struct io_op *op)
         io->fds[op->fd].flags |= URING_FD_RECV_CUT;
     else if (op->fd >= 0 && op->kind == URING_SEND)
         io->fds[op->fd].flags |= URING_FD_SEND_CUT;
-    if (op->state == URING_PARKED) {
+    if (op->state == URING_PARKED || op->state == URING_QUEUED) {
         uring_recv_unpark(io, op);
         uring_op_fail(io, op, -ECANCELED);
         return;
     }
     if (op->kind == URING_WRITE_SYNC)
-        cancel_entry(io, op, URING_OP_FIRST);
-    cancel_entry(io, op, URING_OP);
+        uring_op_cancel(io, op, URING_OP_FIRST);
+    uring_op_cancel(io, op, URING_OP);
 }

@@ -5,8 +5,9 @@
  * Runs on:  the thread of the io.
  * Contract: a multishot receive that the kernel ends early goes on unseen. A buffer belongs to the
  *           owner of the receive from `done` until io_buf_put. Waiting connections hold no buffer
- *           (POLL_FIRST). A connection that has much to read is read one buffer at a time, in turn
- *           with the others.
+ *           (POLL_FIRST). Connections that have much to read take turns: RECV_BULK_TURNS of them
+ *           are read in a turn of the loop, one buffer each, and a part of the buffers is not for
+ *           them; so a short command never waits for all of them.
  * Failure:  no buffer left: receives are parked, and started again as buffers come back. Nothing is
  *           lost: TCP makes the peer wait.
  * Bounds:   recv_buf_count buffers of recv_buf_size.
@@ -18,6 +19,7 @@
 #include <sys/mman.h>
 
 #include "gateway/io/uring_internal.h"
+#include "gateway/limits.h"
 
 #ifndef IORING_RECVSEND_BUNDLE
 #define IORING_RECVSEND_BUNDLE (1u << 4) /* Linux 6.10; liburing 2.3 does not have it */
@@ -83,6 +85,12 @@ void io_buf_put(struct io *io, uint16_t buf_id)
     buf_offer(io, buf_id);
 }
 
+/* It fills its buffers, and nothing else: what comes is much, and waits for no answer. */
+static bool is_bulk(const struct io *io, const struct io_op *op)
+{
+    return io->fds[op->fd].full_reads >= RECV_BULK_AFTER;
+}
+
 /*
  * Left to itself the kernel reads a connection 32 times before it looks at the next one: a hundred
  * uploads then hold up everybody's short command for 50 MB. Since Linux 6.17 the length of a bundle
@@ -100,6 +108,80 @@ static void arm(struct io *io, struct io_op *op)
     uring_tag(sqe, op, URING_OP);
 }
 
+/* One buffer, taken as the entry is submitted when something is there. */
+static void arm_once(struct io *io, struct io_op *op)
+{
+    struct io_uring_sqe *sqe = uring_sqe(io);
+
+    io_uring_prep_recv(sqe, op->fd, NULL, 0, 0);
+    sqe->flags |= uring_fd_flag(io) | IOSQE_BUFFER_SELECT;
+    sqe->buf_group = BUF_GROUP;
+    uring_tag(sqe, op, URING_OP);
+}
+
+/* ---- lines ---- */
+
+static void line_add(struct uring_line *line, struct io_op *op, enum uring_state state)
+{
+    op->state = (uint8_t)state;
+    op->next = NULL;
+    *line->last = op;
+    line->last = &op->next;
+}
+
+void uring_recv_unpark(struct io *io, struct io_op *op)
+{
+    struct uring_line *line = op->state == URING_PARKED ? &io->parked : &io->queued;
+    struct io_op **at = &line->first;
+
+    assert(op->state == URING_PARKED || op->state == URING_QUEUED);
+    while (*at != op)
+        at = &(*at)->next;
+    *at = op->next;
+    if (line->last == &op->next)
+        line->last = at;
+    op->state = URING_RUNNING;
+}
+
+static void park(struct io *io, struct io_op *op)
+{
+    io->stats.recv_buf_empty++;
+    op->flags &= ~URING_TO_TURNS;
+    if (is_bulk(io, op))
+        line_add(&io->queued, op, URING_QUEUED);
+    else
+        line_add(&io->parked, op, URING_PARKED);
+}
+
+static void go_on(struct io *io, struct io_op *op)
+{
+    op->flags &= ~URING_TO_TURNS;
+    if (is_bulk(io, op))
+        line_add(&io->queued, op, URING_QUEUED);
+    else
+        arm(io, op);
+}
+
+bool uring_recv_restart(struct io *io)
+{
+    uint32_t spare = io->buf_count / RECV_BULK_SPARE, n = io->buf_free;
+    struct io_op *op;
+
+    /* Not more than there are buffers, or they would only be parked again. */
+    for (; n > 0 && (op = io->parked.first); n--) {
+        uring_recv_unpark(io, op);
+        arm(io, op);
+    }
+    for (uint32_t turns = RECV_BULK_TURNS; turns > 0 && n > spare && (op = io->queued.first);
+         turns--, n--) {
+        uring_recv_unpark(io, op);
+        arm_once(io, op);
+    }
+    return (io->parked.first && io->buf_free > 0) || (io->queued.first && n > spare);
+}
+
+/* ---- receiving ---- */
+
 void io_recv(struct io *io, struct io_op *op, int32_t fd)
 {
     if (!uring_op_start_fd(io, op, URING_RECV, fd))
@@ -109,40 +191,7 @@ void io_recv(struct io *io, struct io_op *op, int32_t fd)
     if (io->buf_count == 0)
         uring_op_fail(io, op, -EINVAL);
     else
-        arm(io, op);
-}
-
-static void park(struct io *io, struct io_op *op)
-{
-    io->stats.recv_buf_empty++;
-    op->state = URING_PARKED;
-    op->next = NULL;
-    *io->parked_last = op;
-    io->parked_last = &op->next;
-}
-
-void uring_recv_unpark(struct io *io, struct io_op *op)
-{
-    struct io_op **at = &io->parked_first;
-
-    assert(op->state == URING_PARKED);
-    while (*at != op)
-        at = &(*at)->next;
-    *at = op->next;
-    if (io->parked_last == &op->next)
-        io->parked_last = at;
-    op->state = URING_RUNNING;
-}
-
-bool uring_recv_restart(struct io *io)
-{
-    /* Not more than there are buffers, or they would only be parked again. */
-    for (uint32_t n = io->buf_free; n > 0 && io->parked_first; n--) {
-        struct io_op *op = io->parked_first;
-        uring_recv_unpark(io, op);
-        arm(io, op);
-    }
-    return io->parked_first && io->buf_free > 0;
+        go_on(io, op);
 }
 
 static void deliver(struct io *io, struct io_op *op, int32_t res, uint32_t flags)
@@ -157,15 +206,32 @@ static void deliver(struct io *io, struct io_op *op, int32_t res, uint32_t flags
     op->done(op, res, IO_MORE);
 }
 
+/* Half a buffer is still much: a peer that sends as fast as it can leaves now and then less. */
+static void count_full(struct io *io, struct io_op *op, int32_t res)
+{
+    struct uring_fd *fd = &io->fds[op->fd];
+
+    if ((uint32_t)res < io->buf_size / 2)
+        fd->full_reads = 0;
+    else if (fd->full_reads < RECV_BULK_AFTER && (uint32_t)res == io->buf_size)
+        fd->full_reads++;
+}
+
 void uring_recv_next(struct io *io, struct io_op *op, int32_t res, uint32_t flags)
 {
     bool more = (flags & IORING_CQE_F_MORE) != 0;
+    bool turned = (op->flags & (URING_TO_TURNS | URING_CANCELLED)) == URING_TO_TURNS;
 
     if (res > 0) {
+        count_full(io, op, res);
         if (!more && (op->flags & URING_CANCELLED))
             uring_op_fail(io, op, -ECANCELED);
         else if (!more)
-            arm(io, op);
+            go_on(io, op);
+        else if (is_bulk(io, op) && !(op->flags & (URING_CANCELLED | URING_TO_TURNS))) {
+            op->flags |= URING_TO_TURNS;
+            uring_op_cancel(io, op, URING_OP);
+        }
         deliver(io, op, res, flags);
         return;
     }
@@ -182,8 +248,8 @@ void uring_recv_next(struct io *io, struct io_op *op, int32_t res, uint32_t flag
         arm(io, op);
     } else if (res == -ENOBUFS)
         park(io, op);
-    else if (res == -EAGAIN || res == -EINTR)
-        arm(io, op);
+    else if (res == -EAGAIN || res == -EINTR || (res == -ECANCELED && turned))
+        go_on(io, op);
     else
         uring_op_end(io, op, res);
 }

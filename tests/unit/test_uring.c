@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "gateway/io/uring_internal.h"
+#include "gateway/limits.h"
 #include "tests/io/conform_kit.h"
 
 static struct io *create(const struct io_params *params)
@@ -428,6 +429,64 @@ Test(uring, one_long_upload_does_not_hold_up_a_short_command, .timeout = 30)
 Test(uring, a_kernel_that_refuses_a_length_receives_without, .timeout = 30)
 {
     (void)read_before(1u << 31);
+}
+
+/*
+ * Many uploads at once: a turn of the loop reads but some of them, each gets its share, and one
+ * byte of somebody else waits for a turn or two and not for all of them.
+ */
+Test(uring, uploads_are_read_in_turns, .timeout = 60)
+{
+    enum { UPLOADS = 40, SIZE = 128 * 1024, BUF = 1024 };
+    static uint8_t data[SIZE];
+    static struct kit_conn clients[UPLOADS + 1];
+    struct io_params params = {.fd_count_max = 2 * UPLOADS + 16,
+                               .recv_buf_count = 1024,
+                               .recv_buf_size = BUF,
+                               .cpu = -1};
+    struct kit k = {.c = &real, .io = create(&params)};
+    struct kit_listener l;
+    struct kit_conn *server, *brief = &clients[UPLOADS];
+    size_t read = 0;
+
+    kit_fill(data, sizeof data, 0);
+    kit_listen(&k, &l, UPLOADS + 1);
+    for (int i = 0; i <= UPLOADS; i++) {
+        kit_connect(&l, &clients[i], &server);
+        kit_receive(server);
+    }
+    for (int i = 0; i < UPLOADS; i++)
+        kit_send(&clients[i], data, sizeof data);
+    for (int i = 0; i < UPLOADS; i++) /* known as uploads from here on */
+        KIT_UNTIL(&k, l.conns[i].got_len >= (RECV_BULK_AFTER + 2) * BUF);
+    for (int i = 0; i < 8; i++) /* what is under way otherwise ends */
+        io_turn(k.io, false);
+    for (int turn = 0; turn < 20; turn++) {
+        size_t had[UPLOADS], all = 0;
+        for (int i = 0; i < UPLOADS; i++)
+            had[i] = l.conns[i].got_len;
+        io_turn(k.io, false);
+        for (int i = 0; i < UPLOADS; i++) {
+            cr_assert_leq(l.conns[i].got_len, had[i] + BUF, "one buffer a turn");
+            all += l.conns[i].got_len - had[i];
+        }
+        cr_assert_leq(all, RECV_BULK_TURNS * BUF, "and so many of them");
+        read += all;
+    }
+    cr_assert_gt(read, 0);
+    kit_send(brief, data, 1);
+    KIT_UNTIL(&k, l.conns[UPLOADS].got_len == 1);
+    for (int i = 0; i < UPLOADS; i++) {
+        KIT_UNTIL(&k, l.conns[i].got_len == sizeof data);
+        cr_assert(kit_holds(l.conns[i].got, sizeof data, 0));
+        cr_assert_eq(kit_wait(&clients[i].send), SIZE);
+    }
+    for (int i = 0; i <= UPLOADS; i++) {
+        kit_disconnect(&clients[i]);
+        kit_disconnect(&l.conns[i]);
+    }
+    kit_unlisten(&l);
+    kit_close(&k);
 }
 
 /* One call sleeps while completions of others come in: they are kept. */
