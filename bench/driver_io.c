@@ -18,9 +18,9 @@
 #include "gateway/base/list.h"
 #include "gateway/limits.h"
 
-#define WIRE_SIZE  8192u            /* gathered from the parts of the output: at most twice this */
-#define TLS_CHUNK  16384u           /* plaintext given to wolfSSL at once */
-#define TLS_WIRE   (4u * TLS_CHUNK) /* ciphertext sent at once */
+#define WIRE_SIZE 8192u            /* gathered from the parts of the output: at most twice this */
+#define TLS_CHUNK 16384u           /* plaintext given to wolfSSL at once */
+#define TLS_WIRE  (4u * TLS_CHUNK) /* ciphertext sent at once */
 
 #define SLOW_NS      (100ull * NS_PER_MS) /* between two pieces of a slow sender */
 #define SOURCE_FIRST 0x7F000101u          /* 127.0.1.1 */

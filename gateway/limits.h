@@ -62,9 +62,9 @@
 
 /* ---- sessions ---- */
 #define SESSION_RECV_BUF_SIZE       (16u * 1024)
-#define SESSION_RECV_BUF_COUNT      1024u       /* per shard: 16 MiB; all held: receiving waits */
-#define RECV_BULK_AFTER             8u /* full buffers in a row: an upload, read in turns */
-#define RECV_BULK_TURNS             8u /* uploads that are read in one turn of the loop */
+#define SESSION_RECV_BUF_COUNT      1024u /* per shard: 16 MiB; all held: receiving waits */
+#define RECV_BULK_AFTER             8u    /* full buffers in a row: an upload, read in turns */
+#define RECV_BULK_TURNS             8u    /* uploads that are read in one turn of the loop */
 #define RECV_BULK_SPARE             4u /* one part in so many of the buffers is not for uploads */
 #define SESSION_OUT_BUF_SIZE        (8u * 1024) /* replies not yet sent; full: reading stops */
 #define SESSION_COUNT_MAX           20000u      /* per shard, default; more: 421 4.7.0 and close */

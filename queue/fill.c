@@ -149,11 +149,11 @@ static void fill_done(struct io_op *op, int32_t res, uint32_t flags)
     lane_soon(l);
 }
 
-bool fill_wants_roll(const struct lane *l)
+bool fill_wants_roll(struct lane *l)
 {
     const struct segment *s = l->spare;
 
     return l->p.zero_fill > 0 && s && is_whole(s) && !l->fill.running && l->open &&
            !is_whole(l->open) && l->open->tail <= s->bytes / 4 && !l->closing && !l->recovering &&
-           lane_room((struct lane *)l, false) >= FILL_ROOM_MIN * s->bytes;
+           lane_room(l, false) >= FILL_ROOM_MIN * s->bytes;
 }

@@ -406,7 +406,7 @@ uint64_t fill_recycled(const struct lane *l, uint64_t written);
 /* There is a spare. */
 void fill_kick(struct lane *l);
 /* The open segment has few records and is not filled; the spare is. */
-bool fill_wants_roll(const struct lane *l);
+bool fill_wants_roll(struct lane *l);
 
 /* ---- prepare.c, seal.c, reap.c ---- */
 bool prepare_init(struct lane *l);

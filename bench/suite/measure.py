@@ -29,6 +29,12 @@ def bench_json(bench, *words, core=None):
     return result
 
 
+def at_once(commands):
+    """What loads that run at the same time print, each one line of JSON."""
+    running = [subprocess.Popen(one, stdout=subprocess.PIPE, text=True) for one in commands]
+    return [json.loads(one.communicate()[0] or "{}") for one in running]
+
+
 def credentials(tls):
     return ["--auth", f"{USER}:{PASSWORD}"] if tls else []
 

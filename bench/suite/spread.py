@@ -5,11 +5,9 @@ every core has a load of its own for each shard, with a part of the sessions, so
 and load are the same, and what differs is that the shards are of one process.
 """
 import contextlib
-import json
-import subprocess
 import time
 
-from measure import METRICS_AGE_S, QUIET_S, load_words
+from measure import METRICS_AGE_S, QUIET_S, at_once, load_words, unfinished
 from servers import Gateway, HeldHop, RunError
 
 
@@ -28,15 +26,12 @@ def gateways(stack, bench, case):
 
 def all_loads(bench, by_shard, options, tls, duration):
     """One from each core to each shard's gateway, at the same time; what they print."""
-    loads = []
-    for core in range(len(by_shard)):
-        for server in by_shard:
-            words = [bench.program, *load_words(server, options, tls, duration), "--json"]
-            loads.append(subprocess.Popen(bench.pinned(str(core), words), text=True,
-                                          stdout=subprocess.PIPE))
-    results = [json.loads(one.communicate()[0] or "{}") for one in loads]
-    for one, result in zip(loads, results):
-        bench.raw(one.args, result)
+    commands = [bench.pinned(str(core), [bench.program, *load_words(server, options, tls, duration),
+                                         "--json"])
+                for core in range(len(by_shard)) for server in by_shard]
+    results = at_once(commands)
+    for command, result in zip(commands, results):
+        bench.raw(command, result)
     return results
 
 
@@ -59,7 +54,7 @@ def run_spread(bench, scenario, case, server_name, args, known):
                 "rate": sum(one["messages_per_second"] for one in results),
                 "syncs": (syncs(servers) - before) / acked,
                 "errors": sum(sum(one["errors"].values()) + sum(one["refusals"].values())
-                              for one in results)}
+                              - unfinished(one) for one in results)}
 
 
 def seconds(servers):

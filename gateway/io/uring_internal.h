@@ -89,8 +89,8 @@ enum uring_state {
 
 struct uring_fd {
     uint32_t flags;
-    uint32_t busy;  /* operations that name it */
-    int32_t number; /* of the process, for the writer; 0: none */
+    uint32_t busy;       /* operations that name it */
+    int32_t number;      /* of the process, for the writer; 0: none */
     uint32_t full_reads; /* receives in a row that filled their buffers */
 };
 

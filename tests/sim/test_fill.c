@@ -55,6 +55,13 @@ static void make(struct filling *f, uint64_t seed, void (*edit)(struct lane_para
     f->host = sim_host_add(f->sim, "host", "10.0.0.1");
 }
 
+static struct lane *begin(struct filling *f, uint64_t seed, void (*edit)(struct lane_params *p))
+{
+    make(f, seed, edit);
+    start(f, LANE_WRITE_DIRECT);
+    return f->k.lane;
+}
+
 static void end(struct filling *f)
 {
     crash_lane_close(&f->k, false);
@@ -108,9 +115,7 @@ Test(fill, an_idle_lane_goes_on_to_a_full_segment)
     struct filling f;
     struct lane *l;
 
-    make(&f, 1, fills);
-    start(&f, LANE_WRITE_DIRECT);
-    l = f.k.lane;
+    l = begin(&f, 1, fills);
     cr_assert(l->open->id == 1 && !is_full(l->open), "a start waits for nothing");
     uint64_t first = message(&f);
     crash_lane_idle(&f.k, FILLED_NS);
@@ -140,9 +145,7 @@ Test(fill, lanes_of_one_disk_share_the_pace)
     struct filling f;
     struct lane *l;
 
-    make(&f, 8, fills_with_others);
-    start(&f, LANE_WRITE_DIRECT);
-    l = f.k.lane;
+    l = begin(&f, 8, fills_with_others);
     crash_lane_idle(&f.k, 400 * NS_PER_MS); /* room for ten pieces of 64 KiB; alone: full by then */
     cr_assert(l->open->id == 1 && l->spare->written > SEGMENT_BLOCK);
     cr_assert_leq(l->spare->written, SEGMENT_BLOCK + 10 * 64 * KIB);
@@ -157,9 +160,7 @@ Test(fill, a_busy_lane_does_without)
     struct filling f;
     struct lane *l;
 
-    make(&f, 2, fills);
-    start(&f, LANE_WRITE_DIRECT);
-    l = f.k.lane;
+    l = begin(&f, 2, fills);
     for (int i = 0; i < 300; i++) { /* several segments */
         message(&f);
         if (l->open->id == 1)
@@ -179,9 +180,7 @@ Test(fill, a_recycled_segment_is_full)
     struct lane *l;
     uint32_t id;
 
-    make(&f, 3, fills_larger);
-    start(&f, LANE_WRITE_DIRECT);
-    l = f.k.lane;
+    l = begin(&f, 3, fills_larger);
     for (int i = 0; i < 3000 && !(l->spare && l->prepare.recycled); i++)
         deliver(&f, message(&f));
     cr_assert(l->spare && l->prepare.recycled);
@@ -214,9 +213,7 @@ Test(fill, short_of_room_no_segment_is_left_early)
     struct filling f;
     struct lane *l;
 
-    make(&f, 6, fills_in_short_room);
-    start(&f, LANE_WRITE_DIRECT);
-    l = f.k.lane;
+    l = begin(&f, 6, fills_in_short_room);
     message(&f);
     crash_lane_idle(&f.k, FILLED_NS);
     cr_assert(l->open->id == 1 && is_full(l->spare));
@@ -232,9 +229,7 @@ static void write_fails(enum sim_fault fault)
     struct filling f;
     struct lane *l;
 
-    make(&f, 7, fills);
-    start(&f, LANE_WRITE_DIRECT);
-    l = f.k.lane;
+    l = begin(&f, 7, fills);
     while (!l->spare)
         crash_lane_turn(&f.k);
     sim_host_fail_next(f.host, SIM_WRITE, 1, fault);
@@ -263,9 +258,7 @@ Test(fill, a_sync_that_fails)
     struct lane *l;
     uint32_t kept = 0;
 
-    make(&f, 8, fills);
-    start(&f, LANE_WRITE_DIRECT);
-    l = f.k.lane;
+    l = begin(&f, 8, fills);
     while (!l->spare)
         crash_lane_turn(&f.k);
     sim_host_fail_next(f.host, SIM_SYNC, 0, SIM_EIO);

@@ -50,7 +50,7 @@ struct swarm {
     } dns;
     uint32_t kills, cuts, stops, reloads, jumps, outages, operations, single_faults;
     bool no_direct, in_place; /* what the file system can */
-    bool junk;                 /* a segment that nobody can read is there from the start */
+    bool junk;                /* a segment that nobody can read is there from the start */
     bool bulk; /* much mail of some size, some of it held: segments fill, die and are emptied */
     struct sim_faults disk_and_net; /* of the gateway's machine */
     struct sim_faults peers;        /* of the others */

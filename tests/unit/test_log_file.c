@@ -7,10 +7,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include "gateway/log_file.h"
+#include "tests/unit/soft_limit.h"
 
 static char dir[] = "/tmp/hikyaku-log-XXXXXX", path[64];
 static struct log_file file;
@@ -65,19 +65,6 @@ static void holds(const char *text)
     cr_assert_str_eq(got, text, "%s", got);
 }
 
-/* The soft limit, which it gives back. */
-static rlim_t limit(int what, rlim_t to)
-{
-    struct rlimit r;
-    rlim_t before;
-
-    cr_assert_eq(getrlimit(what, &r), 0);
-    before = r.rlim_cur;
-    r.rlim_cur = to;
-    cr_assert_eq(setrlimit(what, &r), 0);
-    return before;
-}
-
 Test(log_file, half_a_line_of_an_earlier_life_is_ended)
 {
     FILE *f = fopen(path, "we");
@@ -100,19 +87,19 @@ Test(log_file, half_a_line_on_a_full_disk_is_ended)
 
     signal(SIGXFSZ, SIG_IGN);
     cr_assert(log_file_open(&file));
-    before = limit(RLIMIT_FSIZE, 6);
+    before = soft_limit(RLIMIT_FSIZE, 6);
     put("one\ntwo\n");
     put("three\n");
-    limit(RLIMIT_FSIZE, 8);
+    soft_limit(RLIMIT_FSIZE, 8);
     put("four\n");
-    limit(RLIMIT_FSIZE, before);
+    soft_limit(RLIMIT_FSIZE, before);
     holds("one\ntw\nf");
     put("five\n");
     put("six\n");
     holds("one\ntw\nf\nfive\nsix\n");
-    before = limit(RLIMIT_FSIZE, 18); /* full at the end of a line */
+    before = soft_limit(RLIMIT_FSIZE, 18); /* full at the end of a line */
     put("seven\n");
-    limit(RLIMIT_FSIZE, before);
+    soft_limit(RLIMIT_FSIZE, before);
     put("eight\n");
     holds("one\ntw\nf\nfive\nsix\neight\n");
 }
@@ -139,10 +126,10 @@ Test(log_file, without_a_descriptor_for_a_new_one_the_old_one_goes_on)
     file.bytes_max = 4;
     cr_assert(log_file_open(&file));
     put("one\n");
-    before = limit(RLIMIT_NOFILE, 0);
+    before = soft_limit(RLIMIT_NOFILE, 0);
     cr_assert_not(log_file_rotate(&file));
     put("two\n");
-    limit(RLIMIT_NOFILE, before);
+    soft_limit(RLIMIT_NOFILE, before);
     cr_assert_eq(files(false), 1);
     holds("one\ntwo\n");
     cr_assert(log_file_rotate(&file));

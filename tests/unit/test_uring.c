@@ -440,10 +440,8 @@ Test(uring, uploads_are_read_in_turns, .timeout = 60)
     enum { UPLOADS = 40, SIZE = 128 * 1024, BUF = 1024 };
     static uint8_t data[SIZE];
     static struct kit_conn clients[UPLOADS + 1];
-    struct io_params params = {.fd_count_max = 2 * UPLOADS + 16,
-                               .recv_buf_count = 1024,
-                               .recv_buf_size = BUF,
-                               .cpu = -1};
+    struct io_params params = {
+        .fd_count_max = 2 * UPLOADS + 16, .recv_buf_count = 1024, .recv_buf_size = BUF, .cpu = -1};
     struct kit k = {.c = &real, .io = create(&params)};
     struct kit_listener l;
     struct kit_conn *server, *brief = &clients[UPLOADS];

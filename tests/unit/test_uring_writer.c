@@ -10,11 +10,11 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include "gateway/io/uring_internal.h"
 #include "tests/io/conform_kit.h"
+#include "tests/unit/soft_limit.h"
 
 enum lacking { LACKS_NOTHING, LACKS_THREAD, LACKS_EVENT, LACKS_NUMBER };
 
@@ -85,19 +85,6 @@ static struct conform here(char *dir)
     return (struct conform){.create = create, .destroy = io_destroy, .turn = turn, .dir = dir};
 }
 
-/* The soft limit, which it gives back. */
-static rlim_t limit(int what, rlim_t to)
-{
-    struct rlimit r;
-    rlim_t before;
-
-    cr_assert_eq(getrlimit(what, &r), 0);
-    before = r.rlim_cur;
-    r.rlim_cur = to;
-    cr_assert_eq(setrlimit(what, &r), 0);
-    return before;
-}
-
 /* One write and its sync, whoever does it: the result, and whether a sync ran. */
 static int32_t write_sync(struct kit *k, int32_t fd, uint32_t len, uint64_t offset, bool *synced)
 {
@@ -133,12 +120,12 @@ static void with_a_limit(struct kit *k, int32_t fd)
 
     cr_assert_eq(write_sync(k, fd, LEN, 0, &synced), LEN);
     cr_assert(synced);
-    before = limit(RLIMIT_FSIZE, ROOM);
+    before = soft_limit(RLIMIT_FSIZE, ROOM);
     cr_assert_eq(write_sync(k, fd, LEN, LEN, &synced), -EIO, "a short write");
     cr_assert_not(synced, "no sync behind a write that failed");
     cr_assert_eq(write_sync(k, fd, LEN, ROOM, &synced), -EFBIG);
     cr_assert_not(synced, "no sync behind a write that failed");
-    limit(RLIMIT_FSIZE, before);
+    soft_limit(RLIMIT_FSIZE, before);
     cr_assert_eq(write_sync(k, fd, LEN, LEN, &synced), LEN);
     cr_assert(synced);
 }
@@ -160,7 +147,7 @@ static void lacks(enum lacking what, bool plain)
         kit_op_init(&k, &o);
         START(&k, io_write_sync(k.io, &o.op, other, "x", 1, 0));
         cr_assert_eq(kit_wait(&o), 1);
-        before = limit(RLIMIT_NOFILE, 0);
+        before = soft_limit(RLIMIT_NOFILE, 0);
     }
     lacking = what;
     fd = kit_open_file(&k, kit_path(&k, "file", path), IO_WRITE | IO_CREATE);
@@ -168,7 +155,7 @@ static void lacks(enum lacking what, bool plain)
     if (what != LACKS_NUMBER || k.io->direct)
         with_a_limit(&k, fd);
     if (what == LACKS_NUMBER)
-        limit(RLIMIT_NOFILE, before);
+        soft_limit(RLIMIT_NOFILE, before);
     lacking = LACKS_NOTHING;
     io_close(k.io, other);
     io_close(k.io, fd);
