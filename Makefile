@@ -256,7 +256,7 @@ scoreboard: all ## the same power cut for five other servers, CUTS times (defaul
 
 .PHONY: bench-peers
 bench-peers: ## unpack the mail servers that hikyaku-bench run --peers measures (bench/peers.md)
-	@deploy/packages/fetch-peers postfix exim4-daemon-light opensmtpd
+	@deploy/packages/fetch-peers postfix exim4-daemon-light opensmtpd chasquid
 	@deploy/packages/fetch-haraka
 
 CRASH_BIN := $(B)/tests/sim/test_bit_rot $(B)/tests/sim/test_crash_points

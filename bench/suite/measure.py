@@ -35,8 +35,8 @@ def at_once(commands):
     return [json.loads(one.communicate()[0] or "{}") for one in running]
 
 
-def credentials(tls):
-    return ["--auth", f"{USER}:{PASSWORD}"] if tls else []
+def credentials(server):
+    return ["--auth", f"{getattr(server, 'login', USER)}:{PASSWORD}"]
 
 
 def port_of(server, options):
@@ -47,7 +47,8 @@ def port_of(server, options):
 
 def load_words(server, options, tls, seconds):
     words = ["load", "--to", f"{server.host}:{port_of(server, options)}", "--server-pid",
-             str(server.pid), *options, *credentials(tls and "--tls" in options)]
+             str(server.pid), *options]
+    words += credentials(server) if tls and "--tls" in options else []
     return [*words, "--seconds", str(seconds)] if seconds else words
 
 
@@ -154,7 +155,7 @@ def warm_up(bench, server, tls, options=()):
         return
     for _ in range(WARM_UP_TRIES):
         done = bench_json(bench, "load", "--to", f"127.0.0.1:{server.submission}", "--sessions",
-                          "1", "--messages", "1", "--tls", "starttls", *credentials(True))
+                          "1", "--messages", "1", "--tls", "starttls", *credentials(server))
         if done["acked"]:
             return
         time.sleep(0.05)
@@ -281,7 +282,7 @@ def run_idle(bench, scenario, case, server_name, args, known):
     with HeldHop(bench), Gateway(bench, case.shards, case.key) as server:
         warm_up(bench, server, scenario.tls)
         words = [bench.program, "idle", "--to", f"127.0.0.1:{server.submission}", "--sessions",
-                 str(case.sessions), "--tls", "starttls", *credentials(True), "--hold", hold,
+                 str(case.sessions), "--tls", "starttls", *credentials(server), "--hold", hold,
                  "--source-ips", "20", "--server-pid", str(server.pid), "--json"]
         holder = subprocess.Popen(bench.pinned(bench.load_core, words), stdout=subprocess.PIPE,
                                   text=True)

@@ -143,11 +143,21 @@ def _classes():
             for kind, name in (("key", "tls_key.pem"), ("certificate", "tls_cert.pem")):
                 shutil.copyfile(self.values[kind], os.path.join(self.dir, "config", name))
 
-    return {"postfix": Postfix, "exim": Exim, "opensmtpd": Opensmtpd, "haraka": Haraka}
+    class Chasquid(peers.ChasquidLocal):
+        aliases, login = "*: | /bin/true\n", f"{USER}@bench.test"
+        no_relay = "it has next hops by MX alone"
+
+        def prepare(self):
+            self.values["more"] = config("chasquid.conf", self.values)
+            self.users = f'users {{ key: "{USER}" value {{ plain {{ password: "{PASSWORD}" }} }} }}'
+            super().prepare()
+
+    return {"postfix": Postfix, "exim": Exim, "opensmtpd": Opensmtpd, "haraka": Haraka,
+            "chasquid": Chasquid}
 
 
 CLASSES = _classes() if peers else {}
-NAMES = ("postfix", "exim", "opensmtpd", "haraka")
+NAMES = ("postfix", "exim", "opensmtpd", "haraka", "chasquid")
 
 
 class Peer:
@@ -168,11 +178,15 @@ class Peer:
             raise
         self.pid, self.host, self.port = self.server.process.pid, self.server.host, self.server.port
         self.submission = self.server.values["submission"]
+        self.login = getattr(self.server, "login", USER)
 
     def start(self, bench, key, held, prefix):
         closed = closed_folder(bench.folder)
         if closed:
             raise Unable(f"{closed} is closed to other users; name another --disk")
+        why = getattr(CLASSES[self.name], "no_relay", None)
+        if why and not held:
+            raise Unable(why)
         self.folder = tempfile.mkdtemp(prefix=f"{self.name}-", dir=bench.folder)
         os.chmod(self.folder, 0o711)
         leaf = SimpleNamespace(certificate=os.path.join(self.folder, "tls.crt"),

@@ -146,38 +146,23 @@ class Haraka(Peer, peers.HarakaRelay):
         super().drain()
 
 
-class Chasquid(Peer):
+class Chasquid(Peer, peers.ChasquidLocal):
     """Local delivery by a script, which says "later" until there is a file `open`."""
 
-    package, spool = "chasquid", "data"
+    spool = "data"
     burst_s = 0.3  # it takes 200 messages that it cannot deliver, and then no more
+    aliases = "".join(f"user{i}: box@bench.test\n" for i in range(10))
 
     def prepare(self):
         self.own("data")
         self.on_disk()
-        config = os.path.join(self.dir, "config")
-        os.makedirs(os.path.join(config, "domains", "bench.test"))
-        os.makedirs(os.path.join(config, "certs", "score.test"))
-        leaf = certs.leaf("score.test")
-        for name, path in (("fullchain.pem", leaf.certificate), ("privkey.pem", leaf.key)):
-            shutil.copyfile(path, os.path.join(config, "certs", "score.test", name))
-        with open(os.path.join(config, "domains", "bench.test", "aliases"), "w",
-                  encoding="ascii") as file:
-            file.write("".join(f"user{i}: box@bench.test\n" for i in range(10)))
+        self.values["more"] = (f'mail_delivery_agent_bin: "{self.dir}/deliver"\n'
+                               'mail_delivery_agent_args: "%to%"')
         with open(os.path.join(self.dir, "deliver"), "w", encoding="ascii") as file:
             file.write(f"#!/bin/sh\n[ -e {self.dir}/open ] || exit 75\n"
                        f"exec grep -a X-Bench-Id: >>{self.dir}/delivered\n")
         os.chmod(os.path.join(self.dir, "deliver"), 0o755)
-        with open(os.path.join(self.dir, "resolv.conf"), "w", encoding="ascii") as file:
-            file.write("nameserver 127.0.0.1\n")
-        peers.template("score.chasquid.conf", os.path.join(config, "chasquid.conf"), self.values)
-
-    def mounts(self):
-        return super().mounts() + [(f"{self.dir}/resolv.conf", "/etc/resolv.conf")]
-
-    def words(self):
-        return [os.path.join(self.folder_of_peer, "usr/bin/chasquid"), "-config_dir",
-                os.path.join(self.dir, "config")]
+        peers.ChasquidLocal.prepare(self)
 
     def drain(self):
         with open(os.path.join(self.dir, "open"), "wb"):

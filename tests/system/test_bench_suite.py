@@ -97,6 +97,8 @@ def test_passwords_go_over_tls_alone(_):
                                 (["--tls", "implicit"], 2, True)):
         words = measure.load_words(Server, options, True, None)
         assert words[2] == f"127.0.0.1:{port}" and ("--auth" in words) == auth, words
+    Server.login = "bench@bench.test"  # where names have domains
+    assert "bench@bench.test:bench-password" in measure.load_words(Server, options, True, None)
 
 
 class Tags(html.parser.HTMLParser):

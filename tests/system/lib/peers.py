@@ -369,3 +369,33 @@ class HarakaRelay(Server):
 
     def words(self):
         return [harness.tool("node"), self.program, "-c", self.dir]
+
+
+class ChasquidLocal(Server):
+    """No relay: it has next hops by MX alone. `aliases`: who gets the mail of bench.test; `users`:
+    who may log in."""
+
+    package, aliases, users = "chasquid", "", ""
+
+    def prepare(self):
+        self.own("data")
+        config = os.path.join(self.dir, "config")
+        domain = os.path.join(config, "domains", "bench.test")
+        pair = os.path.join(config, "certs", self.values["name"])
+        os.makedirs(domain)
+        os.makedirs(pair)
+        shutil.copyfile(self.values["certificate"], os.path.join(pair, "fullchain.pem"))
+        shutil.copyfile(self.values["key"], os.path.join(pair, "privkey.pem"))
+        for path, text in ((os.path.join(domain, "aliases"), self.aliases),
+                           (os.path.join(domain, "users"), self.users),
+                           (os.path.join(self.dir, "resolv.conf"), "nameserver 127.0.0.1\n")):
+            with open(path, "w", encoding="ascii") as file:
+                file.write(text)
+        template("chasquid.conf", os.path.join(config, "chasquid.conf"), self.values)
+
+    def mounts(self):
+        return super().mounts() + [(f"{self.dir}/resolv.conf", "/etc/resolv.conf")]
+
+    def words(self):
+        return [os.path.join(self.folder_of_peer, "usr/bin/chasquid"), "-config_dir",
+                os.path.join(self.dir, "config")]
