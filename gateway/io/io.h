@@ -248,7 +248,10 @@ void io_send(struct io *io, struct io_op *op, int32_t fd, const void *data, uint
 /* No more will be sent (FIN). Fire and forget. */
 void io_shutdown(struct io *io, int32_t fd);
 
-/* Gives the descriptor back. Operations on it must be done or cancelled before; needs no op. */
+/*
+ * Gives the descriptor back. Operations on it must be done or cancelled before; needs no op. A
+ * listener without operations is closed when this returns: nobody can connect any more.
+ */
 void io_close(struct io *io, int32_t fd);
 
 /*

@@ -110,8 +110,6 @@ struct io *io_create(const struct io_params *params, struct why *why)
     io->parked.last = &io->parked.first;
     io->queued.last = &io->queued.first;
     io->spare = -1;
-    for (uint32_t i = 0; i < URING_LISTENERS_KEPT; i++)
-        io->listeners[i].fd = -1;
     timer_heap_init(&io->timers);
     slab_init(&io->statx, "file sizes", sizeof(struct statx), URING_STATX_MAX);
     if (!create_parts(io, params, why)) {

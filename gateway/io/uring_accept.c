@@ -29,10 +29,9 @@ static void accept_arm(struct io_acceptor *a, struct io_op *op)
     op->net.addr.len = sizeof op->net.addr.in6;
     sqe = uring_sqe(a->io);
     /* A slot is closed with its ring; SOCK_CLOEXEC would be refused. */
-    io_uring_prep_accept(sqe, a->listen_fd, &op->net.addr.sa, &op->net.addr.len,
+    io_uring_prep_accept(sqe, a->io->fds[a->listen_fd].number, &op->net.addr.sa, &op->net.addr.len,
                          a->io->direct ? 0 : SOCK_CLOEXEC);
     sqe->file_index = a->io->direct ? IORING_FILE_INDEX_ALLOC : 0;
-    sqe->flags |= uring_fd_flag(a->io);
     uring_tag(sqe, op, URING_OP);
 }
 

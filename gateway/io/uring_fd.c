@@ -4,8 +4,9 @@
  * Owns:     the table of descriptors: what is open, and how many operations name it.
  * Runs on:  the thread of the io.
  * Contract: a descriptor that is closed while operations name it is given back to the kernel when
- *           the last of them has completed. Descriptors are slots of the ring's table, or numbers
- *           of the process on kernels where a slot does not close at once (uring_internal.h).
+ *           the last of them has completed; a listener at once, others with the next turn.
+ *           Descriptors are slots of the ring's table, or numbers of the process on kernels where a
+ *           slot does not close at once (uring_internal.h).
  * Failure:  past fd_limit: -ENFILE. Closing one that is not open, or whose receive or send
  *           goes on without having been cancelled: asserted.
  * Bounds:   fd_limit descriptors; numbers of the process below FD_NUMBER_MAX.
@@ -84,14 +85,16 @@ void uring_fd_hold(struct io *io, int32_t fd)
 
 static void fd_give_back(struct io *io, int32_t fd)
 {
-    struct io_uring_sqe *sqe = uring_sqe(io);
+    struct io_uring_sqe *sqe;
+    bool listener = io->fds[fd].flags & URING_FD_LISTENER;
 
-    if (io->fds[fd].flags & URING_FD_LISTENER)
-        uring_listener_forget(io, fd);
-    if (io->direct && io->fds[fd].number)
+    if (listener || io->fds[fd].number)
         close(io->fds[fd].number);
     io->fds[fd] = (struct uring_fd){0};
     io->fd_used--;
+    if (listener && !io->direct)
+        return;
+    sqe = uring_sqe(io);
     if (io->direct)
         io_uring_prep_close_direct(sqe, (unsigned)fd);
     else

@@ -12,6 +12,10 @@
  * the kernel, ever meets its next user. Before Linux 6.13 a slot given back kept its file open for
  * as long as any older operation of the ring was under way; there, descriptors are numbers of the
  * process.
+ *
+ * A listener is always a number of the process, closed in the call that closes it: who is told
+ * afterwards that it is gone may rely on that. A slot lives as long as the ring, which the kernel
+ * takes apart some time after its process has ended; until then a dead process would listen.
  */
 #ifndef HIKYAKU_IO_URING_INTERNAL_H
 #define HIKYAKU_IO_URING_INTERNAL_H
@@ -83,28 +87,20 @@ enum uring_state {
 #define URING_FD_DSYNC     8u
 #define URING_FD_SENDING   16u
 #define URING_FD_RECEIVING 32u
-#define URING_FD_LISTENER  64u  /* its address is remembered */
+#define URING_FD_LISTENER  64u
 #define URING_FD_RECV_CUT  128u /* the receive, or the send, under way was cancelled */
 #define URING_FD_SEND_CUT  256u
 
 struct uring_fd {
     uint32_t flags;
     uint32_t busy;       /* operations that name it */
-    int32_t number;      /* of the process, for the writer; 0: none */
+    int32_t number;      /* of the process, for the writer or a listener; 0: none */
     uint32_t full_reads; /* receives in a row that filled their buffers */
 };
 
 /* Receives that wait, first come first served. */
 struct uring_line {
     struct io_op *first, **last;
-};
-
-/* The addresses of listeners are known without asking; before Linux 6.8 the kernel cannot be asked.
- */
-#define URING_LISTENERS_KEPT 64u
-struct uring_listener {
-    int32_t fd; /* -1: free */
-    struct io_addr addr;
 };
 
 struct uring_event {
@@ -133,8 +129,6 @@ struct io {
     bool direct; /* descriptors are slots of the ring's table */
     int spare;   /* else: a number kept for refusing connections when there is none left, or -1 */
     uint32_t features;
-
-    struct uring_listener listeners[URING_LISTENERS_KEPT];
 
     struct io_uring_buf_ring *buf_ring;
     uint8_t *bufs;
@@ -195,9 +189,6 @@ static inline uint8_t uring_fd_flag(const struct io *io)
 {
     return io->direct ? IOSQE_FIXED_FILE : 0;
 }
-
-/* ---- uring_listen.c ---- */
-void uring_listener_forget(struct io *io, int32_t fd);
 
 /* ---- uring_accept.c, uring_net.c, uring_recv.c, uring_file.c: what comes next after a completion
  * ---- */

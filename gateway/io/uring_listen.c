@@ -1,12 +1,13 @@
 /*
  * gateway/io/uring_listen.c - the io_uring backend: listeners, and local addresses.
  *
- * Owns:     the addresses of the listeners.
+ * Owns:     nothing of its own.
  * Runs on:  the thread of the io, which waits for the kernel: at start and reload, and at most once
  *           a connection.
- * Contract: see io.h. TCP_NODELAY is set on the listener and passes to what it accepts.
+ * Contract: see io.h. TCP_NODELAY is set on the listener and passes to what it accepts. A listener
+ *           is a number of the process; where descriptors are slots, its slot holds a stand-in.
  * Failure:  false, and `why` names the address and the reason, in words.
- * Bounds:   URING_LISTENERS_KEPT addresses are kept; an address in use is tried LISTEN_TRIES times.
+ * Bounds:   an address in use is tried LISTEN_TRIES times.
  * Tests:    tests/unit/test_uring.c
  */
 #include <errno.h>
@@ -49,8 +50,8 @@ static int make_listener(const struct io_addr *addr, const struct io_listen_opts
 }
 
 /*
- * The kernel frees the sockets of a process that was killed some 40 ms after it ended, since they
- * are its ring's: who starts again at once must not be told that somebody else listens.
+ * The kernel ends the accepts of a process that was killed some milliseconds after it ended, and
+ * with them its listener: who starts again at once must not be told that somebody else listens.
  */
 static int make_listener_patiently(struct io *io, const struct io_addr *addr,
                                    const struct io_listen_opts *opts)
@@ -94,50 +95,43 @@ static bool local_name(int s, struct io_addr *out)
     return ok;
 }
 
-static uint32_t listener_remember(struct io *io, int32_t fd, int s)
+/*
+ * What stands in the slot of a listener, so that nobody else is given it: a socket that nobody can
+ * reach. Adopts it; -errno.
+ */
+static int32_t stand_in(struct io *io, int family)
 {
-    struct io_addr addr;
+    struct io_uring_sqe *sqe;
+    int s = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0), slot = s, r;
 
-    for (uint32_t i = 0; i < URING_LISTENERS_KEPT; i++) {
-        if (io->listeners[i].fd >= 0)
-            continue;
-        if (!local_name(s, &addr))
-            return 0;
-        io->listeners[i] = (struct uring_listener){.fd = fd, .addr = addr};
-        return URING_FD_LISTENER;
-    }
-    return 0;
-}
-
-void uring_listener_forget(struct io *io, int32_t fd)
-{
-    for (uint32_t i = 0; i < URING_LISTENERS_KEPT; i++)
-        if (io->listeners[i].fd == fd)
-            io->listeners[i].fd = -1;
+    if (s < 0)
+        return -errno;
+    sqe = uring_sqe(io);
+    io_uring_prep_files_update(sqe, &slot, 1, (int)IORING_FILE_INDEX_ALLOC);
+    r = uring_call(io, sqe);
+    close(s);
+    return r < 0 ? r : uring_fd_adopt(io, slot, URING_FD_LISTENER);
 }
 
 bool io_listen(struct io *io, const struct io_addr *addr, const struct io_listen_opts *opts,
                int32_t *fd, struct why *why)
 {
     char text[IO_ADDR_TEXT_MAX];
-    struct io_uring_sqe *sqe;
-    int s = make_listener_patiently(io, addr, opts), slot = s, r = s;
+    int s = make_listener_patiently(io, addr, opts), r = s;
 
     if (s >= 0 && io->direct) {
-        sqe = uring_sqe(io);
-        io_uring_prep_files_update(sqe, &slot, 1, (int)IORING_FILE_INDEX_ALLOC);
-        r = uring_call(io, sqe);
-        if (r >= 0)
-            r = uring_fd_adopt(io, slot, listener_remember(io, slot, s));
-        close(s);
+        r = stand_in(io, addr->sa.sa_family);
+        if (r < 0)
+            close(s);
     } else if (s >= 0) {
-        r = uring_fd_adopt(io, s, 0);
+        r = uring_fd_adopt(io, s, URING_FD_LISTENER);
     }
     if (r < 0) {
         why_set(why, 0, "", "cannot listen on %s: %s", io_addr_text(addr, true, text),
                 listen_problem(-r));
         return false;
     }
+    io->fds[r].number = s;
     *fd = r;
     return true;
 }
@@ -148,12 +142,8 @@ bool io_local_addr(struct io *io, int32_t fd, struct io_addr *out)
     int s;
     bool ok;
 
-    for (uint32_t i = 0; i < URING_LISTENERS_KEPT; i++) {
-        if (io->listeners[i].fd == fd && fd >= 0) {
-            *out = io->listeners[i].addr;
-            return true;
-        }
-    }
+    if (fd >= 0 && (uint32_t)fd < io->fd_count && (io->fds[fd].flags & URING_FD_LISTENER))
+        return local_name(io->fds[fd].number, out);
     if (!io->direct)
         return local_name(fd, out);
     sqe = uring_sqe(io);

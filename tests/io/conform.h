@@ -28,6 +28,7 @@ void conform_connect_errors(const struct conform *c);
 void conform_source_address(const struct conform *c);
 void conform_bad_fd(const struct conform *c);
 void conform_listen_errors(const struct conform *c);
+void conform_listener_ends(const struct conform *c);
 void conform_reuse_port(const struct conform *c);
 
 /* conform_load.c */

@@ -283,6 +283,40 @@ void conform_listen_errors(const struct conform *c)
     kit_close(&k);
 }
 
+/* Who is told that a listener is closed may rely on it, before another turn of its owner. */
+void conform_listener_ends(const struct conform *c)
+{
+    struct kit k, other;
+    struct kit_listener l, second;
+    struct kit_op o;
+    struct io_addr addr;
+    struct io_listen_opts opts = {.backlog = 5};
+    struct why why = {0};
+    int32_t fd;
+
+    kit_open(&k, c, 0, 0);
+    kit_open(&other, c, 0, 0);
+    for (int round = 0; round < 20; round++) {
+        kit_listen(&k, &l, 1);
+        kit_listen(&k, &second, 1);
+        addr = l.addr;
+        kit_unlisten(&l);
+        kit_op_init(&other, &o);
+        START(&other, io_connect(other.io, &o.op, &addr, NULL));
+        cr_assert_eq(kit_wait(&o), -ECONNREFUSED, "round %d", round);
+        cr_assert(io_listen(other.io, &addr, &opts, &fd, &why), "%s", why.text);
+        cr_assert(io_local_addr(other.io, fd, &addr));
+        cr_assert_eq(io_addr_port(&addr), io_addr_port(&l.addr));
+        io_close(other.io, fd); /* one that never accepted */
+        kit_op_init(&other, &o);
+        START(&other, io_connect(other.io, &o.op, &addr, NULL));
+        cr_assert_eq(kit_wait(&o), -ECONNREFUSED, "round %d", round);
+        kit_unlisten(&second);
+    }
+    kit_close(&other);
+    kit_close(&k);
+}
+
 /* Several listeners on an address: each connection comes to one of them. */
 void conform_reuse_port(const struct conform *c)
 {

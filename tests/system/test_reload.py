@@ -7,6 +7,8 @@ import os
 import shutil
 import smtplib
 import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 from lib.gateway import PASSWORDS, Gateway, users_file
 from lib.harness import case, expect, expect_equal, expect_match, main, stays, until
@@ -51,6 +53,37 @@ def address(folder):
         for _ in range(8):  # the kernel deals them out to the shards
             expect_equal(greeting(g, g.port["relay"]), wanted, f"turn {turn}")
     expect(g.process.alive(), "alive")
+    g.stop()
+
+
+@case("an address that a reload keeps greets everybody, whatever comes and goes beside it", 90)
+def kept(folder):
+    g = Gateway(folder, Sink(folder), shards=4).start()
+    extra = dict(g.receive("relay"))
+    over, answers = threading.Event(), []
+
+    def client():
+        while not over.is_set():
+            answers.append(greeting(g, g.port["submission"]))
+
+    with ThreadPoolExecutor(4) as pool:
+        clients = [pool.submit(client) for _ in range(4)]
+        try:
+            for turn in range(20):
+                known = len(answers)
+                g.config["receive_connectors"] = [
+                    c for c in g.config["receive_connectors"] if c["name"] != "relay"]
+                if turn % 2:
+                    g.config["receive_connectors"].append(extra)
+                g.receive("submission")["fqdn"] = f"turn{turn}.example"
+                expect_equal(g.reload().status, 200)
+                until(lambda seen=known: len(answers) >= seen + 8 or any(
+                    c.done() for c in clients), "connections")
+        finally:
+            over.set()
+        for c in clients:
+            c.result()
+    expect(all(answers), f"{answers.count(False)} of {len(answers)} were refused")
     g.stop()
 
 

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "gateway/io/uring_internal.h"
@@ -80,6 +81,7 @@ CONFORM(connect_errors)
 CONFORM(source_address)
 CONFORM(bad_fd)
 CONFORM(listen_errors)
+CONFORM(listener_ends)
 CONFORM(reuse_port)
 CONFORM(many_connections)
 CONFORM(buffers_run_out)
@@ -246,6 +248,39 @@ static void told(struct kit *k, int s, const char *what)
 static void nothing(struct timer *t)
 {
     (void)t;
+}
+
+/* The kernel takes the ring apart later; until then nobody may listen for the dead. */
+Test(uring, a_listener_ends_with_its_process, .timeout = 30)
+{
+    struct io_listen_opts opts = {.backlog = 5, .reuse_port = true};
+    struct io_params params = {.fd_count_max = 8, .cpu = -1};
+    struct io_addr addr;
+    struct why why = {0};
+    int32_t fd;
+    int ends[2], s;
+
+    for (int round = 0; round < 10; round++) {
+        cr_assert_eq(pipe(ends), 0);
+        pid_t child = fork();
+        if (child == 0) {
+            struct io *io = create(&params);
+            if (!io_addr_parse(&addr, SLICE_LIT("127.0.0.1"), 0) ||
+                !io_listen(io, &addr, &opts, &fd, &why) || !io_local_addr(io, fd, &addr) ||
+                write(ends[1], &addr, sizeof addr) != sizeof addr)
+                _exit(1);
+            for (;;)
+                pause();
+        }
+        cr_assert_eq(read(ends[0], &addr, sizeof addr), sizeof addr);
+        cr_assert_eq(kill(child, SIGKILL), 0);
+        cr_assert_eq(waitpid(child, NULL, 0), child);
+        cr_assert((s = socket(AF_INET, SOCK_STREAM, 0)) >= 0);
+        cr_assert_eq(bind(s, &addr.sa, addr.len), 0, "round %d: %s", round, strerror(errno));
+        close(s);
+        close(ends[0]);
+        close(ends[1]);
+    }
 }
 
 /* FAULTS 51: EMFILE. Who connects is told, the listener does not spin, and goes on by itself. */
