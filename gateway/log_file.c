@@ -39,13 +39,11 @@ static size_t write_all(int fd, const void *bytes, size_t len)
     return done;
 }
 
-static bool file_open(struct log_file *f)
+/* Goes on in this one, from its end. */
+static void file_take(struct log_file *f, int fd)
 {
     struct stat st;
     char last = '\n';
-    int fd = open(f->path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
-    if (fd < 0)
-        return false;
     if (f->fd >= 0)
         close(f->fd);
     f->fd = fd;
@@ -53,7 +51,14 @@ static bool file_open(struct log_file *f)
     f->torn = f->len && pread(fd, &last, 1, (off_t)f->len - 1) == 1 && last != '\n';
     if (f->head && f->len == 0)
         f->len = write_all(fd, f->head, strlen(f->head));
-    return true;
+}
+
+static bool file_open(struct log_file *f)
+{
+    int fd = open(f->path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
+    if (fd >= 0)
+        file_take(f, fd);
+    return fd >= 0;
 }
 
 bool log_file_open(struct log_file *f)
@@ -80,6 +85,32 @@ void log_file_write(struct log_file *f, const void *lines, uint64_t len)
     f->len += len;
 }
 
+/*
+ * The next file is there before this one gets its other name: by that the packer takes it, and it
+ * can never have it back.
+ */
+static bool file_set_aside(struct log_file *f, const char *aside)
+{
+    char next[LOG_FILE_PATH_MAX];
+    if (snprintf(next, sizeof next, "%s.new", f->path) >= (int)sizeof next)
+        return false;
+    int fd = open(next, O_RDWR | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0640);
+    if (fd < 0)
+        return false;
+    if (rename(f->path, aside) != 0) {
+        close(fd);
+        unlink(next);
+        return false;
+    }
+    file_take(f, fd);
+    if (rename(next, f->path) != 0) { /* the next line makes one */
+        close(f->fd);
+        f->fd = -1;
+        unlink(next);
+    }
+    return true;
+}
+
 bool log_file_rotate(struct log_file *f)
 {
     char aside[LOG_FILE_PATH_MAX];
@@ -93,12 +124,7 @@ bool log_file_rotate(struct log_file *f)
     n += (int)strftime(aside + n, sizeof aside - (size_t)n, "%Y%m%dT%H%M%S", &tm);
     snprintf(aside + n, sizeof aside - (size_t)n, ".%06ldZ", now.tv_nsec / 1000);
     f->len = 0; /* if it fails, tried again after as much more */
-    if (rename(f->path, aside) != 0)
-        return false;
-    if (file_open(f))
-        return true;
-    (void)rename(aside, f->path); /* what is written goes on going there */
-    return false;
+    return file_set_aside(f, aside);
 }
 
 void log_file_close(struct log_file *f)

@@ -3,6 +3,7 @@
  * when it is old: the tracking log and the two protocol logs. Used by gateway/log_writer.c alone.
  *
  *   PATH            being written
+ *   PATH.new        for a moment: the next one, before the last one is set aside
  *   PATH-TIME       set aside, not packed yet
  *   PATH-TIME.gz    packed (gateway/tracking.h), with an index where `indexed`
  */

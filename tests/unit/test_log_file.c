@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <unistd.h>
 
 #include "gateway/log_file.h"
@@ -119,16 +120,54 @@ Test(log_file, one_that_is_long_enough_is_set_aside)
     holds("head\nthree\n");
 }
 
+/* What a kill between the two names left behind holds nothing. */
+Test(log_file, the_next_one_of_an_earlier_life_is_begun_anew)
+{
+    char next[80];
+
+    snprintf(next, sizeof next, "%s.new", path);
+    FILE *f = fopen(next, "we");
+    fputs("old\n", f);
+    fclose(f);
+    file.bytes_max = 4;
+    file.head = "head\n";
+    cr_assert(log_file_open(&file));
+    put("one\n");
+    cr_assert(log_file_rotate(&file));
+    holds("head\n");
+    cr_assert_eq(files(false), 2);
+}
+
+/* Somebody moved it away: there is nothing to be set aside, and what is open goes on. */
+Test(log_file, one_that_has_no_name_is_not_set_aside)
+{
+    file.bytes_max = 4;
+    cr_assert(log_file_open(&file));
+    put("one\n");
+    unlink(path);
+    cr_assert_not(log_file_rotate(&file));
+    cr_assert_eq(files(false), 0);
+    put("two\n");
+    log_file_reopen(&file);
+    put("three\n");
+    holds("three\n");
+}
+
 Test(log_file, without_a_descriptor_for_a_new_one_the_old_one_goes_on)
 {
     rlim_t before;
+    int names = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+    char events[512];
 
     file.bytes_max = 4;
     cr_assert(log_file_open(&file));
     put("one\n");
+    cr_assert_geq(inotify_add_watch(names, dir, IN_MOVE), 0);
     before = soft_limit(RLIMIT_NOFILE, 0);
     cr_assert_not(log_file_rotate(&file));
+    cr_assert_eq(read(names, events, sizeof events), -1, "the packer would have taken it");
     put("two\n");
+    close(names);
     soft_limit(RLIMIT_NOFILE, before);
     cr_assert_eq(files(false), 1);
     holds("one\ntwo\n");
