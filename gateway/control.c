@@ -223,7 +223,7 @@ static bool control_io_init(struct control *c, struct why *why)
                           .tracking = c->current->config->log.tracking != NULL,
                           .wall_ns = control_wall,
                           .arg = c->io,
-                          .shard = c->gw.control_peer};
+                          .shard = LOG_NO_SHARD};
     return true;
 }
 

@@ -67,7 +67,10 @@ void log_begin(struct log_line *l, struct log *log, enum log_event event)
     buf_add_str(&l->buf, level_names[events[event].level]);
     buf_add_str(&l->buf, "\",\"event\":\"");
     buf_add_str(&l->buf, events[event].name);
-    buf_add_str(&l->buf, "\",\"shard\":");
+    buf_add_byte(&l->buf, '"');
+    if (log->shard == LOG_NO_SHARD)
+        return;
+    buf_add_str(&l->buf, ",\"shard\":");
     buf_add_number(&l->buf, log->shard, 1);
 }
 

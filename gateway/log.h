@@ -71,6 +71,9 @@ enum log_event {
         LOG_EVENT_COUNT
 };
 
+/* A thread that is no shard; its lines name none. */
+#define LOG_NO_SHARD UINT32_MAX
+
 /* One thread's end. */
 struct log {
     struct ring_bytes *ring; /* NULL: nowhere */

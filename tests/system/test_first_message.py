@@ -24,6 +24,8 @@ MESSAGE = b"From: <alice@client.test>\r\nTo: <friend@example.net>\r\nSubject: fi
 def first_message(folder):
     sink = Sink(folder)
     g = Gateway(folder, sink).start()
+    lines = until(lambda: g.log("listen"), "its addresses in the log")
+    expect("shard" not in lines[0], "a line of no shard:", lines[0])
     message = os.path.join(folder, "message")
     with open(message, "wb") as file:
         file.write(MESSAGE + b"\r\n")

@@ -43,6 +43,25 @@ Test(log, a_line_has_time_level_event_and_fields)
     ring_bytes_destroy(log.ring);
 }
 
+Test(log, a_thread_that_is_no_shard_names_none)
+{
+    struct log log = make_log(65536, LOG_INFO);
+    struct log_line line;
+    char out[8192];
+    log.shard = LOG_NO_SHARD;
+    log_begin(&line, &log, EV_LISTEN);
+    log_end(&line);
+    log_begin(&line, &log, EV_LISTEN);
+    log_str(&line, "connector", "relay");
+    log_end(&line);
+    take(&log, out, sizeof out);
+    cr_assert_str_eq(
+        out, "L{\"time\":\"2026-11-22T03:46:02.123456Z\",\"level\":\"info\",\"event\":\"listen\"}\n"
+             "L{\"time\":\"2026-11-22T03:46:02.123456Z\",\"level\":\"info\",\"event\":\"listen\","
+             "\"connector\":\"relay\"}\n");
+    ring_bytes_destroy(log.ring);
+}
+
 Test(log, tracked_events_are_made_at_any_level_when_there_is_a_tracking_log)
 {
     struct log log = make_log(65536, LOG_ERROR);
