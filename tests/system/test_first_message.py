@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 
 from lib import certs, harness
 from lib.gateway import Gateway
@@ -46,6 +47,15 @@ def first_message(folder):
     expect_equal(accepted["qid"], delivered["qid"], "queue id")
     g.stop()
     expect_equal(sink.stop()["messages"], 1)
+
+
+@case("HIKYAKU_BUILD may be relative to where the tests are started")
+def relative(_):
+    words = [sys.executable, "-c", "from lib import harness; print(harness.BUILD)"]
+    there = {"HIKYAKU_BUILD": "build", "PYTHONPATH": os.path.dirname(os.path.abspath(__file__))}
+    told = subprocess.run(words, cwd=ROOT, env=dict(os.environ, **there), check=True, text=True,
+                          capture_output=True, timeout=60).stdout
+    expect_equal(told.strip(), os.path.join(ROOT, "build"))
 
 
 @case("make run's demo takes the message it prints", 80)

@@ -26,8 +26,8 @@ import traceback
 from concurrent.futures import ThreadPoolExecutor
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
-BUILD = os.environ.get("HIKYAKU_BUILD", os.path.join(ROOT, "build"))
-PEERS = os.environ.get("HIKYAKU_PEERS", os.path.join(ROOT, "build", "peers"))
+BUILD = os.path.abspath(os.environ.get("HIKYAKU_BUILD", os.path.join(ROOT, "build")))
+PEERS = os.path.abspath(os.environ.get("HIKYAKU_PEERS", os.path.join(ROOT, "build", "peers")))
 CASE_LIMIT_S = 60
 STOP_LIMIT_S = 40
 SANITIZED = "asan" in os.path.basename(BUILD)
