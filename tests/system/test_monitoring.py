@@ -83,6 +83,20 @@ def dashboard(_):
             expect("$instance" in target["expr"], p["title"])
 
 
+@case("the dashboard shows numbers of things as numbers, and the phases of a drain by their names")
+def units(_):
+    panels = json.loads(text_of("deploy/monitoring/dashboard.json"))["panels"]
+    for p in panels:
+        rates = [t["expr"] for t in p["targets"] if "rate(" in t["expr"]]
+        if p["fieldConfig"]["defaults"]["unit"] in ("reqps", "cps", "Bps"):
+            expect(len(rates) == len(p["targets"]), p["title"], "has no rates")
+    phases, = [p for p in panels if "hikyaku_drain_phase" in p["targets"][0]["expr"]]
+    names = re.search(r"names\[\] = \{(\"none\".*?)\}", text_of("gateway/control_drain.c"))[1]
+    options = phases["fieldConfig"]["defaults"]["mappings"][0]["options"]
+    expect_equal([options[str(i)]["text"] for i in range(len(options))],
+                 re.findall(r'"([a-z-]+)"', names))
+
+
 @case("promtool: rules are right, each alert fires on what it is for and on nothing else")
 def promtool(_):
     tool = os.path.join(PEERS, "prometheus", "usr", "bin", "promtool")
