@@ -18,8 +18,8 @@
 
 #include "queue/lane_internal.h"
 
-#define FILL_BYTES      (64 * KIB)
-#define FILL_PAUSE_NS   (5 * NS_PER_MS)
+#define FILL_BYTES      (256 * KIB)
+#define FILL_PAUSE_NS   (20 * NS_PER_MS)
 #define FILL_SYNC_BYTES (1 * MIB) /* what the sync of a commit may find in the disk's memory */
 #define FILL_ROOM_MIN   8u        /* segments to spare before one is left half used */
 

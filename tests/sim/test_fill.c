@@ -146,9 +146,9 @@ Test(fill, lanes_of_one_disk_share_the_pace)
     struct lane *l;
 
     l = begin(&f, 8, fills_with_others);
-    crash_lane_idle(&f.k, 400 * NS_PER_MS); /* room for ten pieces of 64 KiB; alone: full by then */
+    crash_lane_idle(&f.k, 400 * NS_PER_MS); /* room for two pieces; alone: full by then */
     cr_assert(l->open->id == 1 && l->spare->written > SEGMENT_BLOCK);
-    cr_assert_leq(l->spare->written, SEGMENT_BLOCK + 10 * 64 * KIB);
+    cr_assert_leq(l->spare->written, SEGMENT_BLOCK + 2 * 256 * KIB);
     crash_lane_idle(&f.k, FILLED_NS);
     cr_assert(l->open->id == 2 && is_full(l->open));
     end(&f);
@@ -229,13 +229,13 @@ static void write_fails(enum sim_fault fault)
     struct filling f;
     struct lane *l;
 
-    l = begin(&f, 7, fills);
+    l = begin(&f, 7, fills_larger);
     while (!l->spare)
         crash_lane_turn(&f.k);
     sim_host_fail_next(f.host, SIM_WRITE, 1, fault);
     crash_lane_idle(&f.k, FILLED_NS);
     cr_assert(l->open->id == 1 && l->spare->id == 2, "%s", sim_fault_name(fault));
-    cr_assert_eq(l->spare->written, SEGMENT_BLOCK + 64 * KIB);
+    cr_assert_eq(l->spare->written, SEGMENT_BLOCK + 256 * KIB);
     cr_assert_eq(l->stats.sync_failed, 0);
     while (l->open->id == 1)
         message(&f);
@@ -296,7 +296,7 @@ Test(fill, the_end_of_a_write_is_waited_for)
         for (; f.k.lane->open->id < 4 && count < 400; count++) {
             message(&f);
             if (count % 8 == seed % 8)
-                crash_lane_idle(&f.k, 15 * NS_PER_MS);
+                crash_lane_idle(&f.k, 25 * NS_PER_MS);
         }
         while (seed % 2 && !f.k.lane->fill.running && !is_full(f.k.lane->spare))
             crash_lane_turn(&f.k);
