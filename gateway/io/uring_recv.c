@@ -135,8 +135,10 @@ void uring_recv_unpark(struct io *io, struct io_op *op)
     struct io_op **at = &line->first;
 
     assert(op->state == URING_PARKED || op->state == URING_QUEUED);
-    while (*at != op)
+    while (*at != op) {
+        assert(*at);
         at = &(*at)->next;
+    }
     *at = op->next;
     if (line->last == &op->next)
         line->last = at;
