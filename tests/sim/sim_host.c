@@ -6,7 +6,7 @@
  * Contract: a process ends between turns, never inside one of its own.
  * Failure:  none.
  * Bounds:   ports 32768 to 65535 are given out in turn.
- * Tests:    tests/sim/test_sim_net.c, tests/sim/test_sim_disk.c
+ * Tests:    tests/sim/test_sim_world.c, tests/sim/test_sim_disk.c
  */
 #include <errno.h>
 #include <stdlib.h>

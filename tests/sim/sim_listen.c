@@ -8,7 +8,7 @@
  * Failure:  as the kernel would: refused, unreachable, timed out; accepting without descriptors
  *           pauses ACCEPT_PAUSE_NS and goes on.
  * Bounds:   backlog connections a listener.
- * Tests:    tests/sim/test_io_sim.c, tests/sim/test_sim_net.c
+ * Tests:    tests/sim/test_io_sim.c, tests/sim/test_sim_world.c
  */
 #include <errno.h>
 #include <stdlib.h>

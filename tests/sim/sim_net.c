@@ -8,7 +8,7 @@
  *           answers data with a reset; a cut network holds back, a vanished peer is silent.
  * Failure:  as TCP tells it: -ECONNRESET once, then -EPIPE; -ETIMEDOUT after SIM_SILENCE_NS.
  * Bounds:   window bytes a direction.
- * Tests:    tests/sim/test_io_sim.c, tests/sim/test_sim_net.c
+ * Tests:    tests/sim/test_io_sim.c, tests/sim/test_sim_world.c
  */
 #include <errno.h>
 #include <stdlib.h>
