@@ -11,6 +11,7 @@ body { font: 15px/1.45 system-ui, sans-serif; max-width: 60em; margin: 2em auto;
 table { border-collapse: collapse; margin: 1em 0; font-size: 13px }
 td, th { border: 1px solid #ccc; padding: .25em .5em; text-align: right }
 td:first-child, th:first-child, td:nth-child(2) { text-align: left }
+td:first-child { min-width: 13em }
 .met { color: #176117 } .missed { color: #a11 } .small { color: #666; font-size: 13px }
 """
 COLOURS = {"gateway": "#2a6fb0", "baseline": "#7fb0dd", "null": "#999999", "raw": "#c28f2c",
@@ -65,8 +66,9 @@ def goals(scenario):
             value = f"not measured{f' ({why})' if why else ''}" if missing \
                 else f"{goal['value']:.3g}"
             kind = "small" if missing else "met" if goal["met"] else "missed"
+            word = "" if missing else ", met" if goal["met"] else ", not met"
             items.append(f'<li class="{kind}">{html.escape(case["name"])}: '
-                         f'{html.escape(goal["text"])}: <b>{html.escape(value)}</b></li>')
+                         f'{html.escape(goal["text"])}: <b>{html.escape(value)}</b>{word}</li>')
     return f"<ul>{''.join(items)}</ul>" if items else ""
 
 

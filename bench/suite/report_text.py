@@ -99,8 +99,8 @@ def remarks(scenario):
             if cut_off:
                 lines.append(f"- {case['name']}: {server}: {cut_off} sessions were not through 5 s "
                              "after the end; what they took is in its figures")
-        noise = max((s["others"] + s["stolen"] for samples in case["samples"].values()
-                     for s in samples if "others" in s), default=0)
+        noise = min(1.0, max((s["others"] + s["stolen"] for samples in case["samples"].values()
+                              for s in samples if "others" in s), default=0))
         if noise > NOISE:
             lines.append(f"- {case['name']}: other work took up to {noise:.0%} of the machine")
     return "\n".join(lines)
