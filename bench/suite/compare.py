@@ -9,7 +9,7 @@ import stats
 METRICS = {"cpu_us": "more", "syscalls": "more", "syncs": "more", "kib_per_session": "more",
            "rate": "less", "eod_p99_ms": "more", "open_p99_ms": "more", "ready_ms": "more",
            "first_delivery_ms": "more", "share": "less", "ingest_share": "less"}
-REPEATS_MIN = 3
+REPEATS_MIN = 5  # with fewer, chance alone puts all of one side above all of the other
 
 
 def samples(result):
@@ -38,46 +38,67 @@ def verdict(metric, low, high, threshold):
     return "same" if low > 1 - threshold and high < 1 + threshold else "unclear"
 
 
-def rows(before, after, threshold):
+def pairs(before, after):
+    """(scenario, case, metric) and the values of two results, where each has enough of them."""
     old, new = samples(before), samples(after)
     for key in old:
         for metric in METRICS if key in new else ():
             a, b = normalized(old[key], metric), normalized(new[key], metric)
-            if len(a) < REPEATS_MIN or len(b) < REPEATS_MIN:
-                continue
-            ratio, low, high = stats.ratio_interval(a, b)
-            yield (*key, metric, ratio, low, high, verdict(metric, low, high, threshold))
+            if min(len(a), len(b)) >= REPEATS_MIN:
+                yield (*key, metric), a, b
 
 
-def inner_rows(result, threshold):
-    """The gateway against the build of --baseline that was measured in the same rounds."""
+def inner_pairs(result):
+    """The same of the build of --baseline and the gateway, measured in the same rounds."""
     for key, servers in samples(result).items():
         for metric in METRICS:
-            pairs = [(a.get(metric), b.get(metric)) for a, b in
-                     zip(servers.get("baseline", []), servers.get("gateway", []))]
-            pairs = [pair for pair in pairs if all(pair)]
-            if len(pairs) >= REPEATS_MIN:
-                ratio, low, high = stats.paired_interval(*zip(*pairs))
-                yield (*key, metric, ratio, low, high, verdict(metric, low, high, threshold))
+            both = [(a.get(metric), b.get(metric)) for a, b in
+                    zip(servers.get("baseline", []), servers.get("gateway", []))]
+            both = [pair for pair in both if all(pair)]
+            if len(both) >= REPEATS_MIN:
+                yield ((*key, metric), *zip(*both))
+
+
+def rows(results, threshold):
+    """What changed from the first to the second, or inside the only one; all intervals together
+    hold the truth 19 times in 20, so that many rows do not make an alarm out of noise."""
+    interval = stats.ratio_interval if len(results) > 1 else stats.paired_interval
+    found = list((pairs if len(results) > 1 else inner_pairs)(*results))
+    for about, a, b in found:
+        ratio, low, high = interval(a, b, len(found))
+        yield (*about, ratio, low, high, verdict(about[-1], low, high, threshold))
+
+
+def result_in(path):
+    """The result of a run; OSError or ValueError when the file has none."""
+    with open(path, encoding="utf-8") as file:
+        result = json.load(file)
+    if not isinstance(result, dict) or not isinstance(result.get("scenarios"), list):
+        raise ValueError("not a result of hikyaku-bench run")
+    return result
 
 
 def main(args):
+    if not 0 <= args.threshold < 1:
+        print(f"hikyaku-bench compare: --threshold: {args.threshold:g} is not from 0 to 1 (0.03: "
+              "3 %)", file=sys.stderr)
+        return 2
     results = []
     for path in (args.before, args.after) if args.after else (args.before,):
         try:
-            with open(path, encoding="utf-8") as file:
-                results.append(json.load(file))
+            results.append(result_in(path))
         except (OSError, ValueError) as error:
-            print(f"hikyaku-bench compare: {path}: {error}", file=sys.stderr)
+            what = getattr(error, "strerror", None) or error
+            print(f"hikyaku-bench compare: {path}: {what}", file=sys.stderr)
             return 2
-    found = list((rows if args.after else inner_rows)(*results, args.threshold))
+    found = list(rows(results, args.threshold))
     if not found:
         print("hikyaku-bench compare: " + (
             "the two have no case in common" if args.after else
             "no case of this result was measured with --baseline, too,") +
             f" with {REPEATS_MIN} repeats each", file=sys.stderr)
         return 2
-    print("| scenario | case | figure | after / before | 95 % interval | |")
+    print("| scenario | case | figure | after / before | interval (95 % for all) | |")
     print("|---|---|---|---|---|---|")
     for name, case, metric, ratio, low, high, word in found:
         print(f"| {name} | {case} | {metric} | {ratio:.3f} | {low:.3f} to {high:.3f} | {word} |")

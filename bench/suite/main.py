@@ -4,9 +4,11 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 import account
@@ -26,6 +28,12 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 FORMAT = 2
 KINDS = {**measure.KINDS, "spread": spread.run_spread}
 OWN = ("gateway", "baseline", "null", "raw", "disk")
+
+ENDED = 130  # as a shell says of SIGINT
+
+
+class UsageError(Exception):
+    """Words that cannot be followed; the text names the option."""
 
 
 def servers_of(one, case, args, chosen):
@@ -143,8 +151,7 @@ def chosen_peers(text):
     names = list(peers.NAMES) if text == "all" else [n.lower() for n in text.split(",")]
     for name in names:
         if name not in peers.NAMES:
-            raise scenarios.ScenarioError(f"--peers: {name!r} is none of all, none, "
-                                          f"{', '.join(peers.NAMES)}")
+            raise UsageError(f"--peers: {name!r} is none of all, none, {', '.join(peers.NAMES)}")
     return names
 
 
@@ -161,8 +168,11 @@ def earlier(args):
     path = os.path.join(args.out, "result.json")
     if not args.resume or not os.path.exists(path):
         return {}
-    with open(path, encoding="utf-8") as file:
-        found = json.load(file)
+    try:
+        found = compare.result_in(path)
+    except (OSError, ValueError) as error:
+        note(f"{path}: {error}: begun anew")
+        return {}
     if found.get("format") == FORMAT and found["version"] == version(args) \
             and found["seconds"] == args.seconds:
         return found
@@ -170,15 +180,46 @@ def earlier(args):
     return {}
 
 
+def check_cores(option, text):
+    """CPUs as taskset takes them: there are such, and this process may run on one of them."""
+    ranges = re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", text)
+    if text and not ranges:
+        raise UsageError(f"{option}: {text!r} is no list of CPUs (0, 0-3, 0,2)")
+    bounds = [one.split("-") for one in text.split(",") if one]
+    if text and not any(int(pair[0]) <= cpu <= int(pair[-1]) for pair in bounds
+                        for cpu in os.sched_getaffinity(0)):
+        raise UsageError(f"{option}: no CPU {text} here; '' pins to none")
+
+
+def check(args):
+    """Says what of the words cannot be, before anything is started."""
+    for option, value in (("--rounds", args.rounds), ("--seconds", args.seconds),
+                          ("--minutes", args.minutes)):
+        if not value > 0:
+            raise UsageError(f"{option}: {value:g} is not above 0")
+    check_cores("--server-core", args.server_core)
+    check_cores("--load-core", args.load_core)
+    for option, build in (("--build", args.build), ("--baseline", args.baseline)):
+        if build and not os.access(os.path.join(build, "hikyaku"), os.X_OK):
+            raise UsageError(f"{option}: no program hikyaku in {build}")
+    for option, folder in (("--disk", args.disk), ("--out", args.out)):
+        try:
+            if option == "--out":
+                os.makedirs(folder, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
+        except OSError as error:
+            raise UsageError(f"{option}: {folder}: {error.strerror}") from error
+
+
 def run(args):
     try:
         chosen = [scenarios.load(name) for name in args.scenario or scenarios.names()]
         names = chosen_peers(args.peers)
-    except scenarios.ScenarioError as error:
+        check(args)
+    except (scenarios.ScenarioError, UsageError) as error:
         print(f"hikyaku-bench run: {error}", file=sys.stderr)
         return 2
     before = earlier(args)
-    os.makedirs(args.out, exist_ok=True)
     disk = os.path.abspath(args.disk)
     result = {"format": FORMAT, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
               "command": " ".join(["hikyaku-bench", *sys.argv[1:]]), "version": version(args),
@@ -311,7 +352,11 @@ def main():
     args = arguments()
     if args.command == "compare":
         return compare.main(args)
-    return listing() if args.list else run(args)
+    try:
+        return listing() if args.list else run(args)
+    except KeyboardInterrupt:
+        note(f"hikyaku-bench run: ended; {args.out} has the rounds that were whole")
+        return ENDED
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 import random
 import statistics
 
-RESAMPLES = 2000
+RESAMPLES = 4000
+ERROR = 0.05  # that one of all intervals of a comparison does not hold the truth
 
 
 def median(values):
@@ -17,25 +18,28 @@ def spread(values):
     return (high - low) / 2 / statistics.median(values)
 
 
-def ratio_interval(before, after, seed=1):
+def ends(drawn, intervals):
+    """Of what was drawn, the ends of one of so many intervals that shall hold all together."""
+    drawn, beyond = sorted(drawn), int(RESAMPLES * ERROR / 2 / intervals)
+    return drawn[beyond], drawn[-1 - beyond]
+
+
+def ratio_interval(before, after, intervals=1, seed=1):
     """The ratio of medians after / before with its 95 % bootstrap interval: (ratio, low, high).
 
     Both lists are drawn from again, with replacement; the same seed each time, so that a comparison
-    can be repeated.
+    can be repeated. It is one of `intervals` that are looked at: each is as much wider.
     """
     chance = random.Random(seed)
     ratio = statistics.median(after) / statistics.median(before)
-    drawn = sorted(statistics.median(chance.choices(after, k=len(after))) /
-                   statistics.median(chance.choices(before, k=len(before)))
-                   for _ in range(RESAMPLES))
-    return ratio, drawn[int(RESAMPLES * 0.025)], drawn[int(RESAMPLES * 0.975) - 1]
+    drawn = [statistics.median(chance.choices(after, k=len(after))) /
+             statistics.median(chance.choices(before, k=len(before))) for _ in range(RESAMPLES)]
+    return (ratio, *ends(drawn, intervals))
 
 
-def paired_interval(before, after, seed=1):
+def paired_interval(before, after, intervals=1, seed=1):
     """As ratio_interval, of values that were measured in pairs: what disturbed both goes out."""
     chance = random.Random(seed)
     ratios = [b / a for a, b in zip(before, after)]
-    drawn = sorted(statistics.median(chance.choices(ratios, k=len(ratios)))
-                   for _ in range(RESAMPLES))
-    return (statistics.median(ratios), drawn[int(RESAMPLES * 0.025)],
-            drawn[int(RESAMPLES * 0.975) - 1])
+    drawn = [statistics.median(chance.choices(ratios, k=len(ratios))) for _ in range(RESAMPLES)]
+    return (statistics.median(ratios), *ends(drawn, intervals))

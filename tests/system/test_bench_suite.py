@@ -3,10 +3,12 @@
 """hikyaku-bench run and compare: every scenario file can be read, a short run measures and reports
 what it says, a comparison finds a planted change and no change where there is none."""
 import copy
+import glob
 import html.parser
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -16,10 +18,12 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 BENCH = os.path.join(os.environ.get("HIKYAKU_BUILD", os.path.join(ROOT, "build")), "hikyaku-bench")
 sys.path.insert(0, os.path.join(ROOT, "bench", "suite"))
 import account  # noqa: E402
+import compare  # noqa: E402
 import measure  # noqa: E402
 import report_html  # noqa: E402
 import report_text  # noqa: E402
 import scenario  # noqa: E402
+from lib.harness import until  # noqa: E402
 
 SHORT = """
 title = "Short"
@@ -85,9 +89,24 @@ def test_a_broken_scenario_is_named(folder):
         done = bench("run", write(folder, "short.toml", text))
         assert done.returncode == 2 and what in done.stderr, done.stderr
         assert len(done.stderr.strip().split("\n")) == 1, done.stderr
-    assert bench("run", "nothing-of-this-name").returncode == 2
-    assert bench("run", "ingest", "--peers", "sendmail").returncode == 2
     assert "100 sessions, 50 messages each" in bench("run", "--list").stdout
+
+
+def test_wrong_words_are_answered_before_anything_is_started(folder):
+    plain = write(folder, "plain", "a file")
+    for words in (["nothing-of-this-name"], ["ingest", "--peers", "sendmail"],
+                  ["ingest", "--rounds", "0"], ["ingest", "--seconds", "-1"],
+                  ["ingest", "--seconds", "0"], ["ingest", "--minutes", "-1"],
+                  ["ingest", "--minutes", "nan"], ["ingest", "--server-core", "abc"],
+                  ["ingest", "--load-core", "99999"], ["ingest", "--baseline", folder],
+                  ["ingest", "--disk", os.path.join(folder, "missing")],
+                  ["ingest", "--out", plain], ["ingest", "--out", "/proc/missing"]):
+        done = bench("run", "--disk", folder, "--out", os.path.join(folder, "out"), *words)
+        assert done.returncode == 2, (words, done.stderr)
+        what = f"{words[1]}:" if words[1:] else "no scenario"
+        assert f"hikyaku-bench run: {what}" in done.stderr, (words, done.stderr)
+        assert len(done.stderr.strip().split("\n")) == 1, (words, done.stderr)
+        assert not done.stdout, done.stdout
 
 
 def test_passwords_go_over_tls_alone(_):
@@ -133,7 +152,9 @@ def test_a_run_measures_and_reports(folder):
     assert rate["samples"]["gateway"][0]["open_p99_ms"] > 0
     with open(os.path.join(out, "report.html"), encoding="utf-8") as file:
         tags = Tags()
-        tags.feed(file.read())
+        page = file.read()
+    tags.feed(page)
+    assert "</b>, met</li>" in page and "</b>, not met</li>" in page, "not by colour alone"
     assert "svg" in tags.seen and "table" in tags.seen and not tags.outside
     with open(os.path.join(out, "report.md"), encoding="utf-8") as file:
         text = file.read()
@@ -149,6 +170,41 @@ def test_a_run_measures_and_reports(folder):
     assert done.returncode == 0 and "of 1)" not in done.stderr, done.stderr
     with open(os.path.join(out, "result.json"), encoding="utf-8") as file:
         assert json.load(file)["scenarios"] == result["scenarios"]
+
+
+def running_in(group):
+    """Names of a process group's processes, without those that only wait to be counted out."""
+    found = []
+    for path in glob.glob("/proc/[0-9]*/stat"):
+        try:
+            with open(path, encoding="utf-8", errors="replace") as file:
+                name, rest = file.read().split("(", 1)[1].rsplit(")", 1)
+        except OSError:
+            continue
+        if int(rest.split()[2]) == group and rest.split()[0] not in "ZX":
+            found.append(name)
+    return found
+
+
+def test_ctrl_c_leaves_nothing_behind(folder):
+    out = os.path.join(folder, "out")
+    process = subprocess.Popen(
+        [BENCH, "run", write(folder, "short.toml", SHORT), "--seconds", "60", "--rounds", "1",
+         "--out", out, "--disk", folder, "--server-core", "", "--load-core", ""],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        assert "a few: gateway" in process.stderr.readline()
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        _, errors = process.communicate(timeout=120)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 130 and "Traceback" not in errors, errors
+    assert f"ended; {out} has the rounds that were whole" in errors, errors
+    assert sorted(os.listdir(folder)) == ["out", "short.toml"], os.listdir(folder)
+    with open(os.path.join(out, "result.json"), encoding="utf-8") as file:
+        assert json.load(file)["scenarios"][0]["rounds"] == 0
+    until(lambda: not running_in(process.pid), "nothing of it runs any more")
 
 
 def test_shards_of_one_process_against_processes(folder):
@@ -233,6 +289,11 @@ def test_compare_tells_change_from_noise(folder):
         assert ("worse" in done.stdout) == (status == 1), done.stdout
     assert bench("compare", before, os.path.join(folder, "missing")).returncode == 2
     assert bench("compare", before).returncode == 2, "it has no baseline"
+    for name, text in (("empty.json", {}), ("list.json", []), ("text.json", "text")):
+        done = bench("compare", before, write(folder, name, text))
+        assert done.returncode == 2 and name in done.stderr, done.stderr
+        assert len(done.stderr.strip().split("\n")) == 1, done.stderr
+    assert bench("compare", before, before, "--threshold", "-1").returncode == 2
     for factor, status in ((1.0, 0), (1.2, 1)):
         paired = result_of(40, 30, 1)
         servers = paired["scenarios"][0]["cases"][0]["samples"]
@@ -245,6 +306,17 @@ def test_compare_tells_change_from_noise(folder):
     few["scenarios"][0]["cases"][0]["samples"]["gateway"] = [{"cpu_us": 1}]
     done = bench("compare", before, write(folder, "few.json", few))
     assert done.returncode == 2 and "repeats" in done.stderr
+
+
+def test_many_noisy_rows_are_no_regression(_):
+    def result(seed):
+        chance = random.Random(seed)
+        return {"scenarios": [{"name": "s", "cases": [
+            {"name": str(row), "samples": {"gateway": [
+                {"rate": 1000 * chance.lognormvariate(0, 0.08)} for _ in range(5)]}}
+            for row in range(20)]}]}
+    words = [row[-1] for row in compare.rows([result(3), result(1003)], 0.03)]
+    assert len(words) == 20 and "worse" not in words, words
 
 
 def test_cpu_of_processes_that_ended_is_counted(_):
