@@ -210,6 +210,8 @@ void session_tx_rcpt(struct session *s, const struct smtp_rcpt *rcpt, struct why
 void session_tx_data(struct session *s, struct why *why);
 void session_tx_headers(struct session *s, const struct smtp_in_headers *h);
 void session_tx_body(struct session *s, struct slice body);
+/* Before the input that body bytes came from is given away. */
+void session_tx_keep(struct session *s);
 void session_tx_end(struct session *s);
 /* Answers who has waited SESSION_COMMIT_WAIT_NS for the disk. */
 void session_commit_late(struct timer *t);

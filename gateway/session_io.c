@@ -383,6 +383,7 @@ static bool session_step(struct session *s)
             break;
         session_event(s, &ev, in, &out);
     }
+    session_tx_keep(s);
     if (s->state == SESSION_CLOSING || s->state == SESSION_LINGER)
         return false;
     if (was_tls == (s->tls != NULL))

@@ -192,16 +192,20 @@ void session_tx_rcpt(struct session *s, const struct smtp_rcpt *rcpt, struct why
 
 /* ---- DATA ---- */
 
+static void tx_appended(struct session *s, enum lane_append did)
+{
+    switch (did) {
+    case LANE_APPEND_OK: break;
+    case LANE_APPEND_WAIT: s->waits |= SESSION_WAIT_ROOM; break;
+    case LANE_APPEND_FAILED: s->tx->failed = true; break;
+    }
+}
+
 void session_tx_append(struct session *s, struct slice data)
 {
     struct session_tx *tx = s->tx;
-    if (tx->failed)
-        return;
-    switch (lane_tx_append(&tx->lane_tx, data)) {
-    case LANE_APPEND_OK: break;
-    case LANE_APPEND_WAIT: s->waits |= SESSION_WAIT_ROOM; break;
-    case LANE_APPEND_FAILED: tx->failed = true; break;
-    }
+    if (!tx->failed)
+        tx_appended(s, lane_tx_append(&tx->lane_tx, data));
 }
 
 static void tx_append_received(struct session *s)
@@ -281,12 +285,23 @@ void session_tx_headers(struct session *s, const struct smtp_in_headers *h)
 
 void session_tx_body(struct session *s, struct slice body)
 {
-    if (!s->tx || !s->tx->writing)
+    struct session_tx *tx = s->tx;
+    if (!tx || !tx->writing)
         return;
     /* What decides how the message can be sent on is what is in it, not what was declared. */
     if (s->smtp.data.eight_bit)
-        s->tx->env.flags |= ENVELOPE_8BIT;
-    session_tx_append(s, body);
+        tx->env.flags |= ENVELOPE_8BIT;
+    /* A short piece may lie in the machine (smtp_data.held), a longer one lies in the input. */
+    if (!tx->failed && body.len > SMTP_FIELD_NAME_MAX)
+        tx_appended(s, lane_tx_lend(&tx->lane_tx, body));
+    else
+        session_tx_append(s, body);
+}
+
+void session_tx_keep(struct session *s)
+{
+    if (s->tx && s->tx->writing)
+        lane_tx_keep(&s->tx->lane_tx);
 }
 
 void session_tx_resumed(struct lane_tx *lt)

@@ -198,6 +198,7 @@ struct lane_tx {
     uint8_t state;
     uint8_t *chunk;
     uint32_t chunk_len, extent_count, extent_cap;
+    struct slice lent; /* the caller's bytes behind those of the chunk */
     struct lane_extent *extents;
     uint64_t position, position_before; /* the last two batches that have extents of it; two are
                                            not durable at most */
@@ -222,6 +223,13 @@ bool lane_tx_begin(struct lane *l, struct lane_tx *tx, struct why *why)
  * now).
  */
 enum lane_append lane_tx_append(struct lane_tx *tx, struct slice data);
+/*
+ * The same for bytes that the caller leaves where they are until lane_tx_keep, lane_tx_commit or
+ * lane_tx_abort: a message that ends with them is spared a copy.
+ */
+enum lane_append lane_tx_lend(struct lane_tx *tx, struct slice data);
+/* Takes a copy of what was lent; nothing where nothing is. */
+void lane_tx_keep(struct lane_tx *tx);
 /*
  * Ends the message. `env` is encoded before this returns. `done` comes later, never from inside.
  * `final_of`/`final_rcpts` (may be NULL/0): recipients of another message of this lane that become

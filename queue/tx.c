@@ -11,7 +11,7 @@
  *           its MESSAGE record.
  * Bounds:   tx_count_max transactions; SPOOL_CHUNK_SIZE + SESSION_RECV_BUF_SIZE each, 8 bytes an
  *           extent.
- * Tests:    tests/unit/test_lane.c
+ * Tests:    tests/unit/test_lane.c, test_lane_lend.c, test_lane_fault.c
  */
 #include <assert.h>
 #include <stdlib.h>
@@ -62,6 +62,7 @@ bool lane_tx_begin(struct lane *l, struct lane_tx *tx, struct why *why)
     tx->body_size = tx->position = tx->position_before = 0;
     tx->state = TX_OPEN;
     tx->chunk = NULL;
+    tx->lent = slice_of(NULL, 0);
     tx->chunk_len = tx->extent_count = tx->extent_cap = tx->first_segment = 0;
     tx->extents = NULL;
     tx->msg = NULL;
@@ -86,6 +87,7 @@ static void drop_data(struct lane *l, struct lane_tx *tx)
         slab_free(&l->chunk_slab, tx->chunk);
     tx->chunk = NULL;
     tx->chunk_len = 0;
+    tx->lent = slice_of(NULL, 0);
     free(tx->extents);
     tx->extents = NULL;
     tx->extent_count = tx->extent_cap = 0;
@@ -150,10 +152,31 @@ static void give_up(struct lane *l, struct lane_tx *tx)
     drop_data(l, tx);
 }
 
+void lane_tx_keep(struct lane_tx *tx)
+{
+    if (!tx->lent.len)
+        return;
+    memcpy(tx->chunk + tx->chunk_len, tx->lent.ptr, tx->lent.len);
+    tx->chunk_len += (uint32_t)tx->lent.len;
+    tx->lent = slice_of(NULL, 0);
+}
+
+enum lane_append lane_tx_lend(struct lane_tx *tx, struct slice data)
+{
+    if (tx->state != TX_OPEN || !tx->chunk || tx->lent.len ||
+        tx->chunk_len + data.len > SPOOL_CHUNK_SIZE)
+        return lane_tx_append(tx, data);
+    tx->lent = data;
+    tx->body_size += data.len;
+    return LANE_APPEND_OK;
+}
+
 enum lane_append lane_tx_append(struct lane_tx *tx, struct slice data)
 {
     struct lane *l = tx->lane;
     enum lane_append result;
+
+    lane_tx_keep(tx);
 
     assert(data.len <= SESSION_RECV_BUF_SIZE);
     if (tx->state == TX_FAILED)
@@ -266,8 +289,11 @@ static bool fill_message(struct lane *l, struct lane_tx *tx, uint8_t *payload,
     } else {
         memcpy(p, tx->pending->envelope, head->envelope_len);
     }
-    if (head->tail_len)
-        memcpy(p + head->envelope_len, tx->chunk, head->tail_len);
+    p += head->envelope_len;
+    if (tx->chunk_len)
+        memcpy(p, tx->chunk, tx->chunk_len);
+    if (tx->lent.len)
+        memcpy(p + tx->chunk_len, tx->lent.ptr, tx->lent.len);
     return true;
 }
 
@@ -332,7 +358,7 @@ void lane_tx_commit(struct lane_tx *tx, const struct envelope *env, struct queue
                                   .envelope_len = (uint32_t)envelope_encoded_size(env),
                                   .extent_count = tx->extent_count,
                                   .chunk = SPOOL_CHUNK_SIZE,
-                                  .tail_len = tx->chunk_len};
+                                  .tail_len = tx->chunk_len + (uint32_t)tx->lent.len};
     uint16_t code = tx->state == TX_FAILED ? tx->fail_code : 0;
 
     assert(env->rcpt_count > 0 && env->rcpt_count <= RCPT_COUNT_LIMIT);
@@ -351,6 +377,7 @@ void lane_tx_commit(struct lane_tx *tx, const struct envelope *env, struct queue
         return;
     if (!code && commit_is_hopeless(l))
         code = l->open ? 452 : 451;
+    lane_tx_keep(tx);
     if (!code && !make_pending(tx, &head, env))
         code = 452;
     if (code) {
