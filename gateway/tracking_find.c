@@ -387,6 +387,24 @@ static void put_message(FILE *f, const struct message *m, bool json, bool first)
         fputs("]}", f);
 }
 
+/* Of an expression that found nothing: a field that is none of those known by name, mistyped most
+ * likely; NULL: none. Lines may have more than these, so it is said and not refused. */
+static const char *odd_field(const struct trace *t)
+{
+    static const char *const usual[] = {"qid",        "origin",  "about",  "sender",  "recipient",
+                                        "message_id", "session", "client", "account", "event",
+                                        "connector",  "time",    "remote", "code",    "status",
+                                        "reply",      "attempt", "size",   "tls",     "kind"};
+    for (uint32_t k = 0; k < t->count; k++) {
+        size_t i = 0, count = sizeof usual / sizeof *usual;
+        while (i < count && strcmp(usual[i], t->terms[k].key) != 0)
+            i++;
+        if (i == count)
+            return t->terms[k].key;
+    }
+    return NULL;
+}
+
 static void put_all(const struct trace *t, uint32_t limit, bool json)
 {
     uint32_t matched = 0;
@@ -399,9 +417,12 @@ static void put_all(const struct trace *t, uint32_t limit, bool json)
             put_message(t->out, &t->messages[i], json, matched == 1);
     }
     uint32_t shown = matched < limit ? matched : limit;
+    const char *odd = matched == 0 && !t->more ? odd_field(t) : NULL;
     if (json)
         fprintf(t->out, "],\"matched\":%u,\"shown\":%u,\"more\":%s}\n", matched, shown,
                 t->more ? "true" : "false");
+    else if (odd)
+        fprintf(t->out, "0 messages, 0 shown; '%s' is not one of the usual fields\n", odd);
     else
         fprintf(t->out, "%u messages, %u shown%s\n", matched, shown,
                 t->more ? "; there are more, older ones were taken" : "");

@@ -92,6 +92,9 @@ def trace(folder):
     expect_equal(found("message_id=<8999@old>"), {"OLD8999": ["accepted"]})
     expect_equal(found("origin=FIRST123"), {"OLD123": ["accepted"]})
     expect_equal(len(found("recipient=r3@old.test", "--limit", "7")), 7)
+    expect_match("^0 messages, 0 shown; 'recipent' is not one of the usual fields",
+                 g.ctl("trace", "recipent=r3@old.test").stdout)
+    expect_equal(g.ctl("trace", "recipient=nobody@old.test").stdout, "0 messages, 0 shown\n")
     expect_match("900 messages, 100 shown", g.ctl("trace", "recipient=r3@old.test").stdout)
     expect_match(r"delivered +.*recipient=one@x.test.*reply=Ok",
                  g.ctl("trace", f"qid={qid}").stdout)
