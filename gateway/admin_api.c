@@ -315,11 +315,11 @@ static void put_pressure(struct control *c, FILE *f)
 }
 
 /* From the root, for programs that run in another folder. */
-static void put_path(FILE *f, const char *key, const char *path, bool always)
+static void put_path(FILE *f, const char *key, const char *path)
 {
     char *real = path ? realpath(path, NULL) : NULL;
-    if (real || (path && always))
-        admin_put_member(f, key, real ? real : path);
+    if (real)
+        admin_put_member(f, key, real);
     free(real);
 }
 
@@ -341,9 +341,10 @@ static void status(struct admin_call *call)
         admin_put_member(b.f, "drain_phase", drain_phase_name(control_drain_phase(c)));
     put_pressure(c, b.f);
     admin_put_member(b.f, "instance", gw->instance);
-    put_path(b.f, "tracking", control_generation(c)->config->log.tracking, false);
+    put_path(b.f, "tracking", control_generation(c)->config->log.tracking);
     admin_put_member(b.f, "spool", control_generation(c)->config->spool.path);
-    put_path(b.f, "config", control_generation(c)->config->path, true);
+    if (control_generation(c)->config->path)
+        admin_put_member(b.f, "config", control_generation(c)->config->path);
     fprintf(b.f, ",\"config_generation\":%llu,\"uptime_s\":%llu,\"shards\":%u",
             (unsigned long long)control_generation(c)->number,
             (unsigned long long)((now - gw->start_wall_ns) / NS_PER_S), gw->shard_count);

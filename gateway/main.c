@@ -10,9 +10,11 @@
  * Tests:    tests/system (start)
  */
 #include <getopt.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "gateway/base/path.h"
 #include "gateway/config.h"
 #include "gateway/control.h"
 
@@ -67,5 +69,8 @@ int main(int argc, char **argv)
     }
     if (check)
         return control_check(o.config_path);
+    char path[PATH_MAX];
+    if (o.config_path && path_from_root(o.config_path, path, sizeof path))
+        o.config_path = path;
     return control_run(&o);
 }

@@ -10,12 +10,14 @@
  * Tests:    tests/system (queue commands)
  */
 #include <getopt.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "gateway/auth/auth.h"
+#include "gateway/base/path.h"
 #include "gateway/ctl/client.h"
 #include "gateway/ctl/doctor.h"
 #include "gateway/ctl/print.h"
@@ -236,15 +238,13 @@ static int config(const struct command *c)
 {
     if (c->argc != 3 || strcmp(c->argv[1], "diff") != 0)
         return wrong_use("config diff takes one file", NULL);
-    char *path = realpath(c->argv[2], NULL); /* the gateway's folder is another one */
-    if (!path) {
+    char path[PATH_MAX]; /* the gateway's folder is another one */
+    if (!path_from_root(c->argv[2], path, sizeof path) || access(path, F_OK) != 0) {
         fprintf(stderr, "hikyakuctl: %s: there is no such file\n", c->argv[2]);
         return 1;
     }
     struct client_arg args[] = {{"file", path}, {NULL, NULL}};
-    int status = ask(c, "GET", "/api/v1/config/diff", args, print_changes);
-    free(path);
-    return status;
+    return ask(c, "GET", "/api/v1/config/diff", args, print_changes);
 }
 
 /* Seconds; 0: no such number. */

@@ -51,7 +51,16 @@ def export(folder):
 def diff(folder):
     g = Gateway(folder)
     g.config["send_connectors"] = [smart_host("out", dead()), smart_host("old", dead(), cost=5)]
+    g.config["users"]["file"] = "users"  # beside the file, both behind a link
+    os.symlink(g.dir, g.path("link"))
+    g.config_path = os.path.relpath(g.path("link", "hikyaku.yaml"))
     g.start()
+    expect_equal(g.ctl("config", "diff", g.config_path).stdout, "no difference\n")
+    g.config["users"]["file"] = g.path("users")
+    expect_equal(g.ctl("config", "diff", g.path("link", "hikyaku.yaml")).stdout,
+                 "changed  users.file\n")
+    g.write_config()
+    g.ctl("reload")
     path = g.path("next.yaml")
 
     def changes(config):
