@@ -199,7 +199,7 @@ $(B)/tests/unit/test_uring_writer: \
 # All objects of the simulator come first: none of the real backend may be taken in their place.
 $(B)/tests/sim/%: $(O)/tests/sim/%.o $(call obj,$(SIM_SRC)) $(TESTER_LIB) $(LIB)
 	$(link) $(TEST_LD) $(LIBS) $(if $(TSAN),,-lcriterion)
-$(B)/tests/sim/sim: LDFLAGS += -Wl,--wrap=mmap
+$(B)/tests/sim/sim: LDFLAGS += -Wl,--wrap=mmap,--wrap=lane_open
 $(B)/tests/sim/sim: $(call obj,$(SIM_MAIN) $(SIM_SRC)) $(call planted,$(PLANTED_SRC)) $(LIB)
 	$(link) $(LIBS)
 $(B)/tests/fuzz/%: $(O)/tests/fuzz/%.o $(LIB)

@@ -120,6 +120,9 @@
     (4 * MIB) /* one commit; a second one fills while it is written. Both full: sessions wait */
 #define COMMIT_EXTENT_MIN     (1 * MIB) /* parts of large bodies in one commit: queue/pace.h */
 #define COMMIT_EXTENT_MAX     (COMMIT_BUF_SIZE / 4 * 3)
+#define COMMIT_PART_BYTES     (1 * MIB)  /* of bodies in a write that few wait for, or nobody */
+#define COMMIT_SHARED_MIN     8u         /* messages in a commit: more than few */
+#define COMMIT_UNSYNCED_MAX   (16 * MIB) /* of bodies without an end, written before a sync */
 #define COMMIT_AIM_NS         (4 * NS_PER_MS) /* what a commit with such parts is to take */
 #define COMMIT_WAITERS_MAX    8192u
 #define WRITER_SLICE_NS       (NS_PER_MS / 10) /* of the thread that writes commits and syncs */

@@ -5,13 +5,14 @@
  * Runs on:  the shard that owns the lane, never another.
  * Contract: a waiter hears OK only after the sync that covers it returned 0; batches reach a
  *           segment one at a time, in order. With nobody writing, a batch somebody waits for is
- *           written at the end of the turn.
+ *           written at the end of the turn. Buffers with nothing but parts of bodies are written
+ *           without a sync, and are of one batch with what follows.
  * Failure:  write or sync error: the segment is left as it stands, waiters get 451 (452 without
  *           room), what was lost of states is written again from the index; SPOOL_SYNC_FAILED_MAX
  *           times in a row: the lane stops taking mail and tries again with growing pauses. A sync
  *           is never retried on the same segment.
  * Bounds:   COMMIT_BATCHES buffers of COMMIT_BUF_SIZE, COMMIT_WAITERS_MAX waiters a batch,
- *           COMMIT_STATE_NS of delay.
+ *           COMMIT_STATE_NS of delay, COMMIT_UNSYNCED_MAX bytes without a sync.
  * Tests:    tests/unit/test_lane.c; format: queue/FORMAT.md section 4
  */
 #include <assert.h>
@@ -32,18 +33,24 @@ uint64_t commit_number(const struct lane *l)
     return l->filling->number;
 }
 
+/* Something of the batch that fills is in memory, or written and not synced. */
+static bool has_begun(const struct lane *l)
+{
+    return l->filling->len || l->unsynced;
+}
+
 uint64_t commit_quiet(const struct lane *l)
 {
     if (l->stash_count)
         return UINT64_MAX;
-    if (l->filling->len)
+    if (has_begun(l))
         return l->filling->number;
     return l->writing ? l->writing->number : l->batch_durable;
 }
 
 bool commit_idle(const struct lane *l)
 {
-    return !l->writing && l->filling->len == 0;
+    return !l->writing && !has_begun(l);
 }
 
 struct slice commit_recent(const struct lane *l, uint32_t segment, uint32_t offset, uint32_t len)
@@ -60,16 +67,22 @@ struct slice commit_recent(const struct lane *l, uint32_t segment, uint32_t offs
     return slice_of(NULL, 0);
 }
 
-static void batch_begin(struct lane *l, struct batch *b)
+static void buffer_begin(struct lane *l, struct batch *b, uint64_t number)
 {
     assert(list_empty(&b->waiters));
     b->len = b->extent_bytes = 0;
     b->segment = NULL;
     b->waiter_count = 0;
-    b->closed = b->urgent = false;
+    b->closed = b->urgent = b->part = false;
     b->kept = 0;
-    b->number = l->batch_next++;
+    b->number = number;
     l->filling = b;
+}
+
+static void batch_begin(struct lane *l, struct batch *b)
+{
+    l->unsynced = 0;
+    buffer_begin(l, b, l->batch_next++);
 }
 
 bool commit_awaited(const struct lane *l)
@@ -123,7 +136,7 @@ static bool roll(struct lane *l)
     }
     if (other->busy || l->fill.running)
         return false;
-    if (l->filling->len) {
+    if (has_begun(l)) {
         l->filling->closed = true;
         if (l->writing)
             return false;
@@ -164,11 +177,19 @@ uint8_t *commit_room(struct lane *l, uint32_t len, bool state)
     return b->data + b->len;
 }
 
+/* A sync that many messages share is worth more bytes; where a write has none, it may be short. */
+static uint32_t extent_max(const struct lane *l)
+{
+    if (l->p.mode == LANE_WRITE_DIRECT && l->filling->waiter_count < COMMIT_SHARED_MIN)
+        return COMMIT_PART_BYTES;
+    return l->pace.extent_max;
+}
+
 uint8_t *commit_room_extent(struct lane *l, uint32_t len, bool state)
 {
     uint8_t *at;
 
-    if (l->filling->extent_bytes >= l->pace.extent_max) {
+    if (l->filling->extent_bytes >= extent_max(l)) {
         if (l->writing)
             return NULL;
         commit_kick(l);
@@ -242,32 +263,63 @@ static void pad_direct(struct lane *l)
 
 static void commit_done(struct io_op *op, int32_t res, uint32_t flags);
 
-static void commit_start(struct lane *l)
+/* Nothing in it but parts of bodies, for which nobody waits: the sync of what follows covers it. */
+static bool is_part(const struct lane *l, const struct batch *b)
 {
-    struct batch *b = l->filling;
+    return l->p.mode == LANE_WRITE_DIRECT && b->len > 0 && b->len == b->extent_bytes &&
+           !b->urgent && !b->closed && !l->closing && l->unsynced + b->len <= COMMIT_UNSYNCED_MAX;
+}
 
-    assert(!l->writing && b->len && b->segment->state == SEGMENT_OPEN);
-    if (l->p.mode == LANE_WRITE_DIRECT)
-        pad_direct(l);
+static void start_part(struct lane *l, struct batch *b)
+{
+    b->part = true;
+    l->unsynced += b->len;
+    buffer_begin(l, &l->batch[(size_t)(b - l->batch + 1) % COMMIT_BATCHES], b->number);
+    io_write(l->io, &l->commit_op, b->segment->write_fd, b->data, b->len, b->base);
+}
+
+static void start_rest(struct lane *l, struct batch *b)
+{
     io_timer_clear(l->io, &l->state_timer);
-    l->writing = b;
     batch_begin(l, &l->batch[(size_t)(b - l->batch + 1) % COMMIT_BATCHES]);
-    l->commit_started_ns = io_now_ns(l->io);
-    l->commit_op.done = commit_done;
-    if (PLANT(ANSWER_BEFORE_SYNC))
+    if (b->len == 0)
+        io_sync(l->io, &l->commit_op, b->segment->write_fd);
+    else if (PLANT(ANSWER_BEFORE_SYNC))
         io_write(l->io, &l->commit_op, b->segment->write_fd, b->data, b->len, b->base);
     else
         io_write_sync(l->io, &l->commit_op, b->segment->write_fd, b->data, b->len, b->base);
+}
+
+static void commit_start(struct lane *l)
+{
+    struct batch *b = l->filling;
+    bool part = is_part(l, b);
+
+    assert(!l->writing && has_begun(l));
+    if (b->len == 0) {
+        b->segment = l->open;
+        b->base = l->open->tail;
+    }
+    assert(b->segment->state == SEGMENT_OPEN);
+    if (l->p.mode == LANE_WRITE_DIRECT)
+        pad_direct(l);
+    l->writing = b;
+    l->commit_started_ns = io_now_ns(l->io);
+    l->commit_op.done = commit_done;
+    if (part)
+        start_part(l, b);
+    else
+        start_rest(l, b);
 }
 
 void commit_kick(struct lane *l)
 {
     struct batch *b = l->filling;
 
-    if (l->writing || b->len == 0)
+    if (l->writing || !has_begun(l))
         return;
-    if (b->waiter_count || b->urgent || b->closed || l->closing || b->len >= COMMIT_EARLY_BYTES ||
-        commit_awaited(l))
+    if (b->waiter_count || b->urgent || b->closed || l->closing || b->len >= l->p.early_bytes ||
+        (b->len && commit_awaited(l)))
         commit_start(l);
     else if (!timer_is_set(&l->state_timer))
         io_timer_set(l->io, &l->state_timer, io_now_ns(l->io) + COMMIT_STATE_NS);
@@ -309,12 +361,8 @@ static void batch_succeeded(struct lane *l, struct batch *b)
     struct segment *s = b->segment;
     struct list ready, *link;
 
-    pace_commit(&l->pace, b->len, b->extent_bytes, io_now_ns(l->io) - l->commit_started_ns);
     l->batch_durable = b->number;
-    b->kept = s->id;
     l->failed_in_row = 0;
-    if (s->written < (uint64_t)b->base + b->len)
-        s->written = (uint64_t)b->base + b->len;
     if (l->stats.commit_waiters_max < b->waiter_count)
         l->stats.commit_waiters_max = b->waiter_count;
     if (s != l->open) {
@@ -334,7 +382,7 @@ void lane_when_durable(struct lane *l, struct lane_wait *w)
     w->batch = l->dirty_count ? UINT64_MAX : commit_quiet(l);
     list_init(&w->link);
     list_push_back(&l->durable_waits, &w->link);
-    if (l->filling->len)
+    if (has_begun(l))
         l->filling->urgent = true;
     lane_soon(l);
 }
@@ -363,7 +411,7 @@ void durable_check(struct lane *l)
         struct lane_wait *w = container_of(link, struct lane_wait, link);
         if (w->batch == UINT64_MAX && !l->stash_count && !l->dirty_count) {
             w->batch = commit_quiet(l);
-            l->filling->urgent = l->filling->urgent || l->filling->len;
+            l->filling->urgent = l->filling->urgent || has_begun(l);
         }
         if (w->batch <= l->batch_durable)
             w->done(w, true);
@@ -462,6 +510,8 @@ static void batch_failed(struct lane *l, struct batch *b, int32_t res)
         compact_batch(l, next->number, false);
         durable_requeue(l, next->number);
         batch_begin(l, next);
+    } else if (b->part) {
+        batch_begin(l, next);
     } else {
         fail_orphans(l, next, b->number, code);
     }
@@ -507,6 +557,17 @@ void commit_open_segment(struct lane *l)
     commit_kick(l);
 }
 
+static void buffer_written(struct lane *l, struct batch *b)
+{
+    struct segment *s = b->segment;
+
+    if (b->len)
+        pace_commit(&l->pace, b->len, b->extent_bytes, io_now_ns(l->io) - l->commit_started_ns);
+    b->kept = s->id;
+    if (s->written < (uint64_t)b->base + b->len)
+        s->written = (uint64_t)b->base + b->len;
+}
+
 static void commit_done(struct io_op *op, int32_t res, uint32_t flags)
 {
     struct lane *l = container_of(op, struct lane, commit_op);
@@ -520,13 +581,17 @@ static void commit_done(struct io_op *op, int32_t res, uint32_t flags)
     if ((PLANT(RETRY_SYNC) && res == 0) || (PLANT(SHORT_WRITE) && res == -EIO))
         res = (int32_t)b->len;
     l->writing = NULL;
-    l->stats.commits++;
-    l->stats.syncs++;
-    l->stats.sync_ns_total += io_now_ns(l->io) - l->commit_started_ns;
     if (res == (int32_t)b->len)
-        batch_succeeded(l, b);
-    else
+        buffer_written(l, b);
+    if (!b->part) {
+        l->stats.commits++;
+        l->stats.syncs++;
+        l->stats.sync_ns_total += io_now_ns(l->io) - l->commit_started_ns;
+    }
+    if (res != (int32_t)b->len)
         batch_failed(l, b, res);
+    else if (!b->part)
+        batch_succeeded(l, b);
     lane_health_update(l);
     commit_progress(l);
     lane_soon(l);

@@ -403,6 +403,8 @@ struct lane *lane_open(const struct lane_params *p)
     l->spool = strdup(p->spool);
     if (!l->p.segment_bytes)
         l->p.segment_bytes = SEGMENT_BYTES_DEFAULT;
+    if (l->p.early_bytes == 0)
+        l->p.early_bytes = COMMIT_EARLY_BYTES;
     if (!l->p.tx_count_max)
         l->p.tx_count_max = SPOOL_TX_MAX;
     assert(p->lane < 1024 && l->p.segment_bytes % SEGMENT_BLOCK == 0 &&
@@ -492,8 +494,7 @@ void lane_close_step(struct lane *l)
         commit_progress(l);
     if (!list_empty(&l->failing))
         return;
-    if (l->filling->len)
-        commit_kick(l);
+    commit_kick(l);
     if (!commit_idle(l) || l->seal.segment || l->prepare.segment || l->fill.running ||
         l->reap.running || l->reads_running || l->quarantine_running || !recover_stopped(l) ||
         l->tx_count)

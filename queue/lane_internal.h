@@ -73,17 +73,19 @@ struct lane_final {
     uint32_t rcpts[];
 };
 
+/* A buffer, and where it is the last of its batch, its waiters. */
 struct batch {
     uint8_t *data;
     uint32_t len, base;    /* base: offset in the segment */
     uint32_t extent_bytes; /* of len: parts of bodies */
     struct segment *segment;
     uint64_t number;
-    uint32_t kept;       /* durable, still whole in memory: id of its segment, else 0 */
+    uint32_t kept;       /* written, still whole in memory: id of its segment, else 0 */
     struct list waiters; /* struct lane_tx */
     uint32_t waiter_count;
     bool closed; /* takes no more */
     bool urgent; /* the state timer ran out */
+    bool part;   /* written without a sync: the next buffer is of the same batch */
 };
 
 /* A state record that found no room, written when there is. */
@@ -240,6 +242,7 @@ struct lane {
     struct batch batch[COMMIT_BATCHES];
     struct batch *filling, *writing;
     uint64_t batch_next, batch_durable;
+    uint32_t unsynced; /* bytes of the batch that fills, in buffers before this one */
     struct io_op commit_op;
     uint64_t commit_started_ns;
     struct pace pace;
@@ -323,8 +326,9 @@ void lane_due_fire(struct timer *t);
 uint8_t *commit_room(struct lane *l, uint32_t len, bool state) __attribute__((warn_unused_result));
 /*
  * The same for a part of a body, for which nobody waits yet: it gets no room where
- * as many bytes of such parts are in the batch as pace.h says, so that a message beside large ones
- * waits for a short write, and for one more.
+ * COMMIT_PART_BYTES of such parts are in the buffer, or where many messages share it or none is
+ * written without a sync, as many as pace.h says. So a message beside large ones waits for a short
+ * write, and for one more.
  */
 uint8_t *commit_room_extent(struct lane *l, uint32_t len, bool state)
     __attribute__((warn_unused_result));

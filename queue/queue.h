@@ -123,6 +123,7 @@ struct lane_params {
     uint64_t disk_free_min; /* of the file system; less: LANE_FULL */
     enum lane_write_mode mode;
     uint32_t tx_count_max;  /* 0: SPOOL_TX_MAX */
+    uint32_t early_bytes;   /* written though nobody waits; 0: COMMIT_EARLY_BYTES (tests: less) */
     uint64_t close_wait_ns; /* lane_close tries so long to write what found no room */
     /* A spare segment is written full of zeros while there is little to do, so that its commits
      * change no metadata: for file systems that write in place. 0: not; n: so many lanes do this on

@@ -63,7 +63,8 @@ struct crash_work {
     uint32_t step_count;
     bool together; /* steps do not wait for each other, where they need not */
     enum lane_write_mode mode;
-    bool fill; /* the lane fills its spare segments while it has nothing to do */
+    bool fill;  /* the lane fills its spare segments while it has nothing to do */
+    bool parts; /* each extent is written by itself, before anybody waits for it */
     uint64_t seed;
     struct sim_faults faults;
 };

@@ -18,6 +18,7 @@
 #define SPOOL   "/spool"
 #define TICK_NS (20 * NS_PER_MS)
 #define FILL_NS (200 * NS_PER_MS) /* two segments */
+#define PART_NS (2 * NS_PER_MS)   /* a write, mostly */
 
 /* ---- a lane that somebody turns ---- */
 
@@ -246,6 +247,8 @@ static void take_message(struct worker *w, uint32_t size, uint16_t rcpts, struct
         if (lane_tx_append(&t->tx, slice_of(piece, n)) == LANE_APPEND_WAIT)
             while (!t->resumed)
                 crash_lane_turn(&w->k);
+        if (w->run->work->parts)
+            crash_lane_idle(&w->k, PART_NS);
         at += n;
     }
     if (parent)
@@ -362,6 +365,11 @@ static void fills(struct lane_params *p)
     p->zero_fill = 1;
 }
 
+static void parts(struct lane_params *p)
+{
+    p->early_bytes = 1;
+}
+
 static void do_step(struct worker *w, enum crash_step step, enum lane_write_mode mode)
 {
     switch (step) {
@@ -393,7 +401,7 @@ void crash_run_work(struct crash_run *run, struct sim *sim)
     sim_host_faults(w->host, &work->faults);
     sim_host_enter(w->host);
     sim_host_on_disk_op(w->host, look, w);
-    w->k.edit = work->fill ? fills : NULL;
+    w->k.edit = work->fill ? fills : work->parts ? parts : NULL;
     if (!crash_lane_open(&w->k, work->mode))
         assert(!"the lane does not open");
     for (uint32_t i = 0; i < work->step_count; i++) {

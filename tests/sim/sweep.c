@@ -58,7 +58,7 @@ static const struct {
 static const struct {
     const char *function, *call, *why;
 } left_out[] = {
-    {"commit_start", "io_write", "only a planted bug writes so"},
+    {"start_rest", "io_write", "only a planted bug writes so"},
     {"commit_done", "io_sync", "only a planted bug syncs so"},
     {"hop_flush", "io_send shut", "a connection to a next hop ends by itself, never with a send"},
     {"hop_flush", "io_send close", "the same"},

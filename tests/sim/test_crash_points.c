@@ -138,6 +138,24 @@ Test(crash_points, a_spare_that_is_filled, .timeout = 120)
     cr_assert(t.points > 100 / POINT_STRIDE, "%llu", (unsigned long long)t.points);
 }
 
+/* Extents are written one by one, and none is synced before the end of its message. */
+Test(crash_points, parts_of_bodies_without_a_sync, .timeout = 120)
+{
+    static const enum crash_step ends[] = {CRASH_DELIVER_ALL, CRASH_REOPEN, CRASH_ACCEPT_LARGE};
+    struct totals t = {0};
+
+    for (uint32_t i = 0; i < sizeof ends / sizeof *ends; i++) {
+        struct crash_work work = {.steps = {CRASH_ACCEPT_LARGE, CRASH_ACCEPT_LARGE, ends[i]},
+                                  .step_count = 3,
+                                  .together = true,
+                                  .mode = LANE_WRITE_DIRECT,
+                                  .parts = true,
+                                  .seed = i};
+        run(&work, wanted() ? BITS_ALL : BITS_TEST, false, &t);
+    }
+    cr_assert(t.points > 36 / POINT_STRIDE, "%llu", (unsigned long long)t.points);
+}
+
 /* ---- what was found so ---- */
 
 /* Said while a DSN of the message waited, and told to be durable before it was written. */

@@ -309,6 +309,62 @@ static void direct(struct lane_params *p)
     p->mode = LANE_WRITE_DIRECT;
 }
 
+static void parts(struct lane_params *p)
+{
+    p->mode = LANE_WRITE_DIRECT;
+    p->early_bytes = 1;
+}
+
+struct durable_wait {
+    struct lane_wait wait;
+    bool done;
+};
+
+static void is_durable(struct lane_wait *w, bool ok)
+{
+    cr_assert(ok);
+    container_of(w, struct durable_wait, wait)->done = true;
+}
+
+/* Nobody waits for a body before its end: it is written as it comes, and synced with its end. */
+Test(lane, parts_of_bodies_cause_no_sync)
+{
+    enum { PARTS = 100 };
+    struct durable_wait last = {.wait = {.done = is_durable}};
+    struct lane_kit k;
+    struct lane_kit_tx t, other;
+    uint64_t syncs;
+    uint8_t bytes[16384];
+
+    lane_kit_open(&k, parts);
+    lane_kit_put(&k, 1, 100, 1);
+    lane_kit_settle(&k);
+    syncs = lane_stats(k.lane)->syncs;
+    lane_kit_begin(&k, &t);
+    for (uint64_t at = 0; at < PARTS * sizeof bytes; at += sizeof bytes) {
+        lane_kit_body(2, at, bytes, sizeof bytes);
+        if (lane_tx_append(&t.tx, slice_of(bytes, sizeof bytes)) == LANE_APPEND_WAIT)
+            LANE_KIT_UNTIL(&k, t.resumed);
+        t.resumed = false;
+        lane_kit_turn(&k);
+    }
+    cr_assert_leq(lane_stats(k.lane)->syncs, syncs + PARTS / 4); /* a slow disk has its timer */
+    lane_kit_commit(&k, &t, 1);
+    LANE_KIT_UNTIL(&k, t.done);
+    cr_assert_gt(lane_stats(k.lane)->syncs, syncs);
+    lane_kit_begin(&k, &other);
+    lane_kit_append(&k, &other, 3, 200000);
+    lane_kit_turn(&k);
+    lane_when_durable(k.lane, &last.wait);
+    LANE_KIT_UNTIL(&k, last.done);
+    lane_tx_abort(&other.tx);
+    lane_kit_reopen(&k);
+    cr_assert_eq(k.found_count, 2);
+    cr_assert_eq(k.damaged_count, 0, "%s", k.damaged_what);
+    cr_assert_eq(lane_kit_check_body(&k, t.qid, 2, PARTS * sizeof bytes, 65536), 0);
+    lane_kit_end(&k);
+}
+
 Test(lane, direct_writes)
 {
     enum { COUNT = 300 };

@@ -105,6 +105,48 @@ Test(lane_fault, extents_on_both_sides_of_a_failed_batch)
     lane_kit_end(&k);
 }
 
+static void parts(struct lane_params *p)
+{
+    p->mode = LANE_WRITE_DIRECT;
+    p->early_bytes = 1;
+}
+
+/* Parts of bodies are written, and the write that brings their sync fails: they are lost, too. */
+Test(lane_fault, parts_before_a_write_that_fails)
+{
+    struct lane_kit k;
+    struct lane_kit_tx t, other;
+    uint64_t kept, after;
+
+    lane_kit_open(&k, parts);
+    kept = lane_kit_put(&k, 1, 9000, 1);
+    lane_kit_settle(&k);
+    lane_kit_begin(&k, &other);
+    lane_kit_append(&k, &other, 2, 40000);
+    lane_kit_turn(&k);
+    lane_kit_begin(&k, &t);
+    lane_kit_append(&k, &t, 3, 100000);
+    file_limit(8192);
+    lane_kit_commit(&k, &t, 1);
+    LANE_KIT_UNTIL(&k, t.done);
+    cr_assert_eq(t.code, 451);
+    cr_assert_geq(lane_stats(k.lane)->sync_failed, 1);
+    file_limit(RLIM_INFINITY);
+    LANE_KIT_UNTIL(&k, lane_health(k.lane) == LANE_OK);
+    after = lane_kit_put(&k, 4, 100000, 1);
+    lane_kit_commit(&k, &other, 1);
+    LANE_KIT_UNTIL(&k, other.done);
+    lane_kit_reopen(&k);
+    cr_assert_null(lane_find(k.lane, t.tx.qid));
+    cr_assert_eq(lane_kit_check_body(&k, kept, 1, 9000, 4096), 0);
+    cr_assert_eq(lane_kit_check_body(&k, after, 4, 100000, 65536), 0);
+    if (other.code == 0) /* a slow disk: its part was synced before */
+        cr_assert_eq(lane_kit_check_body(&k, other.qid, 2, 40000, 4096), 0);
+    else
+        cr_assert_null(lane_find(k.lane, other.tx.qid));
+    lane_kit_end(&k);
+}
+
 static void small_lane(struct lane_params *p)
 {
     p->bytes_max = 10 * 8 * MIB;
@@ -517,6 +559,11 @@ Test(lane_fault, random_life_with_crashes_direct)
     random_life_with_crashes(direct);
 }
 
+Test(lane_fault, random_life_with_crashes_in_parts)
+{
+    random_life_with_crashes(parts);
+}
+
 enum fate { FATE_NONE, FATE_LIVE, FATE_OVER, FATE_REFUSED };
 
 struct life {
@@ -613,4 +660,9 @@ Test(lane_fault, random_life_with_failing_writes_buffered)
 Test(lane_fault, random_life_with_failing_writes_direct)
 {
     random_life_with_failing_writes(direct);
+}
+
+Test(lane_fault, random_life_with_failing_writes_in_parts)
+{
+    random_life_with_failing_writes(parts);
 }
