@@ -27,6 +27,15 @@ static void is_whole(struct lane_kit *k, struct lane_kit_tx *t, size_t len)
     cr_assert_eq(lane_kit_check_body(k, t->qid, 1, len, 500), 0, "from the disk");
 }
 
+/* The message ends behind `len` bytes more, and all of it is there. */
+static void ends_after(struct lane_kit *k, struct lane_kit_tx *t, size_t len)
+{
+    len += t->tx.body_size;
+    lane_kit_append(k, t, 1, len - t->tx.body_size);
+    lane_kit_commit(k, t, 1);
+    is_whole(k, t, len);
+}
+
 Test(lane_lend, a_message_that_ends_with_it)
 {
     struct lane_kit k;
@@ -52,9 +61,7 @@ Test(lane_lend, what_is_kept_may_go)
     lane_tx_keep(&t.tx);
     lane_tx_keep(&t.tx);
     memset(bytes, '#', sizeof bytes);
-    lane_kit_append(&k, &t, 1, 100000);
-    lane_kit_commit(&k, &t, 1);
-    is_whole(&k, &t, 104200);
+    ends_after(&k, &t, 100000);
     lane_kit_end(&k);
 }
 
@@ -90,9 +97,7 @@ Test(lane_lend, at_the_end_of_a_chunk)
         cr_assert_eq(lend(&k, &t, first, sizeof bytes, bytes), LANE_APPEND_OK);
         lane_tx_keep(&t.tx);
         memset(bytes, '#', sizeof bytes);
-        lane_kit_append(&k, &t, 1, 3);
-        lane_kit_commit(&k, &t, 1);
-        is_whole(&k, &t, first + 4003);
+        ends_after(&k, &t, 3);
         lane_kit_end(&k);
     }
 }
@@ -135,8 +140,6 @@ Test(lane_lend, a_transaction_that_is_dropped)
     lane_tx_abort(&t.tx);
     memset(bytes, '#', sizeof bytes);
     lane_kit_begin(&k, &t); /* with its chunk, again */
-    lane_kit_append(&k, &t, 1, 4200);
-    lane_kit_commit(&k, &t, 1);
-    is_whole(&k, &t, 4200);
+    ends_after(&k, &t, 4200);
     lane_kit_end(&k);
 }
