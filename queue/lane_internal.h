@@ -8,7 +8,8 @@
  *              ones; seal.c writes summaries;
  *              compact.c copies old messages forward, large.c those with extents, restate.c states
  *   recover.c  finds old segments at start; leftover.c removes what is none; contents.c reads them,
- *              replay.c decides what a record means, census.c counts the records to come
+ *              unsealed.c those without a summary; replay.c decides what a record means, tell.c
+ *              when a message may be told of, census.c counts the records to come
  *   torn.c     messages of a commit that never ended
  *   read.c     bodies and envelopes; quarantine.c sets damaged bytes aside
  *   walk.c     all messages in the order on disk

@@ -1,7 +1,7 @@
 /*
  * queue/replay.c - what a record found at start means: FORMAT.md section 5, rows M1 to M13.
  *
- * Owns:     the messages it makes; they stay hidden until contents.c tells of them.
+ * Owns:     the messages it makes; they stay hidden until tell.c tells of them.
  * Runs on:  the shard that owns the lane. No I/O.
  * Contract: after all records of all old segments in order, the index holds what is live, and the
  *           segments' counters and dependences are those of section 7.

@@ -104,6 +104,46 @@ Test(torn, a_footer_shows_it_too)
     damaged_extent(A_FOOTER, 1000);
 }
 
+static uint32_t summary_segment, summary_at;
+
+static void flip_summary(struct lane_kit *k, struct queue_msg *m)
+{
+    (void)m;
+    if (summary_at)
+        flip(k, summary_segment, summary_at + RECORD_HEADER_SIZE);
+    summary_at = 0;
+}
+
+/*
+ * The summary could be read when the records were counted and cannot when they are replayed, and
+ * the segment counted last has no footer: that says nothing of this one.
+ */
+Test(torn, a_footer_shows_it_where_the_summary_fails_later)
+{
+    struct lane_kit k;
+    struct queue_msg *m;
+    uint64_t qid, last;
+
+    lane_kit_open(&k, NULL);
+    lane_kit_put(&k, 1, 500, 1);
+    lane_kit_reopen(&k);
+    qid = lane_kit_put(&k, 2, BODY, 1);
+    m = lane_find(k.lane, qid);
+    summary_segment = m->segment;
+    summary_at = m->offset + m->record_size;
+    flip(&k, m->segment, m->offset - 1000);
+    lane_kit_reopen(&k);
+    last = lane_kit_put(&k, 3, 500, 1);
+    crash(&k);
+    k.on_found = flip_summary;
+    lane_kit_reopen(&k);
+    cr_assert_eq(k.damaged_count, 3, "summary, extent, and what was the summary to a scan");
+    cr_assert_not_null(lane_find(k.lane, last));
+    cr_assert_not_null(lane_find(k.lane, qid));
+    cr_assert_eq(lane_kit_check_body(&k, qid, 2, BODY, 65536), -EBADMSG);
+    lane_kit_end(&k);
+}
+
 /* More damage than is kept in mind: nothing is dropped for what is not known. */
 Test(torn, too_much_to_remember)
 {
