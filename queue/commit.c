@@ -7,17 +7,14 @@
  *           segment one at a time, in order. With nobody writing, a batch somebody waits for is
  *           written at the end of the turn. Buffers with nothing but parts of bodies are written
  *           without a sync, and are of one batch with what follows.
- * Failure:  write or sync error: the segment is left as it stands, waiters get 451 (452 without
- *           room), what was lost of states is written again from the index; SPOOL_SYNC_FAILED_MAX
- *           times in a row: the lane stops taking mail and tries again with growing pauses. A sync
- *           is never retried on the same segment.
+ * Failure:  write or sync error: the segment is left as it stands (commit_fail.c). A sync is never
+ *           retried on the same segment.
  * Bounds:   COMMIT_BATCHES buffers of COMMIT_BUF_SIZE, COMMIT_WAITERS_MAX waiters a batch,
  *           COMMIT_STATE_NS of delay, COMMIT_UNSYNCED_MAX bytes without a sync.
  * Tests:    tests/unit/test_lane.c; format: queue/FORMAT.md section 4
  */
 #include <assert.h>
 #include <errno.h>
-#include <stdlib.h>
 
 #include "gateway/base/plant.h"
 #include "queue/lane_internal.h"
@@ -33,8 +30,7 @@ uint64_t commit_number(const struct lane *l)
     return l->filling->number;
 }
 
-/* Something of the batch that fills is in memory, or written and not synced. */
-static bool has_begun(const struct lane *l)
+bool commit_has_begun(const struct lane *l)
 {
     return l->filling->len || l->unsynced;
 }
@@ -43,14 +39,14 @@ uint64_t commit_quiet(const struct lane *l)
 {
     if (l->stash_count)
         return UINT64_MAX;
-    if (has_begun(l))
+    if (commit_has_begun(l))
         return l->filling->number;
     return l->writing ? l->writing->number : l->batch_durable;
 }
 
 bool commit_idle(const struct lane *l)
 {
-    return !l->writing && !has_begun(l);
+    return !l->writing && !commit_has_begun(l);
 }
 
 struct slice commit_recent(const struct lane *l, uint32_t segment, uint32_t offset, uint32_t len)
@@ -79,7 +75,7 @@ static void buffer_begin(struct lane *l, struct batch *b, uint64_t number)
     l->filling = b;
 }
 
-static void batch_begin(struct lane *l, struct batch *b)
+void commit_batch_begin(struct lane *l, struct batch *b)
 {
     l->unsynced = 0;
     buffer_begin(l, b, l->batch_next++);
@@ -136,7 +132,7 @@ static bool roll(struct lane *l)
     }
     if (other->busy || l->fill.running)
         return false;
-    if (has_begun(l)) {
+    if (commit_has_begun(l)) {
         l->filling->closed = true;
         if (l->writing)
             return false;
@@ -245,6 +241,33 @@ bool commit_is_hopeless(const struct lane *l)
            !lane_may_grow((struct lane *)l);
 }
 
+/* After failures, or at the first start: the prepared segment is opened, and tried at once. */
+void commit_open_segment(struct lane *l)
+{
+    static const char trial[] = "trial after a failed write";
+    uint8_t *at;
+
+    if (l->open || l->paused)
+        return;
+    if (!l->spare) {
+        prepare_kick(l);
+        return;
+    }
+    if (l->fill.running) /* its end brings us back */
+        return;
+    l->open = NULL;
+    switch_segment(l, l->summary[0].busy ? &l->summary[1] : &l->summary[0]);
+    if (l->failed_in_row) {
+        at = commit_room(l, record_round(RECORD_HEADER_SIZE + sizeof trial), true);
+        assert(at);
+        memcpy(at + RECORD_HEADER_SIZE, trial, sizeof trial);
+        commit_record(l, at, RECORD_NOTE, 0, sizeof trial);
+        l->filling->urgent = true;
+    }
+    commit_progress(l);
+    commit_kick(l);
+}
+
 /* ---- writing ---- */
 
 static void pad_direct(struct lane *l)
@@ -281,7 +304,7 @@ static void start_part(struct lane *l, struct batch *b)
 static void start_rest(struct lane *l, struct batch *b)
 {
     io_timer_clear(l->io, &l->state_timer);
-    batch_begin(l, &l->batch[(size_t)(b - l->batch + 1) % COMMIT_BATCHES]);
+    commit_batch_begin(l, &l->batch[(size_t)(b - l->batch + 1) % COMMIT_BATCHES]);
     if (b->len == 0)
         io_sync(l->io, &l->commit_op, b->segment->write_fd);
     else if (PLANT(ANSWER_BEFORE_SYNC))
@@ -295,7 +318,7 @@ static void commit_start(struct lane *l)
     struct batch *b = l->filling;
     bool part = is_part(l, b);
 
-    assert(!l->writing && has_begun(l));
+    assert(!l->writing && commit_has_begun(l));
     if (b->len == 0) {
         b->segment = l->open;
         b->base = l->open->tail;
@@ -316,7 +339,7 @@ void commit_kick(struct lane *l)
 {
     struct batch *b = l->filling;
 
-    if (l->writing || !has_begun(l))
+    if (l->writing || !commit_has_begun(l))
         return;
     if (b->waiter_count || b->urgent || b->closed || l->closing || b->len >= l->p.early_bytes ||
         (b->len && commit_awaited(l)))
@@ -332,6 +355,8 @@ void commit_state_timer(struct timer *t)
     l->filling->urgent = true;
     commit_kick(l);
 }
+
+/* ---- the end of a write ---- */
 
 void commit_progress(struct lane *l)
 {
@@ -375,188 +400,6 @@ static void batch_succeeded(struct lane *l, struct batch *b)
         tx_durable(l, container_of(link, struct lane_tx, link));
 }
 
-/* ---- waiting for what was appended ---- */
-
-void lane_when_durable(struct lane *l, struct lane_wait *w)
-{
-    w->batch = l->dirty_count ? UINT64_MAX : commit_quiet(l);
-    list_init(&w->link);
-    list_push_back(&l->durable_waits, &w->link);
-    if (has_begun(l))
-        l->filling->urgent = true;
-    lane_soon(l);
-}
-
-void lane_wait_cancel(struct lane_wait *w)
-{
-    list_remove(&w->link);
-}
-
-void durable_requeue(struct lane *l, uint64_t batch)
-{
-    for (struct list *p = l->durable_waits.next; p != &l->durable_waits; p = p->next) {
-        struct lane_wait *w = container_of(p, struct lane_wait, link);
-        if (w->batch == batch)
-            w->batch = UINT64_MAX;
-    }
-}
-
-void durable_check(struct lane *l)
-{
-    bool stuck = !l->is_open || (!l->open && l->paused) || commit_is_hopeless(l);
-    struct list *link, last = {&last, &last};
-
-    list_push_back(&l->durable_waits, &last);
-    while ((link = list_pop_front(&l->durable_waits)) != &last) {
-        struct lane_wait *w = container_of(link, struct lane_wait, link);
-        if (w->batch == UINT64_MAX && !l->stash_count && !l->dirty_count) {
-            w->batch = commit_quiet(l);
-            l->filling->urgent = l->filling->urgent || has_begun(l);
-        }
-        if (w->batch <= l->batch_durable)
-            w->done(w, true);
-        else if (w->batch == UINT64_MAX && stuck)
-            w->done(w, false);
-        else
-            list_push_back(&l->durable_waits, &w->link);
-    }
-}
-
-/* ---- failure ---- */
-
-/* What these bytes said, and what may or may not be on disk now, is put right in the next segment.
- */
-static void stash_batch(struct lane *l, const struct batch *b)
-{
-    uint32_t at = 0;
-
-    while (at < b->len) {
-        struct record_header h;
-        struct record_state_view v;
-        struct record_message_view m;
-        uint32_t used;
-        struct slice payload;
-        memcpy(&h, b->data + at, sizeof h);
-        payload = slice_of(b->data + at + RECORD_HEADER_SIZE, h.length - RECORD_HEADER_SIZE);
-        if (h.type == RECORD_RCPT_FINAL || h.type == RECORD_DEFER || h.type == RECORD_STATE ||
-            h.type == RECORD_ATTEMPT) {
-            if (record_state_decode(payload, &v, &used))
-                state_stash(l, h.qid, v.state.gone, b->segment->id);
-        } else if (h.type == RECORD_MOVED) {
-            b->segment->strays =
-                true; /* the copy may be on disk, and its tombstone not know of it */
-            if (!index_find(&l->index, h.qid)) /* it was to be new here: handed over */
-                state_stash(l, h.qid, true, b->segment->id);
-        } else if (h.type == RECORD_MESSAGE && record_message_decode(payload, &m)) {
-            state_stash(l, h.qid, true, b->segment->id);
-            if (m.final_block.len && record_state_decode(m.final_block, &v, &used))
-                state_stash(l, v.state.qid, false, 0);
-        }
-        at += h.length;
-    }
-}
-
-static void fail_waiters(struct lane *l, struct batch *b, uint16_t code)
-{
-    struct list *link;
-
-    while ((link = list_pop_front(&b->waiters)) != NULL)
-        tx_fail(l, container_of(link, struct lane_tx, link), code);
-    b->waiter_count = 0;
-}
-
-/* Messages in the batch that still fills, whose earlier parts were in the one that failed. */
-static void fail_orphans(struct lane *l, struct batch *b, uint64_t lost, uint16_t code)
-{
-    struct list *link = b->waiters.next;
-
-    while (link != &b->waiters) {
-        struct lane_tx *tx = container_of(link, struct lane_tx, link);
-        link = link->next;
-        if (!tx_has_bytes_in(tx, lost))
-            continue;
-        list_remove(&tx->link);
-        b->waiter_count--;
-        state_stash(l, tx->qid, true, b->segment->id);
-        tx_fail(l, tx, code);
-    }
-}
-
-static void stop_or_retry(struct lane *l)
-{
-    if (l->failed_in_row >= SPOOL_SYNC_FAILED_MAX) {
-        l->paused = true;
-        prepare_later(l);
-    } else {
-        commit_open_segment(l);
-    }
-}
-
-static void batch_failed(struct lane *l, struct batch *b, int32_t res)
-{
-    struct segment *s = b->segment;
-    uint16_t code = res == -ENOSPC || res == -EDQUOT ? 452 : 451;
-    struct batch *next = l->filling;
-
-    l->stats.sync_failed++;
-    l->failed_in_row++;
-    l->last_error = res < 0 ? res : -EIO;
-    fail_waiters(l, b, code);
-    stash_batch(l, b);
-    if (next->len && next->segment == s) {
-        fail_waiters(l, next, code);
-        stash_batch(l, next);
-        tx_fail_extents(l, next->number);
-        compact_batch(l, next->number, false);
-        durable_requeue(l, next->number);
-        batch_begin(l, next);
-    } else if (b->part) {
-        batch_begin(l, next);
-    } else {
-        fail_orphans(l, next, b->number, code);
-    }
-    tx_fail_extents(l, b->number);
-    compact_batch(l, b->number, false);
-    durable_requeue(l, b->number);
-    segments_requiet(&l->segments, b->number, commit_quiet(l));
-    if (s == l->open)
-        l->open = NULL;
-    else
-        l->summary[l->open_summary == &l->summary[0]].busy = false;
-    s->state = SEGMENT_FAILED;
-    io_close(l->io, s->write_fd);
-    s->write_fd = -1;
-    if (!l->open)
-        stop_or_retry(l);
-}
-
-/* After failures, or at the first start: the prepared segment is opened, and tried at once. */
-void commit_open_segment(struct lane *l)
-{
-    static const char trial[] = "trial after a failed write";
-    uint8_t *at;
-
-    if (l->open || l->paused)
-        return;
-    if (!l->spare) {
-        prepare_kick(l);
-        return;
-    }
-    if (l->fill.running) /* its end brings us back */
-        return;
-    l->open = NULL;
-    switch_segment(l, l->summary[0].busy ? &l->summary[1] : &l->summary[0]);
-    if (l->failed_in_row) {
-        at = commit_room(l, record_round(RECORD_HEADER_SIZE + sizeof trial), true);
-        assert(at);
-        memcpy(at + RECORD_HEADER_SIZE, trial, sizeof trial);
-        commit_record(l, at, RECORD_NOTE, 0, sizeof trial);
-        l->filling->urgent = true;
-    }
-    commit_progress(l);
-    commit_kick(l);
-}
-
 static void buffer_written(struct lane *l, struct batch *b)
 {
     struct segment *s = b->segment;
@@ -589,7 +432,7 @@ static void commit_done(struct io_op *op, int32_t res, uint32_t flags)
         l->stats.sync_ns_total += io_now_ns(l->io) - l->commit_started_ns;
     }
     if (res != (int32_t)b->len)
-        batch_failed(l, b, res);
+        commit_failed(l, b, res);
     else if (!b->part)
         batch_succeeded(l, b);
     lane_health_update(l);

@@ -1,9 +1,11 @@
 /*
  * queue/lane_internal.h - what the files of a lane share: its parts, and who calls whom.
  *
- *   tx.c       takes messages           -> commit_room, commit_wait
+ *   lane.c     life, times and lookups of it all; lane_room.c how much fits, and its health
+ *   tx.c       takes messages, tx_commit.c ends them -> commit_room
  *   state.c    changes their state      -> commit_room, or the stash when there is none
- *   commit.c   batches, one write and one sync each, waiters; rolls to the next segment
+ *   commit.c   batches, one write and one sync each, waiters; rolls to the next segment;
+ *              commit_fail.c when one fails; durable.c those who wait for all of it
  *   prepare.c  makes or recycles segments ahead, fill.c writes zeros into them; reap.c removes dead
  *              ones; seal.c writes summaries;
  *              compact.c copies old messages forward, large.c those with extents, restate.c states
@@ -299,13 +301,6 @@ static inline uint64_t lane_qid(const struct lane *l, uint64_t qid)
     return (uint64_t)l->p.lane << QID_SEQUENCE_BITS | (qid & QID_SEQUENCE_MASK);
 }
 void lane_path(const struct lane *l, uint32_t segment, const char *suffix, char out[LANE_PATH_MAX]);
-void lane_health_update(struct lane *l);
-void lane_health_tell(struct lane *l);
-/* Bytes that new mail may still take, the reserve not counted. */
-uint64_t lane_room(struct lane *l, bool internal);
-uint64_t lane_reserve(const struct lane *l);
-/* May another segment file be made? */
-bool lane_may_grow(struct lane *l);
 void lane_close_step(struct lane *l);
 void lane_soon(struct lane *l);
 /* There is a segment, or none can be had: the lane takes part from now on. */
@@ -317,6 +312,19 @@ void lane_msg_live(struct lane *l, struct queue_msg *m);
 void lane_msg_free(struct lane *l, struct queue_msg *m);
 void lane_due_arm(struct lane *l);
 void lane_due_fire(struct timer *t);
+
+/* ---- lane_room.c ---- */
+void lane_health_update(struct lane *l);
+void lane_health_tell(struct lane *l);
+/* Bytes that new mail may still take, the reserve not counted. */
+uint64_t lane_room(struct lane *l, bool internal);
+uint64_t lane_reserve(const struct lane *l);
+/* May another segment file be made? */
+bool lane_may_grow(struct lane *l);
+/* Of all segment files, those in stock or being made too. */
+uint64_t lane_files_bytes(const struct lane *l);
+/* What the last failure was. */
+const char *lane_error_words(const struct lane *l);
 
 /* ---- commit.c ---- */
 /*
@@ -346,9 +354,6 @@ void commit_progress(struct lane *l); /* waiting transactions, stash */
 void commit_open_segment(struct lane *l);
 /* Goes on to a spare that is filled, from a segment that is not. */
 void commit_roll_early(struct lane *l);
-/* Waits for what is in this batch go on waiting: it failed and is written again. */
-void durable_requeue(struct lane *l, uint64_t batch);
-void durable_check(struct lane *l);
 /* The batch that says what changes now; a stashed record has none yet. */
 uint64_t commit_quiet(const struct lane *l);
 void commit_state_timer(struct timer *t);
@@ -359,6 +364,20 @@ void commit_state_timer(struct timer *t);
 struct slice commit_recent(const struct lane *l, uint32_t segment, uint32_t offset, uint32_t len);
 uint64_t commit_number(const struct lane *l); /* of the batch that takes the next record */
 bool commit_idle(const struct lane *l);
+/* Something of the batch that fills is in memory, or written and not synced. */
+bool commit_has_begun(const struct lane *l);
+/* The batch that fills is empty and new, in this buffer. */
+void commit_batch_begin(struct lane *l, struct batch *b);
+
+/* ---- commit_fail.c ---- */
+/* `b` was written or synced with the error `res`, and is no longer l->writing. */
+void commit_failed(struct lane *l, struct batch *b, int32_t res);
+
+/* ---- durable.c ---- */
+/* Waits for what is in this batch go on waiting: it failed and is written again. */
+void durable_requeue(struct lane *l, uint64_t batch);
+/* Tells those whose batch is durable, or can never be. */
+void durable_check(struct lane *l);
 
 /* ---- summary.c ---- */
 void summary_begin(struct summary *s);
@@ -369,7 +388,6 @@ uint32_t summary_bytes(const struct summary *s, uint32_t entry);
 /* ---- tx.c ---- */
 /* Tries again for one that waits. False: still no room. */
 bool tx_retry(struct lane *l, struct lane_tx *tx);
-void tx_durable(struct lane *l, struct lane_tx *tx);
 static inline bool tx_has_bytes_in(const struct lane_tx *tx, uint64_t batch)
 {
     return tx->extent_count && (tx->position == batch || tx->position_before == batch);
@@ -379,8 +397,16 @@ void tx_fail(struct lane *l, struct lane_tx *tx, uint16_t code);
 /* Open transactions with extents in this batch. */
 void tx_fail_extents(struct lane *l, uint64_t batch);
 void tx_report_failing(struct lane *l);
+/* Gives back what it holds of the body: memory, and the first segment. */
+void tx_drop_data(struct lane *l, struct lane_tx *tx);
 /* Room is short: an upload that keeps too many segments from going gives way. */
 void tx_relieve(struct lane *l);
+
+/* ---- tx_commit.c ---- */
+/* tx_retry for one whose record had no room. */
+bool tx_commit_retry(struct lane *l, struct lane_tx *tx);
+/* The batch with its record is synced: the message is there, and its owner hears it. */
+void tx_durable(struct lane *l, struct lane_tx *tx);
 
 /* ---- state.c ---- */
 void state_append(struct lane *l, struct queue_msg *m, uint8_t type, uint8_t how,
