@@ -13,7 +13,8 @@
  *              unsealed.c those without a summary; replay.c decides what a record means, tell.c
  *              when a message may be told of, census.c counts the records to come
  *   torn.c     messages of a commit that never ended
- *   read.c     bodies and envelopes; quarantine.c sets damaged bytes aside
+ *   read.c     gets records, read_body.c bodies, read_envelope.c envelopes; quarantine.c sets
+ *              damaged bytes aside
  *   walk.c     all messages in the order on disk
  */
 #ifndef HIKYAKU_QUEUE_LANE_INTERNAL_H
@@ -503,12 +504,12 @@ enum replay_result { REPLAY_OK, REPLAY_DAMAGED, REPLAY_NO_MEMORY };
 enum replay_result replay_record(struct lane *l, struct segment *s, const struct record_digest *d,
                                  struct queue_msg **touched);
 
-/* ---- read.c, quarantine.c ---- */
+/* ---- read.c, read_envelope.c, quarantine.c ---- */
 /* The whole record, checked: `done` gets its length and r->buf, which the caller frees. */
 void read_message_record(struct lane *l, struct queue_msg *m, struct lane_read *r);
 void read_extent_record(struct lane *l, uint64_t qid, struct lane_extent e, struct lane_read *r);
 /* The last error in words, or nothing: `done` gets their length and r->buf, which the caller
- * frees. */
+ * frees; inside the call where there is nothing to be read. */
 void read_words(struct lane *l, struct queue_msg *m, struct lane_read *r);
 void read_forget_segment(struct lane *l, struct segment *s);
 /* Counts and tells. */

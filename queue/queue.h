@@ -310,6 +310,7 @@ void lane_turn_end(struct lane *l);
 
 /* ---- reading back ---- */
 
+struct read_job;
 struct lane_read {
     struct io_op op;
     void (*done)(struct lane_read *r,
@@ -320,8 +321,7 @@ struct lane_read {
     uint64_t offset;
     uint8_t *buf;
     uint32_t len, got;
-    void *scratch;
-    uint8_t step;
+    struct read_job *job;
 };
 
 /* `len` body bytes from `offset` into buf; res is len unless the body ends before. The message must
