@@ -1,5 +1,6 @@
 /*
- * gateway/admin_internal.h - what admin.c (transport) and admin_api.c (answers) share.
+ * gateway/admin_internal.h - what the files of the admin HTTP share: admin.c (transport),
+ * admin_api.c (paths), and those that answer.
  */
 #ifndef HIKYAKU_ADMIN_INTERNAL_H
 #define HIKYAKU_ADMIN_INTERNAL_H
@@ -30,7 +31,6 @@ struct admin_call {
     uint32_t asked, waiting;
     struct admin_request **requests; /* one a shard */
     struct filter *filter;
-    uint32_t limit;
     void (*finish)(struct admin_call *call); /* all shards have answered */
     struct why note;                         /* for `finish`: what is to be said beside */
     /* the answer */
@@ -67,6 +67,7 @@ void admin_error(struct admin_call *call, unsigned status, const char *text);
 /* Value of a query argument, or NULL. */
 const char *admin_arg(const struct admin_call *call, const char *name);
 
+/* admin_call.c */
 /* {"error":...} with the words of `why`. */
 void admin_error_why(struct admin_call *call, unsigned status, const struct why *why);
 /* JSON: a string; ,"key":"value". */
@@ -82,6 +83,26 @@ void admin_ask_all(struct admin_call *call, const struct admin_request *model,
                    void (*finish)(struct admin_call *call));
 /* What the shards' answers say together. */
 uint64_t admin_matched(const struct admin_call *call);
+/* When its shards have answered, if it still waits for some. */
+void admin_call_free(struct admin_call *call);
+
+/* admin_queue.c */
+void admin_queue_list(struct admin_call *call);
+void admin_queue_show(struct admin_call *call, const char *qid);
+void admin_queue_export(struct admin_call *call);
+void admin_queue_change(struct admin_call *call, enum admin_change change);
+void admin_queue_sites(struct admin_call *call);
+/* How far the requests are that shards are working on: listings and changes of a deep queue. */
+void admin_progress(struct admin_call *call);
+
+/* admin_status.c */
+void admin_status(struct admin_call *call);
+void admin_config_reload(struct admin_call *call);
+void admin_drain(struct admin_call *call);
+/* What a reload of another file would change. It is read as a reload would read it. */
+void admin_config_diff(struct admin_call *call);
+/* What is allowed, but likely not what was meant: certificates that end, for instance. */
+void admin_config_warnings(struct admin_call *call);
 
 /* admin_connector.c */
 enum connector_switch_action {
@@ -115,7 +136,6 @@ bool admin_page(struct admin_call *call);
 
 /* admin_api.c: routes a call; the answer may come later. */
 void admin_dispatch(struct admin_call *call);
-void admin_call_free(struct admin_call *call);
 
 /* admin_metrics.c */
 void admin_metrics(struct admin_call *call);
