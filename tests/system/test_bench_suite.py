@@ -248,6 +248,24 @@ def test_pairs_run_at_the_same_time(folder):
     assert done.returncode == 1 and "pairs: " in done.stderr, done.stderr
 
 
+def test_the_first_figures_are_a_table(folder):
+    words = [os.path.join(ROOT, "bench", "figures"), "--spool", folder, "--seconds", "1"]
+    done = subprocess.run([*words, "--rounds", "1", "--idle", "20", "--relay", "200"],
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=120,
+                          check=False)
+    assert done.returncode == 0, done.stderr
+    rows = [line.split("|")[1:-1] for line in done.stdout.split("\n") if line.startswith("| ")]
+    for row in [row for row in rows if row[0].startswith((" 100", " the same"))]:
+        cpu, null, ratio = (float(cell) for cell in row[2:5])
+        assert null > 0 and abs(cpu / null - ratio) < 0.05, done.stdout
+    assert [row[0].strip() for row in rows[-2:]] == ["full", "resumed"], done.stdout
+    assert "with 20 of 20 held" in done.stdout and "Relay end to end" in done.stdout, done.stdout
+    assert os.listdir(folder) == [], "nothing is left behind"
+    done = subprocess.run([*words, "--rounds", "0"], stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert done.returncode == 2 and "must be 1 or more" in done.stderr, done.stderr
+
+
 def test_every_micro_benchmark_runs(folder):
     pair = [os.path.join(folder, name) for name in ("tls.crt", "tls.key")]
     subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt",
