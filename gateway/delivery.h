@@ -9,8 +9,8 @@
  *   hop    one outbound connection of a site
  *
  * delivery.c: jobs (start, route). delivery_outcome.c: what becomes of them. delivery_site.c: sites
- * and their queues. hop_connect.c, hop.c, hop_io.c: connections. site_permit.c: max_connections
- * over shards. bounce.c: DSNs.
+ * and their queues. hop_connect.c, hop.c, hop_task.c, hop_io.c: connections. site_permit.c:
+ * max_connections over shards. bounce.c: DSNs.
  */
 #ifndef HIKYAKU_DELIVERY_H
 #define HIKYAKU_DELIVERY_H
@@ -342,10 +342,10 @@ void hop_watch_begin(struct hop *h, const struct io_addr *peer);
 /* Bytes of the dialog or of a body, sent or read. */
 void hop_watch_bytes(struct hop *h, bool sent, struct slice bytes);
 
-/* hop.c */
+/* hop_connect.c, hop.c, hop_task.c */
 /* Opens a connection to a host of the site. False: no memory. */
 bool hop_open(struct site *s, uint32_t host);
-/* hop.c: the time of its phase is over. */
+/* The time of its phase is over. */
 void hop_timer_fired(struct timer *t);
 void hop_take(struct hop *h, struct task *t);
 /* Says what the task's transaction says. */
@@ -366,7 +366,6 @@ void hops_reap(struct delivery *d);
 void hop_failed(struct hop *h, const struct why *why, bool host_is_down, bool data_sent);
 void hop_set_state(struct hop *h, enum hop_state state);
 void hop_event(struct hop *h, struct smtp_out_event *ev);
-uint64_t hop_phase_limit_ns(const struct hop *h);
 
 /* hop_io.c */
 void hop_io_init(struct hop *h);

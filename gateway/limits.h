@@ -156,9 +156,10 @@
 #define OUT_DATA_INIT_NS                    (120 * NS_PER_S)
 #define OUT_DATA_BLOCK_NS                   (180 * NS_PER_S)
 #define OUT_FINAL_DOT_NS                    (600 * NS_PER_S)
-#define OUT_AHEAD_NS                        (2 * NS_PER_S) /* dot answered later: see hop.c */
+#define OUT_AHEAD_NS                        (2 * NS_PER_S) /* dot answered later: see hop_task.c */
 #define OUT_IDLE_KEEP_NS                    (5 * NS_PER_S) /* an idle connection is kept so long */
 #define OUT_QUIT_NS                         (5 * NS_PER_S)
+#define OUT_IN_CLEAR_NS                     (600 * NS_PER_S) /* TLS failed: done without so long */
 #define OUT_BODY_READ_SIZE                  (64u * 1024)
 #define OUT_WIRE_BUF_SIZE                   (72u * 1024) /* bytes to a next hop, not sent yet */
 #define OUT_HOPS_MAX                        8192u /* outbound connections per shard; more wait */
