@@ -11,7 +11,7 @@
  * Failure:  no buffer left: receives are parked, and started again as buffers come back. Nothing is
  *           lost: TCP makes the peer wait.
  * Bounds:   recv_buf_count buffers of recv_buf_size.
- * Tests:    tests/unit/test_uring.c
+ * Tests:    tests/unit/test_uring_recv.c, test_uring.c
  */
 #include <assert.h>
 #include <errno.h>
@@ -179,7 +179,8 @@ bool uring_recv_restart(struct io *io)
         uring_recv_unpark(io, op);
         arm_once(io, op);
     }
-    return (io->parked.first && io->buf_free > 0) || (io->queued.first && n > spare);
+    /* Those just started may find nothing to read: they then take no buffer, and wake nobody. */
+    return (io->parked.first && io->buf_free > 0) || (io->queued.first && io->buf_free > spare);
 }
 
 /* ---- receiving ---- */
