@@ -1,243 +1,25 @@
 /*
- * gateway/config_bind.c - nodes into structs, by the table: names, types, ranges, defaults.
+ * gateway/config_bind.c - nodes into structs, by the table: maps, lists, defaults.
  *
  * Owns:     nothing; what is stored belongs to the configuration's pool.
  * Runs on:  the control thread, at start and at reload.
  * Contract: what is absent gets the default of the table, read like anything else. A key that is
- *           not supported yet is refused unless it says what is done anyway. Values of texts, which
- *           may be passwords, never stand in messages.
+ *           not supported yet is refused unless it says what is done anyway.
  * Failure:  FILE:LINE:COLUMN of the key when the key is wrong, of the value when the value is.
  * Bounds:   those of the table.
- * Tests:    tests/unit/test_config_faults.c, test_config.c, tests/fuzz/fuzz_config.c
+ * Tests:    tests/unit/test_config_faults.c, tests/unit/test_config.c, tests/fuzz/fuzz_config.c
  */
 #include <assert.h>
 
-#include "gateway/config_internal.h"
-#include "routing/domain.h"
+#include "gateway/config_bind_internal.h"
 
 #define PATH_TEXT_MAX   96
 #define KEYS_LISTED_MAX 20u /* a longer list does not help whoever made a mistake */
 
-/* Where a value goes and what messages call it. */
-struct slot {
-    struct config_reader *r;
-    const struct config_key *key;
-    const struct config_node *node;
-    char *base;
-    const char *path; /* "tls.mode" */
-};
-
-static bool wrong(const struct slot *s, const struct config_node *n, const char *expected)
-{
-    return config_fail(s->r, n->place, "%s: expected %s", s->path, expected);
-}
-
-static void store(const struct slot *s, uint64_t value)
-{
-    char *at = s->base + s->key->offset;
-    switch (s->key->width) {
-    case 0: break;
-    case 1: *(uint8_t *)at = (uint8_t)value; break;
-    case 2: *(uint16_t *)at = (uint16_t)value; break;
-    case 4: *(uint32_t *)at = (uint32_t)value; break;
-    default: *(uint64_t *)at = value; break;
-    }
-}
-
-static bool store_text(const struct slot *s, const char *text)
-{
-    if (s->key->width == 0)
-        return true;
-    char **at = (char **)(void *)(s->base + s->key->offset);
-    *at = *text ? config_copy(s->r, s->r->pool, text, strlen(text)) : NULL;
-    return !s->r->failed;
-}
-
-/* ---- words, numbers ---- */
-
-static bool bind_name(const struct slot *s)
-{
-    const char *text = s->node->text;
-    size_t len = strlen(text);
-    bool ok = len > 0 && len <= CONFIG_NAME_MAX;
-    for (size_t i = 0; ok && i < len; i++) {
-        uint8_t c = ascii_lower((uint8_t)text[i]);
-        ok = (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || strchr("-_.", c);
-    }
-    return ok ? store_text(s, text) : wrong(s, s->node, "1 to 64 letters, digits, '-', '_' or '.'");
-}
-
-static bool bind_domain(const struct slot *s)
-{
-    struct why why;
-    char ascii[DOMAIN_TEXT_MAX];
-    struct slice text = slice_str(s->node->text);
-    if (text.len == 0 && s->key->standard)
-        return store_text(s, "");
-    if (s->key->type == CONFIG_TYPE_SPACE ? !domain_pattern_to_ascii(text, ascii, &why)
-                                          : !domain_to_ascii(text, ascii, &why)) {
-        const char *reason = strstr(why.text, ": ");
-        return config_fail(s->r, s->node->place, "%s: %.64s is no %s: %s", s->path, s->node->text,
-                           s->key->type == CONFIG_TYPE_SPACE ? "address space" : "domain",
-                           reason ? reason + 2 : why.text);
-    }
-    return store_text(s, ascii);
-}
-
-/* "14400000000000" is of no use in a message; the largest unit that divides it is. */
-static void number_text(const struct config_key *k, uint64_t value, char text[32])
-{
-    static const struct {
-        uint64_t factor;
-        const char *word;
-    } sizes[] = {{1024 * GIB, "TiB"}, {GIB, "GiB"}, {MIB, "MiB"}, {KIB, "KiB"}, {1, ""}},
-      times[] = {{86400 * NS_PER_S, "d"}, {3600 * NS_PER_S, "h"}, {60 * NS_PER_S, "m"},
-                 {NS_PER_S, "s"},         {NS_PER_MS, "ms"},      {1, "ns"}};
-    bool time = k->type == CONFIG_TYPE_TIME || k->type == CONFIG_TYPE_TIMES;
-    snprintf(text, 32, "%llu", (unsigned long long)value);
-    if (value == 0 || (!time && k->type != CONFIG_TYPE_SIZE))
-        return;
-    value *= time ? k->unit : 1;
-    for (uint32_t i = 0; i < 5; i++) {
-        uint64_t factor = time ? times[i].factor : sizes[i].factor;
-        if (value % factor == 0) {
-            snprintf(text, 32, "%llu%s", (unsigned long long)(value / factor),
-                     time ? times[i].word : sizes[i].word);
-            return;
-        }
-    }
-}
-
-void config_range_text(const struct config_key *k, char text[80])
-{
-    char min[32], max[32];
-    number_text(k, k->min, min);
-    number_text(k, k->max, max);
-    snprintf(text, 80, "%s to %s", min, max);
-}
-
-/* A number, size or time of node `n`; range checked. */
-static bool number_of(const struct slot *s, const struct config_node *n, uint64_t *out)
-{
-    const struct config_key *k = s->key;
-    char range[80];
-    bool ok = n->kind == CONFIG_SCALAR;
-    switch (k->type) {
-    case CONFIG_TYPE_SIZE:
-        if (!ok || !config_size_parse(n->text, out))
-            return wrong(s, n, "a size such as 500KiB, 25MiB, 20GiB or a number of bytes");
-        break;
-    case CONFIG_TYPE_TIME:
-    case CONFIG_TYPE_TIMES:
-        if (!ok || !config_time_parse(n->text, out))
-            return wrong(s, n, "a time such as 90s, 5m, 2h or 2d");
-        if (*out % k->unit)
-            return wrong(s, n, "whole seconds");
-        *out /= k->unit;
-        break;
-    default:
-        if (ok && k->zero && strcmp(n->text, k->zero) == 0) {
-            *out = 0;
-            return true;
-        }
-        if (!ok || !config_count_parse(n->text, out)) {
-            config_range_text(k, range);
-            return config_fail(s->r, n->place, "%s: expected %s%sa number from %s", s->path,
-                               k->zero ? k->zero : "", k->zero ? " or " : "", range);
-        }
-    }
-    if (*out >= k->min && *out <= k->max)
-        return true;
-    config_range_text(k, range);
-    return config_fail(s->r, n->place, "%s: %.32s is out of range, %s", s->path, n->text, range);
-}
-
-static const char *choice_word(const void *arg, uint32_t i)
-{
-    return ((const struct config_choice *)arg)[i].word;
-}
-
-static bool choice_of(const struct slot *s, const struct config_node *n, uint32_t *out)
-{
-    const struct config_choice *c = s->key->choices;
-    char words[200] = "";
-    uint32_t count = 0;
-    size_t len = 0;
-    for (; c->word; c++, count++) {
-        if (n->kind == CONFIG_SCALAR && strcmp(n->text, c->word) == 0) {
-            *out = c->value;
-            return !c->unsupported ||
-                   config_fail(s->r, n->place, "%s: %s is not supported yet", s->path, c->word);
-        }
-        if (!c->unsupported && len < sizeof words)
-            len += (size_t)snprintf(words + len, sizeof words - len, "%s%s", len ? " | " : "",
-                                    c->word);
-    }
-    const char *near = n->kind == CONFIG_SCALAR && !n->quoted && n->text[0]
-                           ? config_nearest(n->text, choice_word, s->key->choices, count)
-                           : NULL;
-    return config_fail(s->r, n->place, "%s: expected %s%s%s%s", s->path, words,
-                       near ? "; did you mean " : "", near ? near : "", near ? "?" : "");
-}
-
-static bool address_of(const struct slot *s, const struct config_node *n, struct io_addr *out)
-{
-    uint32_t port = s->key->unit;
-    if (n->kind == CONFIG_SCALAR && config_address_parse(n->text, port, out))
-        return true;
-    return wrong(s, n,
-                 port == CONFIG_PORT_NONE ? "an address such as 192.0.2.1 or 2001:db8::1"
-                 : port == CONFIG_PORT_GIVEN
-                     ? "an address with port, such as 0.0.0.0:25 or \"[::]:25\""
-                     : "an address such as 192.0.2.1 or \"[2001:db8::1]:5353\"");
-}
-
-static bool bind_scalar(const struct slot *s)
-{
-    const struct config_key *k = s->key;
-    uint64_t number;
-    uint32_t choice;
-    bool yes;
-    struct io_addr a = {0};
-    if (s->node->kind != CONFIG_SCALAR)
-        return wrong(s, s->node, "one value, no list and no map");
-    switch (k->type) {
-    case CONFIG_TYPE_STRING: return store_text(s, s->node->text);
-    case CONFIG_TYPE_NAME: return bind_name(s);
-    case CONFIG_TYPE_DOMAIN:
-    case CONFIG_TYPE_SPACE: return bind_domain(s);
-    case CONFIG_TYPE_PATH: {
-        char *path = s->node->text[0] ? config_path(s->r, &s->r->scratch, s->node) : "";
-        return path && store_text(s, path);
-    }
-    case CONFIG_TYPE_BOOL:
-        if (!config_bool_parse(s->node->text, &yes))
-            return wrong(s, s->node, "true or false");
-        store(s, yes);
-        return true;
-    case CONFIG_TYPE_CHOICE:
-        if (!choice_of(s, s->node, &choice))
-            return false;
-        store(s, choice);
-        return true;
-    case CONFIG_TYPE_ADDRESS:
-        if (s->node->text[0] && !address_of(s, s->node, &a))
-            return false;
-        if (k->width)
-            *(struct io_addr *)(void *)(s->base + k->offset) = a;
-        return true;
-    default:
-        if (!number_of(s, s->node, &number))
-            return false;
-        store(s, number);
-        return true;
-    }
-}
-
 /* ---- lists of values ---- */
 
 /* Ranges make several networks of one entry, so these lists grow on their own. */
-static bool bind_networks(const struct slot *s)
+static bool bind_networks(const struct config_slot *s)
 {
     struct config_network some[CONFIG_NETWORKS_OF_RANGE_MAX];
     struct config_networks all = {0};
@@ -246,7 +28,7 @@ static bool bind_networks(const struct slot *s)
     for (uint32_t i = 0; i < s->node->count; i++) {
         const struct config_node *n = s->node->entries[i].value;
         if (n->kind != CONFIG_SCALAR)
-            return wrong(s, n, "a list of networks");
+            return config_wrong(s, n, "a list of networks");
         uint32_t count = config_network_parse(n->text, some, &why);
         if (!count)
             return config_fail(s->r, n->place, "%s: %s", s->path, why.text);
@@ -267,35 +49,36 @@ static bool bind_networks(const struct slot *s)
     return true;
 }
 
-static bool string_of(const struct slot *s, const struct config_node *n, char **out)
+static bool string_of(const struct config_slot *s, const struct config_node *n, char **out)
 {
     if (n->kind != CONFIG_SCALAR || n->text[0] == '\0')
-        return wrong(s, n, "a list of words");
+        return config_wrong(s, n, "a list of words");
     *out = config_copy(s->r, s->r->pool, n->text, strlen(n->text));
     return *out != NULL;
 }
 
-static bool bind_choices(const struct slot *s)
+static bool bind_choices(const struct config_slot *s)
 {
     uint32_t bits = 0, one = 0;
     for (uint32_t i = 0; i < s->node->count; i++) {
-        if (!choice_of(s, s->node->entries[i].value, &one))
+        if (!config_choice_of(s, s->node->entries[i].value, &one))
             return false;
         bits |= one;
     }
-    store(s, bits);
+    config_store(s, bits);
     return true;
 }
 
-static bool bind_list(const struct slot *s)
+static bool bind_list(const struct config_slot *s)
 {
     const struct config_node *n = s->node;
     const struct config_key *k = s->key;
     uint32_t max = k->count_max ? k->count_max : CONFIG_LIST_MAX;
+    bool texts = k->type == CONFIG_TYPE_STRINGS || k->type == CONFIG_TYPE_PATHS;
     size_t size = k->type == CONFIG_TYPE_ADDRESSES ? sizeof(struct io_addr) : sizeof(uint64_t);
     static_assert(sizeof(char *) == sizeof(uint64_t), "lists of strings have items of this size");
     if (n->kind != CONFIG_LIST)
-        return wrong(s, n, "a list, such as [a, b]");
+        return config_wrong(s, n, "a list, such as [a, b]");
     if (n->count > max)
         return config_fail(s->r, n->place, "%s: more than %u entries", s->path, max);
     if (k->type == CONFIG_TYPE_CHOICES)
@@ -307,13 +90,13 @@ static bool bind_list(const struct slot *s)
     for (uint32_t i = 0; ok && i < n->count; i++) {
         const struct config_node *v = n->entries[i].value;
         void *item = items + i * size;
-        ok = k->type == CONFIG_TYPE_ADDRESSES ? address_of(s, v, item)
-             : k->type == CONFIG_TYPE_STRINGS ? string_of(s, v, item)
-                                              : number_of(s, v, item);
+        ok = k->type == CONFIG_TYPE_ADDRESSES ? config_address_of(s, v, item)
+             : texts                          ? string_of(s, v, item)
+                                              : config_number_of(s, v, item);
     }
     if (!ok || k->width == 0)
         return ok;
-    if (k->type == CONFIG_TYPE_STRINGS) {
+    if (texts) {
         struct config_strings *out = (void *)(s->base + k->offset);
         *out = (struct config_strings){(char **)(void *)items, n->count};
     } else {
@@ -326,7 +109,7 @@ static bool bind_list(const struct slot *s)
 /* ---- lists of maps ---- */
 
 /* A scalar that stands for {item_key: scalar}. */
-static struct config_node *item_of(const struct slot *s, struct config_node *scalar)
+static struct config_node *item_of(const struct config_slot *s, struct config_node *scalar)
 {
     struct config_node *map = config_node_new(s->r, CONFIG_MAP, scalar->place);
     struct config_node *key = config_node_new(s->r, CONFIG_SCALAR, scalar->place);
@@ -338,7 +121,7 @@ static struct config_node *item_of(const struct slot *s, struct config_node *sca
 }
 
 /* "a;b" as a list of a and b. Each part keeps the place of the text, as far as that is known. */
-static struct config_node *split(const struct slot *s, const struct config_node *n)
+static struct config_node *split(const struct config_slot *s, const struct config_node *n)
 {
     struct config_node *list = config_node_new(s->r, CONFIG_LIST, n->place);
     if (!list || !config_node_room(s->r, list, (uint32_t)strlen(n->text) + 1))
@@ -363,14 +146,14 @@ static struct config_node *split(const struct slot *s, const struct config_node 
     return list;
 }
 
-static bool bind_items(const struct slot *s)
+static bool bind_items(const struct config_slot *s)
 {
     const struct config_key *k = s->key;
     const struct config_node *n = s->node;
     if (n->kind == CONFIG_SCALAR && k->separator && !(n = split(s, n)))
         return false;
     if (n->kind != CONFIG_LIST)
-        return wrong(s, n, k->separator ? "a list, or one text with ';' between" : "a list");
+        return config_wrong(s, n, k->separator ? "a list, or one text with ';' between" : "a list");
     if (n->count > k->count_max)
         return config_fail(s->r, n->place, "%s: more than %u entries", s->path, k->count_max);
     char *items = config_alloc(s->r, s->r->pool, n->count, k->item_size);
@@ -397,7 +180,7 @@ static bool bind_map(struct config_reader *r, const struct config_keys *keys,
                      const struct config_node *map, void *base, const char *prefix);
 
 /* Does an unsupported key ask for nothing but what is done anyway? */
-static bool asks_nothing(const struct slot *s)
+static bool asks_nothing(const struct config_slot *s)
 {
     const struct config_node *n = s->node;
     bool yes = true;
@@ -408,7 +191,7 @@ static bool asks_nothing(const struct slot *s)
     return n->text[0] == '\0' && n->quoted;
 }
 
-static bool bind_value(const struct slot *s)
+static bool bind_value(const struct config_slot *s)
 {
     if (s->node->kind == CONFIG_SCALAR && s->node->text[0] == '\0' && !s->node->quoted)
         return config_fail(s->r, s->node->place, "%s: no value; give one or leave the key out",
@@ -426,7 +209,7 @@ static bool bind_value(const struct slot *s)
     case CONFIG_TYPE_STRINGS:
     case CONFIG_TYPE_PATHS:
     case CONFIG_TYPE_TIMES: return bind_list(s);
-    default: return bind_scalar(s);
+    default: return config_bind_scalar(s);
     }
 }
 
@@ -448,10 +231,10 @@ static struct config_node *standard_node(struct config_reader *r, const struct c
     return n->text ? n : NULL;
 }
 
-static bool bind_key(const struct slot *slot, const struct config_node *map,
+static bool bind_key(const struct config_slot *slot, const struct config_node *map,
                      const struct config_node *key)
 {
-    struct slot s = *slot;
+    struct config_slot s = *slot;
     if (!s.node) {
         if (!s.key->standard && s.key->type != CONFIG_TYPE_GROUP)
             return config_fail(s.r, map->place, "%s is missing", s.path);
@@ -515,7 +298,7 @@ static bool bind_map(struct config_reader *r, const struct config_keys *keys,
                 value = map->entries[e].value;
             }
         snprintf(path, sizeof path, "%s%s%s", prefix, *prefix ? "." : "", k->name);
-        struct slot s = {r, k, value, base, path};
+        struct config_slot s = {r, k, value, base, path};
         if (!bind_key(&s, map, key))
             return false;
     }
