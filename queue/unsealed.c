@@ -213,7 +213,7 @@ void unsealed_done(struct recover *r, int32_t res)
             rewrite_next(r, r->window_at + (uint32_t)res);
         break;
     case CONTENTS_SYNC: contents_segment_over(r); break;
-    default: assert(!"a step of contents.c");
+    default: assert(!"one of unsealed.c's steps");
     }
 }
 

@@ -56,8 +56,10 @@ EXCEPT = {
 # Without I/O, clock and log; those of the second list also without the heap.
 PURE = ("gateway/smtp/", "gateway/auth/sasl", "gateway/base/buf", "gateway/base/crc32c",
         "gateway/base/prng", "gateway/base/ring", "gateway/base/timer", "routing/route",
-        "routing/relay", "routing/site", "routing/mx", "queue/record", "queue/envelope")
-HEAPLESS = ("gateway/smtp/", "gateway/auth/sasl", "queue/record", "queue/envelope")
+        "routing/relay", "routing/site", "routing/mx", "routing/permit", "gateway/dsn",
+        "queue/record", "queue/envelope", "queue/scan", "queue/torn", "queue/census")
+HEAPLESS = ("gateway/smtp/", "gateway/auth/sasl", "gateway/dsn", "queue/record", "queue/envelope",
+            "queue/scan", "queue/torn")
 
 
 def objects():

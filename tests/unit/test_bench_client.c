@@ -6,7 +6,7 @@
  * Contract: each test fails when a command, an id or an outcome is not the one expected.
  * Failure:  Criterion reports both texts.
  * Bounds:   none.
- * Tests:    bench/client.c
+ * Tests:    bench/client.c, client_put.c, client_body.c
  */
 #include <criterion/criterion.h>
 #include <stdio.h>

@@ -6,7 +6,7 @@
  * Contract: each test fails when the sink answers or keeps something else than the dialog says.
  * Failure:  Criterion reports both texts.
  * Bounds:   none.
- * Tests:    bench/smtpd.c
+ * Tests:    bench/smtpd.c, smtpd_command.c, smtpd_auth.c
  */
 #include <criterion/criterion.h>
 #include <stdio.h>
