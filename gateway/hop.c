@@ -83,8 +83,7 @@ static void hop_tell(struct hop *h, enum site_outcome outcome)
         s->delivery->failback = true; /* mail that waits for a second choice comes back */
 }
 
-/* The host's account is settled: what this connection tells of its health, and its place among
- * connections_max. */
+/* Once, and nothing where the site's hosts were replaced meanwhile. */
 static void hop_report(struct hop *h, enum site_outcome outcome)
 {
     struct site *s = h->site;
@@ -304,9 +303,8 @@ static void hop_smtp_failed(struct hop *h, const struct smtp_out_event *ev)
      * a message that got through or was refused, so that there is an end to it. */
     bool lost = ev->reply.code == 0 || ev->reply.code == 421;
     if (h->task && h->messages > 1 && lost && !h->read_running &&
-        (ev->phase == SMTP_OUT_AT_MAIL || ev->phase == SMTP_OUT_AT_IDLE)) {
+        (ev->phase == SMTP_OUT_AT_MAIL || ev->phase == SMTP_OUT_AT_IDLE))
         hop_task_back(h);
-    }
     hop_failed(h, &why, early || ev->reply.code == 421, ev->data_sent);
 }
 
