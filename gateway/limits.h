@@ -63,6 +63,7 @@
 /* ---- sessions ---- */
 #define SESSION_RECV_BUF_SIZE       (16u * 1024)
 #define SESSION_RECV_BUF_COUNT      1024u /* per shard: 16 MiB; all held: receiving waits */
+#define RECV_BUNDLE                 4u    /* buffers that a receive may fill at once */
 #define RECV_BULK_AFTER             8u    /* full buffers in a row: an upload, read in turns */
 #define RECV_BULK_TURNS             8u    /* uploads that are read in one turn of the loop */
 #define RECV_BULK_SPARE             4u /* one part in so many of the buffers is not for uploads */

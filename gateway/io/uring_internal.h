@@ -90,6 +90,7 @@ enum uring_state {
 #define URING_FD_LISTENER  64u
 #define URING_FD_RECV_CUT  128u /* the receive, or the send, under way was cancelled */
 #define URING_FD_SEND_CUT  256u
+#define URING_FD_UPLOAD    512u /* its reads came in turns before */
 
 struct uring_fd {
     uint32_t flags;
@@ -107,6 +108,12 @@ struct uring_event {
     uint64_t user_data;
     int32_t res;
     uint32_t flags;
+};
+
+/* Where a buffer was offered last. */
+struct uring_place {
+    uint16_t at;   /* position in the ring */
+    uint16_t next; /* id of the buffer that was offered next */
 };
 
 #define URING_RANDOM_BLOCK 4096u
@@ -132,6 +139,8 @@ struct io {
 
     struct io_uring_buf_ring *buf_ring;
     uint8_t *bufs;
+    struct uring_place *buf_places; /* by buffer id */
+    uint16_t buf_last;              /* offered last */
     uint32_t buf_count, buf_size;
     uint32_t recv_cap; /* bytes of a receive before others have their turn; 0: the kernel's own */
     uint32_t buf_free; /* not held by an owner */

@@ -458,6 +458,7 @@ static size_t read_before(uint32_t recv_cap)
 Test(uring, one_long_upload_does_not_hold_up_a_short_command, .timeout = 30)
 {
     cr_assert_leq(read_before(1024), 4096);
+    cr_assert_leq(read_before(RECV_BUNDLE * 1024), RECV_BUNDLE * 4096);
     cr_assert_geq(read_before(0), 16 * 1024, "else this test shows nothing");
 }
 
