@@ -184,9 +184,9 @@ bool config_address_of(const struct config_slot *s, const struct config_node *n,
 bool config_bind_scalar(const struct config_slot *s)
 {
     const struct config_key *k = s->key;
-    uint64_t number;
-    uint32_t choice;
-    bool yes;
+    uint64_t number = 0;
+    uint32_t choice = 0;
+    bool yes = false;
     struct io_addr a = {0};
     if (s->node->kind != CONFIG_SCALAR)
         return config_wrong(s, s->node, "one value, no list and no map");

@@ -25,10 +25,11 @@ static void words_end(struct lane_read *r, struct slice words)
 {
     struct arena *arena = r->job->words_arena;
 
-    if (words.len)
+    if (words.len) {
         r->buf = arena ? arena_alloc(arena, words.len) : malloc(words.len);
-    if (r->buf)
-        memcpy(r->buf, words.ptr, words.len);
+        if (r->buf)
+            memcpy(r->buf, words.ptr, words.len);
+    }
     read_finish(r, r->buf ? (int32_t)words.len : 0);
 }
 
